@@ -1,0 +1,102 @@
+"""The files of one checkpoint's folder, none of which may lie outside it.
+
+A link may stay inside the folder. Only the hub's own cache may lead further, from `snapshots/<revision>/` to the
+`blobs/` of the same repository, which is how it stores every file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gptoss.model.errors import CheckpointError, quote
+from gptoss.model.json_file import read_json_object
+
+MAX_CONFIG_BYTES = 4 << 20
+"""The largest published `config.json` has a few kilobytes."""
+
+_Parsed = TypeVar("_Parsed")
+
+
+class CheckpointFolder:
+    """A folder whose files are found by name.
+
+    Raises:
+        CheckpointError: there is no such folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.path = path.expanduser().resolve(strict=True)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"there is no folder {quote(path)}: name a folder with a checkpoint") from error
+        if not self.path.is_dir():
+            raise CheckpointError(f"{quote(path)} is a file: name the folder that holds the whole checkpoint")
+        self._roots = [self.path, *_hub_blobs(self.path)]
+
+    def names(self) -> list[str]:
+        """The names in the folder, sorted.
+
+        Raises:
+            CheckpointError: the folder cannot be read.
+        """
+        try:
+            return sorted(entry.name for entry in self.path.iterdir())
+        except OSError as error:
+            raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
+
+    def has(self, name: str) -> bool:
+        """Whether the folder has an entry of this name, a broken link included."""
+        path = self.path / name
+        return path.is_symlink() or path.exists()
+
+    def file(self, name: str) -> Path:
+        """The file of this name, links followed.
+
+        Raises:
+            CheckpointError: it is missing, is no plain name, or lies outside the folder.
+        """
+        if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise CheckpointError(f"{quote(self.path)} refers to {quote(name)}, which is no name of a file in it")
+        path = self.path / name
+        try:
+            real = path.resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(f"{quote(path)} is missing: download it again") from error
+        if not any(real.is_relative_to(root) for root in self._roots):
+            raise CheckpointError(
+                f"{quote(path)} leads out of the folder, to {quote(real)}: put the file itself into the folder"
+            )
+        if not real.is_file():
+            raise CheckpointError(f"{quote(path)} is not a regular file")
+        return real
+
+    def json(self, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+        """The JSON object in the file of this name.
+
+        Raises:
+            CheckpointError: as `file`, or as `gptoss.model.json_file.read_json_object`.
+        """
+        self.file(name)
+        return read_json_object(self.path / name, max_bytes)
+
+    def parse_json(self, name: str, parse: Callable[[Mapping[str, Any]], _Parsed]) -> _Parsed:
+        """What `parse` makes of the JSON object in the file of this name; its errors get the file's name.
+
+        Raises:
+            CheckpointError: as `json`, or as `parse`.
+        """
+        values = self.json(name)
+        try:
+            return parse(values)
+        except CheckpointError as error:
+            raise type(error)(f"{quote(self.path / name)}: {error}") from error
+
+
+def _hub_blobs(folder: Path) -> list[Path]:
+    """The hub cache's blobs, where `folder` is `models--.../snapshots/<revision>` or a folder below it."""
+    for repository in folder.parents:
+        if repository.name.startswith("models--") and folder.is_relative_to(repository / "snapshots"):
+            return [repository / "blobs"]
+    return []
