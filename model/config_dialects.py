@@ -58,9 +58,7 @@ def parse_model_config(values: Mapping[str, Any]) -> ModelConfig:
     if model_type is None and all(key in values for key in _ORIGINAL_KEYS):
         return _parse_original(values)
     if model_type is None:
-        raise ConfigError(
-            "there is no model_type, nor are there the keys of OpenAI's own configs: it is no gpt-oss config"
-        )
+        raise ConfigError("it is no gpt-oss config: no model_type, nor the keys of OpenAI's own configs")
     raise UnsupportedModelError(
         f"the architecture is {quote(model_type)}: only gpt-oss models (gpt_oss, gpt_oss_puzzle) run here"
     )
@@ -167,9 +165,7 @@ def _refuse_other_quantisation(values: Mapping[str, Any]) -> None:
         return
     method = quantisation.get("quant_method") if isinstance(quantisation, dict) else quantisation
     if method != "mxfp4":
-        raise UnsupportedModelError(
-            f"the weights were quantised with {quote(method)}, which is not read here: {remedy}"
-        )
+        raise UnsupportedModelError(f"the weights were quantised with {quote(method)}, not read here: {remedy}")
 
 
 def _parse_hub_layers(values: Mapping[str, Any]) -> tuple[LayerConfig, ...]:
@@ -219,9 +215,7 @@ def _parse_blocks(blocks: Any, num_layers: int, experts_per_token: int) -> tuple
 def _parse_hub_rope(values: Mapping[str, Any]) -> RopeConfig:
     dialects = [key for key in ("rope_parameters", "rope_scaling") if values.get(key) is not None]
     if not dialects:
-        raise ConfigError(
-            "rope_parameters and rope_scaling are both missing: without YaRN the model would answer nonsense"
-        )
+        raise ConfigError("rope_parameters and rope_scaling are missing: without YaRN the answers would be nonsense")
     ropes = [_parse_rope_object(values, key) for key in dialects]
     if len(set(ropes)) > 1:
         raise ConfigError("rope_parameters and rope_scaling disagree: remove the wrong one")
