@@ -1,0 +1,256 @@
+"""Generation: prompt ids in, sampled tokens out, computing again only what the last call did not leave in the cache."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gptoss.model.config import GenerationDefaults, load_generation_defaults
+from gptoss.model.constraint import Constraint, Forced, Masked
+from gptoss.model.errors import ContextFullError, DeviceError, ModelError
+from gptoss.model.sampler import Sampler, SamplingParams, Token
+from gptoss.model.transformer import Transformer
+
+log = logging.getLogger(__name__)
+
+# stop: a stop token came; length: max_tokens; context: the context is full.
+FinishReason = Literal["stop", "length", "context"]
+Progress = Callable[[int, int], None]
+
+PREFILL_CHUNK = 256
+
+
+@dataclass
+class Timing:
+    """Seconds spent so far."""
+
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+class Engine:
+    """One model with one cache. The cache holds the tokens of the latest generation; the next one reuses its prefix.
+
+    Args:
+        transformer: the model.
+        max_context: tokens of prompt and answer together; by default as many as the model was made for.
+        defaults: the checkpoint's own sampling parameters and stop tokens.
+        cache_dtype: in which keys and values are held.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        max_context: int | None = None,
+        defaults: GenerationDefaults | None = None,
+        cache_dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        made_for = transformer.config.max_context_length
+        if max_context is not None and not 1 <= max_context <= made_for:
+            raise ContextFullError(f"a context of {max_context} tokens: this model can hold 1 to {made_for}")
+        defaults = defaults or GenerationDefaults()
+        self.transformer = transformer
+        self.max_context = max_context or made_for
+        self.defaults = SamplingParams().override(
+            temperature=defaults.temperature, top_p=defaults.top_p, top_k=defaults.top_k, min_p=defaults.min_p
+        )
+        self.stop_tokens = frozenset(defaults.stop_token_ids)
+        self._cache = transformer.new_cache(self.max_context, cache_dtype)
+        self._cached_ids: list[int] = []
+        self._latest: Generation | None = None
+
+    @classmethod
+    def load(
+        cls, path: Path | str, *, device: str = "auto", max_context: int | None = None, backend: str | None = None
+    ) -> Engine:
+        """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
+
+        Raises:
+            CheckpointError: it is missing, broken or not of this architecture.
+            DeviceError: there is no such device or backend.
+            ContextFullError: `max_context` is more than the model was made for.
+        """
+        transformer = Transformer.from_checkpoint(path, select_device(device), backend)
+        return cls(transformer, max_context, load_generation_defaults(Path(path)))
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams | None = None,
+        constraint: Constraint | None = None,
+        stop: Collection[int] = (),
+        progress: Progress | None = None,
+    ) -> Generation:
+        """Go on from the prompt `ids`; nothing is computed until the first token is asked for.
+
+        Args:
+            ids: the prompt, at least one token.
+            params: how to sample; by default the checkpoint's own.
+            constraint: what may be said.
+            stop: token ids that end the generation; the one that came is yielded last.
+            progress: called while the prompt is computed, with tokens done (cached ones included) and tokens in all.
+
+        Raises:
+            ContextFullError: the prompt leaves no room for a token.
+            ModelError: an id is not in the vocabulary, or there are none.
+        """
+        vocab_size = self.transformer.config.vocab_size
+        if not ids:
+            raise ModelError("the prompt is empty: at least one token is needed")
+        if min(ids) < 0 or max(ids) >= vocab_size:
+            wrong = next(i for i in ids if not 0 <= i < vocab_size)
+            raise ModelError(f"token id {wrong} is not in the model's vocabulary of {vocab_size}")
+        if len(ids) >= self.max_context:
+            raise ContextFullError(f"the prompt's {len(ids)} tokens leave no room in a context of {self.max_context}")
+        generation = Generation(self, list(ids), params or self.defaults, constraint, frozenset(stop), progress)
+        self._latest = generation
+        return generation
+
+    def _cached_prefix(self, ids: list[int]) -> int:
+        """How many of the first `ids` need not be computed; the last always is, for its logits."""
+        known = min(len(self._cached_ids), self._cache.length)
+        limit = min(known, len(ids) - 1)
+        return next((i for i in range(limit) if self._cached_ids[i] != ids[i]), limit)
+
+    def _rewind(self, length: int) -> None:
+        self._cache.rewind(length)
+        del self._cached_ids[length:]
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[int], want_logits: bool) -> Tensor:
+        """Append `ids` to the cache; the logits of the last, (vocabulary,), or nothing, (0,)."""
+        # Noted first: an interrupt in mid-computation leaves more ids than positions, never positions without ids.
+        self._cached_ids[self._cache.length :] = ids
+        logits = self.transformer(ids, self._cache, "last" if want_logits else "none")
+        return logits.flatten()
+
+
+class Generation(Iterator[Token]):
+    """The tokens of one answer, computed as they are asked for.
+
+    Attributes:
+        prompt_tokens: length of the prompt.
+        cached_tokens: how many of them were in the cache.
+        generated_tokens: how many have come so far.
+        finish_reason: why it ended; None while it goes on.
+        seed: of the sampling, to repeat it.
+        timing: seconds spent.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        ids: list[int],
+        params: SamplingParams,
+        constraint: Constraint | None,
+        stop: frozenset[int],
+        progress: Progress | None,
+    ) -> None:
+        self._engine = engine
+        self._sampler = Sampler(params)
+        self._params = params
+        self._constraint = constraint
+        self._stop = stop
+        self._progress = progress
+        self.prompt_tokens = len(ids)
+        self.cached_tokens = engine._cached_prefix(ids)
+        self.generated_tokens = 0
+        self.finish_reason: FinishReason | None = None
+        self.seed = self._sampler.seed
+        self.timing = Timing()
+        self._tokens = self._run(ids)
+
+    def __next__(self) -> Token:
+        if self._engine._latest is not self:
+            raise ModelError("this generation was given up: the engine has begun another")
+        return next(self._tokens)
+
+    def close(self) -> None:
+        """Give up; the tokens so far stay in the cache."""
+        self._tokens.close()
+
+    def _run(self, prompt: list[int]) -> Generator[Token]:
+        begin = time.perf_counter()
+        logits = self._prefill(prompt)
+        self.timing.prefill_s = time.perf_counter() - begin
+        forced: deque[int] = deque()
+        while True:
+            begin = time.perf_counter()
+            token = self._choose(logits, forced)
+            self.generated_tokens += 1
+            if self._constraint is not None:
+                self._constraint.accept(token.id)
+            self.finish_reason = self._finished(token)
+            self.timing.decode_s += time.perf_counter() - begin
+            yield token
+            if self.finish_reason is not None:
+                return
+            begin = time.perf_counter()
+            logits = self._engine._forward([token.id], want_logits=True)
+            self.timing.decode_s += time.perf_counter() - begin
+
+    def _prefill(self, prompt: list[int]) -> Tensor:
+        engine = self._engine
+        engine._rewind(self.cached_tokens)
+        begin = self.cached_tokens
+        while True:
+            end = min(begin + PREFILL_CHUNK, len(prompt))
+            if self._progress is not None:
+                self._progress(begin, len(prompt))
+            logits = engine._forward(prompt[begin:end], want_logits=end == len(prompt))
+            if end == len(prompt):
+                if self._progress is not None:
+                    self._progress(end, end)
+                return logits
+            begin = end
+
+    def _choose(self, logits: Tensor, forced: deque[int]) -> Token:
+        """The next token: of those still `forced`, else what the constraint asks for, else sampled."""
+        hold = None
+        if not forced and self._constraint is not None:
+            hold = self._constraint.next()
+            if isinstance(hold, Forced):
+                forced.extend(hold.token_ids)
+        if forced:
+            return self._sampler.describe(logits, forced.popleft(), forced=True)
+        return self._sampler.sample(logits, hold if isinstance(hold, Masked) else None)
+
+    def _finished(self, token: Token) -> FinishReason | None:
+        if token.id in self._stop:
+            return "stop"
+        if self._params.max_tokens is not None and self.generated_tokens >= self._params.max_tokens:
+            return "length"
+        if self.prompt_tokens + self.generated_tokens >= self._engine.max_context:
+            return "context"
+        return None
+
+
+def select_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes an NVIDIA GPU where there is one, else the CPU.
+
+    Raises:
+        DeviceError: torch does not know it, or it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        log.info("device: %s", name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"no device {name!r}: choose auto, cpu, cuda or mps") from None
+    there = {
+        "cpu": device.index in (None, 0),
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        raise DeviceError(f"device {name!r} is not there: use auto or cpu")
+    return device

@@ -1,0 +1,59 @@
+"""The interface of a backend: what it computes, on tensors of which shapes.
+
+Shapes are written with `...` for leading dimensions: one sequence has none, a batch of equally long sequences has
+one. Activations are float32; weights have the checkpoint's own types (bfloat16, float32, MXFP4) and stay so in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from gptoss.model.weights import Experts, Linear
+
+
+class Ops(Protocol):
+    """One way to compute the operations of the model."""
+
+    name: str
+
+    def linear(self, x: Tensor, layer: Linear) -> Tensor:
+        """`x @ weight.T + bias`: (..., in) -> (..., out)."""
+        ...
+
+    def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:
+        """Root-mean-square norm (Zhang and Sennrich 2019) over the last dimension: (..., n), (n,) -> (..., n)."""
+        ...
+
+    def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate pairs (i, i + head_dim / 2): (..., tokens, heads, head_dim), (tokens, head_dim / 2) -> as x."""
+        ...
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:
+        """Causal grouped-query attention with one learned sink logit a head (Xiao et al. 2023; gpt-oss card 2.2).
+
+        Args:
+            q: (..., tokens, heads, head_dim), the queries of the *last* `tokens` of the `keys` positions.
+            k: (..., keys, kv_heads, head_dim), any floating dtype; heads is a multiple of kv_heads.
+            v: as k.
+            sinks: (heads,)
+            window: how many positions a query sees, its own included; None for all.
+
+        Returns:
+            (..., tokens, heads, head_dim) float32.
+        """
+        ...
+
+    def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
+        """The mixture of experts: each token through its `top_k` experts, weighted by the softmax of their logits.
+
+        Args:
+            x: (..., hidden)
+            router: (experts, hidden) and (experts,)
+            experts: their two matrices; gate and up rows are interleaved, even rows gate.
+            top_k: experts a token.
+            alpha: slope of the sigmoid in the SwiGLU.
+            limit: clamp of the SwiGLU's inputs.
+        """
+        ...

@@ -1,0 +1,115 @@
+"""The reference backend: plain torch in float32, on any device, differentiable, as exact as float32 is.
+
+Weights stay in the checkpoint's types; each is widened to float32 where it is used, a piece at a time, so that no
+second copy of a large matrix is ever held.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptoss.model.mxfp4 import Mxfp4Tensor
+from gptoss.model.weights import ExpertMatrix, Experts, Linear
+
+# Elements of a matrix that are widened to float32 at a time (64 MB): bounds the memory of the unembedding.
+_WIDENED_ELEMENTS = 1 << 24
+# Elements of the attention scores that are held at a time (256 MB): bounds the memory of a long prefill.
+_SCORE_ELEMENTS = 1 << 26
+
+
+class ReferenceOps:
+    """Plain torch; see :class:`gptoss.model.ops.interface.Ops` for shapes."""
+
+    name = "reference"
+
+    def linear(self, x: Tensor, layer: Linear) -> Tensor:
+        """`x @ weight.T + bias`."""
+        return _matmul(x, layer.weight, layer.bias)
+
+    def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:
+        """`x / sqrt(mean(x^2) + eps) * scale`."""
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * scale.float()
+
+    def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate the first half of each head against its second half."""
+        first, second = x.chunk(2, dim=-1)
+        cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:
+        """Blocks of queries, each against the keys that it can see."""
+        tokens, heads, keys = q.shape[-3], q.shape[-2], k.shape[-3]
+        start = keys - tokens
+        block = max(1, _SCORE_ELEMENTS // (heads * keys * max(1, q[..., 0, 0, 0].numel())))
+        outputs = []
+        for begin in range(0, tokens, block):
+            end = min(begin + block, tokens)
+            first = 0 if window is None else max(0, start + begin - window + 1)
+            seen = slice(first, start + end)
+            query_position = torch.arange(start + begin, start + end, device=q.device)
+            outputs.append(
+                _attend(
+                    q[..., begin:end, :, :],
+                    k[..., seen, :, :],
+                    v[..., seen, :, :],
+                    sinks,
+                    window,
+                    query_position,
+                    first,
+                )
+            )
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-3)
+
+    def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
+        """One expert after the other, over the tokens that chose it."""
+        shape = x.shape
+        x = x.reshape(-1, shape[-1])
+        chosen_logits, chosen = torch.topk(self.linear(x, router), top_k, dim=-1)
+        share = torch.softmax(chosen_logits, dim=-1)
+        out = torch.zeros_like(x)
+        for expert in torch.unique(chosen).tolist():
+            token, slot = torch.where(chosen == expert)
+            h = _matmul(x[token], _expert_matrix(experts.gate_up, expert), experts.gate_up_bias[expert])
+            y = _matmul(swiglu(h, alpha, limit), _expert_matrix(experts.down, expert), experts.down_bias[expert])
+            out = out.index_add(0, token, y * share[token, slot, None])
+        return out.reshape(shape)
+
+
+def swiglu(x: Tensor, alpha: float, limit: float) -> Tensor:
+    """The clamped SwiGLU of gpt-oss (model card 2.3), gate and up interleaved: (..., 2 * width) -> (..., width)."""
+    gate, up = x[..., 0::2], x[..., 1::2]
+    gate = gate.clamp(max=limit)
+    up = up.clamp(-limit, limit)
+    return gate * torch.sigmoid(alpha * gate) * (up + 1)
+
+
+def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    bias = None if bias is None else bias.float()
+    if weight.dtype == torch.float32 or weight.numel() <= _WIDENED_ELEMENTS:
+        return F.linear(x, weight.float(), bias)
+    rows = max(1, _WIDENED_ELEMENTS // weight.shape[1])
+    out = torch.cat([F.linear(x, piece.float()) for piece in torch.split(weight, rows)], dim=-1)
+    return out if bias is None else out + bias
+
+
+def _expert_matrix(matrix: ExpertMatrix, expert: int) -> Tensor:
+    chosen = matrix[expert]
+    return chosen.dequantize() if isinstance(chosen, Mxfp4Tensor) else chosen
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None, query_position: Tensor, first_key: int
+) -> Tensor:
+    *lead, tokens, heads, head_dim = q.shape
+    keys, kv_heads = k.shape[-3], k.shape[-2]
+    grouped = q.reshape(*lead, tokens, kv_heads, heads // kv_heads, head_dim)
+    scores = torch.einsum("...tgqd,...sgd->...gqts", grouped, k.float()) * head_dim**-0.5
+    distance = query_position[:, None] - torch.arange(first_key, first_key + keys, device=q.device)
+    hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+    scores = scores.masked_fill(hidden, float("-inf"))
+    sink = sinks.float().reshape(kv_heads, heads // kv_heads, 1, 1).expand(*scores.shape[:-1], 1)
+    weights = torch.softmax(torch.cat((scores, sink), dim=-1), dim=-1)[..., :-1]
+    out = torch.einsum("...gqts,...sgd->...tgqd", weights, v.float())
+    return out.reshape(*lead, tokens, heads, head_dim)

@@ -1,0 +1,143 @@
+"""From logits to a token: temperature, top-k, top-p, min-p, a seed.
+
+Each sampled token uses up exactly one number of the seeded generator, whatever the device, the chunking of the
+prompt or the constraints: the same logits and the same seed give the same tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gptoss.model.constraint import Masked
+from gptoss.model.errors import ConstraintError, SamplingError
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to choose tokens; None means no limit everywhere.
+
+    Attributes:
+        temperature: divides the logits; 0 always takes the likeliest token.
+        top_p: keep the likeliest tokens whose probabilities sum up to this (Holtzman et al. 2020); 1 keeps all.
+        top_k: keep this many of the likeliest tokens.
+        min_p: keep the tokens at least this fraction as likely as the likeliest (Nguyen et al. 2024).
+        seed: of the random numbers; None takes a fresh one.
+        max_tokens: stop after this many tokens.
+        top_logprobs: tell this many of the likeliest tokens beside the one sampled.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    min_p: float = 0.0
+    seed: int | None = None
+    max_tokens: int | None = None
+    top_logprobs: int = 0
+
+    def __post_init__(self) -> None:
+        self._require(math.isfinite(self.temperature) and self.temperature >= 0, "temperature", "0 or more")
+        self._require(0 < self.top_p <= 1, "top_p", "above 0 and at most 1")
+        self._require(self.top_k is None or self.top_k >= 1, "top_k", "1 or more")
+        self._require(0 <= self.min_p <= 1, "min_p", "from 0 to 1")
+        self._require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "1 or more")
+        self._require(self.top_logprobs >= 0, "top_logprobs", "0 or more")
+
+    def _require(self, holds: bool, field: str, wanted: str) -> None:
+        if not holds:
+            raise SamplingError(f"{field} is {getattr(self, field)!r}, it must be {wanted}")
+
+    def override(self, **changes: Any) -> SamplingParams:
+        """A copy with every change that is not None."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token.
+
+    Attributes:
+        id: the token id.
+        logprob: its natural-log probability under the model itself, before temperature, cuts and constraints.
+        top: the likeliest tokens and their log probabilities, as many as were asked for.
+        forced: a constraint put it there, it was not sampled.
+    """
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    forced: bool = False
+
+
+class Sampler:
+    """Draws tokens under one set of parameters; `seed` tells the seed in use, chosen here if none was given."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        self.params = params
+        self.seed = secrets.randbits(32) if params.seed is None else params.seed
+        self._random = random.Random(self.seed)
+
+    def sample(self, logits: Tensor, mask: Masked | None = None) -> Token:
+        """Draw the next token from `logits` (vocabulary,) float32.
+
+        Raises:
+            ConstraintError: the mask allows no token.
+            SamplingError: the logits are not numbers.
+        """
+        draw = self._random.random()
+        held = logits
+        if mask is not None:
+            held = logits.masked_fill(~mask.flags(logits.shape[-1]).to(logits.device), -math.inf)
+        likeliest = int(held.argmax())
+        peak = float(held[likeliest])
+        if peak == -math.inf and mask is not None:
+            raise ConstraintError("the constraint allows no token at all")
+        if not math.isfinite(peak):
+            raise SamplingError(
+                f"the model's logits are not finite (the likeliest is {peak}): "
+                "its weights are damaged, or a backend is faulty"
+            )
+        token_id = likeliest if self.params.temperature == 0 else self._draw(held, draw)
+        return self.describe(logits, token_id)
+
+    def describe(self, logits: Tensor, token_id: int, forced: bool = False) -> Token:
+        """The token with its log probabilities under `logits`."""
+        normaliser = torch.logsumexp(logits, dim=-1)
+        top: tuple[tuple[int, float], ...] = ()
+        if self.params.top_logprobs:
+            best = torch.topk(logits, min(self.params.top_logprobs, logits.shape[-1]))
+            top = tuple(zip(best.indices.tolist(), (best.values - normaliser).tolist(), strict=True))
+        return Token(token_id, float(logits[token_id] - normaliser), top, forced)
+
+    def _draw(self, logits: Tensor, draw: float) -> int:
+        """Invert the distribution function at `draw`, over the kept tokens in the order of their ids."""
+        weights = self.probabilities(logits).cpu().double()
+        cumulative = weights.cumsum(-1)
+        index = int(torch.searchsorted(cumulative, draw * float(cumulative[-1]), right=True))
+        # Rounding may put the target at the very end, on a token that was cut: step back to the last kept one.
+        while index >= weights.shape[-1] or weights[index] == 0:
+            index -= 1
+        return index
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The distribution that is drawn from: temperature, then top-k, top-p and min-p, each on what is left."""
+        p = self.params
+        # Small temperatures would overflow without first moving the peak to 0.
+        scaled = (logits - logits.max()) / p.temperature
+        if p.top_k is not None and p.top_k < scaled.shape[-1]:
+            scaled = scaled.masked_fill(scaled < torch.topk(scaled, p.top_k).values[-1], -math.inf)
+        if p.top_p < 1:
+            probabilities, order = torch.softmax(scaled, -1).sort(descending=True, stable=True)
+            # Kept while the sum of those before is below top_p: the token that crosses it is kept too.
+            cut = probabilities.cumsum(-1) - probabilities >= p.top_p
+            cut[0] = False
+            scaled = scaled.index_fill(0, order[cut], -math.inf)
+        if p.min_p > 0:
+            scaled = scaled.masked_fill(scaled < scaled.max() + math.log(p.min_p), -math.inf)
+        return torch.softmax(scaled, -1)

@@ -1,0 +1,80 @@
+"""The gpt-oss transformer (OpenAI, "gpt-oss-120b & gpt-oss-20b Model Card", 2025), read top down.
+
+Token ids in, logits out. Knows nothing of text, sampling or conversations, nor how its operations are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptoss.model.cache import KVCache
+from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.config import ModelConfig
+from gptoss.model.layers import layer_forward
+from gptoss.model.ops import Ops, select_ops
+from gptoss.model.rope import RotaryEmbedding
+from gptoss.model.weights import Weights
+
+Logits = Literal["all", "last", "none"]
+
+
+class Transformer:
+    """A function of its configuration and weights; the only state between calls is the cache that a caller passes."""
+
+    def __init__(self, config: ModelConfig, weights: Weights, ops: Ops | None = None) -> None:
+        self.config = config
+        self.weights = weights
+        self.ops = ops or select_ops()
+        self.device = weights.embedding.device
+        self._rope = RotaryEmbedding(config.head_dim, config.rope, self.device)
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: Path | str, device: torch.device | str = "cpu", backend: str | None = None
+    ) -> Transformer:
+        """Load the checkpoint in a folder, in any published layout.
+
+        Raises:
+            CheckpointError: it is missing, broken or not of this architecture.
+        """
+        ops = select_ops(backend)
+        checkpoint = Checkpoint.open(Path(path))
+        return cls(checkpoint.config, Weights.from_checkpoint(checkpoint, device), ops)
+
+    def __call__(
+        self, token_ids: Sequence[int] | Tensor, cache: KVCache | None = None, logits: Logits = "all"
+    ) -> Tensor:
+        """Logits of the token after each position.
+
+        Args:
+            token_ids: (tokens,); without a cache also (batch, tokens), equally long and unpadded.
+            cache: holds the positions before `token_ids` and takes theirs.
+            logits: of "all" positions, of the "last" alone, or of "none".
+
+        Returns:
+            float32, (..., tokens, vocabulary), (..., 1, vocabulary) or (..., 0, vocabulary).
+
+        Raises:
+            ContextFullError: the cache cannot hold them.
+        """
+        ids = torch.as_tensor(token_ids, dtype=torch.long, device=self.device)
+        x = F.embedding(ids, self.weights.embedding).float()
+        angles = self._rope(0 if cache is None else cache.length, ids.shape[-1])
+        for index, layer in enumerate(self.weights.layers):
+            x = layer_forward(x, index, self.config, layer, angles, cache, self.ops)
+        if cache is not None:
+            cache.advance(ids.shape[-1])
+        if logits != "all":
+            x = x[..., -1:, :] if logits == "last" else x[..., :0, :]
+        x = self.ops.rms_norm(x, self.weights.norm, self.config.rms_norm_eps)
+        return self.ops.linear(x, self.weights.unembedding)
+
+    def new_cache(self, max_length: int | None = None, dtype: torch.dtype = torch.bfloat16) -> KVCache:
+        """An empty cache for this model, by default for as many positions as the model was made for."""
+        return KVCache(self.config, max_length or self.config.max_context_length, self.device, dtype)

@@ -1,0 +1,117 @@
+"""Sampling: the distribution against the transformers library's own processors, and the draw against statistics."""
+
+import math
+
+import pytest
+import torch
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from gptoss.model import ConstraintError, Masked, Sampler, SamplingError, SamplingParams
+
+LOGITS = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 3
+
+
+def oracle(params, logits):
+    steps = LogitsProcessorList([TemperatureLogitsWarper(params.temperature)])
+    if params.top_k is not None:
+        steps.append(TopKLogitsWarper(params.top_k))
+    if params.top_p < 1:
+        steps.append(TopPLogitsWarper(params.top_p))
+    if params.min_p > 0:
+        steps.append(MinPLogitsWarper(params.min_p))
+    return torch.softmax(steps(torch.zeros(1, 1, dtype=torch.long), logits[None].clone())[0], -1)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 1.7])
+@pytest.mark.parametrize("top_k", [None, 1, 40, 5000])
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.01])
+@pytest.mark.parametrize("min_p", [0.0, 0.05, 1.0])
+def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p, min_p):
+    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    torch.testing.assert_close(Sampler(params).probabilities(LOGITS), oracle(params, LOGITS), atol=1e-6, rtol=1e-4)
+
+
+def test_the_draws_follow_the_distribution():
+    logits = torch.tensor([2.0, 0.0, 1.0, -1.0, 1.5])
+    sampler = Sampler(SamplingParams(seed=3))
+    draws = 20000
+    counts = torch.bincount(torch.tensor([sampler.sample(logits).id for _ in range(draws)]), minlength=5)
+    expected = torch.softmax(logits, -1) * draws
+    chi_square = float(((counts - expected) ** 2 / expected).sum())
+    assert chi_square < 18.5, "4 degrees of freedom: exceeded once in a thousand seeds, and the seed is fixed"
+
+
+def test_temperature_zero_is_the_argmax_and_ties_go_to_the_lowest_id():
+    assert Sampler(SamplingParams(temperature=0)).sample(LOGITS).id == int(LOGITS.argmax())
+    assert Sampler(SamplingParams(temperature=0)).sample(torch.zeros(50)).id == 0
+
+
+def test_a_tiny_temperature_does_not_overflow():
+    assert Sampler(SamplingParams(temperature=1e-30, seed=0)).sample(LOGITS).id == int(LOGITS.argmax())
+
+
+def test_cut_tokens_never_come():
+    sampler = Sampler(SamplingParams(top_k=3, temperature=5.0, seed=1))
+    best = set(torch.topk(LOGITS, 3).indices.tolist())
+    assert {sampler.sample(LOGITS).id for _ in range(500)} == best
+
+
+def test_a_mask_holds_and_leaves_the_logprob_alone():
+    mask = Masked.allowing([31, 32, 999], 1000)
+    sampler = Sampler(SamplingParams(seed=2))
+    tokens = [sampler.sample(LOGITS, mask) for _ in range(200)]
+    assert {t.id for t in tokens} <= {31, 32, 999}
+    expected = torch.log_softmax(LOGITS, -1)
+    assert all(t.logprob == pytest.approx(float(expected[t.id]), abs=1e-4) for t in tokens)
+
+
+def test_a_mask_that_allows_nothing_is_an_error():
+    with pytest.raises(ConstraintError):
+        Sampler(SamplingParams()).sample(LOGITS, Masked.allowing([], 1000))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_are_an_error(bad):
+    logits = LOGITS.clone()
+    logits[5] = bad
+    with pytest.raises(SamplingError, match="not finite"):
+        Sampler(SamplingParams()).sample(logits)
+
+
+def test_one_random_number_a_token_whatever_holds():
+    """A token that a mask decided uses up its number too: the tokens after it do not move."""
+    free, held = Sampler(SamplingParams(seed=9)), Sampler(SamplingParams(seed=9))
+    free.sample(LOGITS)
+    held.sample(LOGITS, Masked.allowing([4], 1000))
+    assert [free.sample(LOGITS).id for _ in range(20)] == [held.sample(LOGITS).id for _ in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_k", 0),
+        ("min_p", -0.1),
+        ("min_p", 1.5),
+        ("max_tokens", 0),
+        ("top_logprobs", -1),
+    ],
+)
+def test_parameters_out_of_range_are_named(field, value):
+    with pytest.raises(SamplingError, match=field):
+        SamplingParams(**{field: value})
+
+
+def test_mask_bits_are_lowest_first_in_words_of_32():
+    mask = Masked.allowing([0, 31, 33], 40)
+    assert mask.bits.dtype == torch.int32
+    assert [w & 0xFFFFFFFF for w in mask.bits.tolist()] == [0x80000001, 0x2]
