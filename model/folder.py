@@ -52,7 +52,7 @@ class CheckpointFolder:
         return path.is_symlink() or path.exists()
 
     def file(self, name: str) -> Path:
-        """The file of this name, links followed.
+        """The path of the file of this name.
 
         Raises:
             CheckpointError: it is missing, is no plain name, or lies outside the folder.
@@ -70,7 +70,7 @@ class CheckpointFolder:
             )
         if not real.is_file():
             raise CheckpointError(f"{quote(path)} is not a regular file")
-        return real
+        return path
 
     def json(self, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
         """The JSON object in the file of this name.
@@ -78,8 +78,7 @@ class CheckpointFolder:
         Raises:
             CheckpointError: as `file`, or as `gptoss.model.json_file.read_json_object`.
         """
-        self.file(name)
-        return read_json_object(self.path / name, max_bytes)
+        return read_json_object(self.file(name), max_bytes)
 
     def parse_json(self, name: str, parse: Callable[[Mapping[str, Any]], _Parsed]) -> _Parsed:
         """What `parse` makes of the JSON object in the file of this name; its errors get the file's name.
