@@ -20,7 +20,7 @@ from gptoss.model.folder import CheckpointFolder
 from gptoss.model.mxfp4 import BLOCK_SIZE
 from gptoss.model.safetensors_file import SafetensorsFile
 from gptoss.model.tensor_names import IGNORED, LAYER, Layout, TensorSource, canonical_tensors, detect_layout
-from gptoss.model.wrong_folder import explain_file, explain_folder
+from gptoss.model.wrong_folder import explain_folder
 
 MAX_INDEX_BYTES = 16 << 20
 MAX_FILES = 1000
@@ -72,12 +72,9 @@ class Checkpoint:
             ConfigError: the config is broken, or does not go with the weights.
             UnsupportedModelError: it is another kind of model or file than runs here; the message says which.
         """
-        path = Path(folder)
-        if path.is_file():
-            raise explain_file(path)
-        files = CheckpointFolder(path)
+        files = CheckpointFolder(Path(folder))
         if not files.has("config.json"):
-            raise explain_folder(files)
+            raise explain_folder(files.path, files.names())
         config = load_config(files.path)
         stored = _find_tensors(files)
         layout = detect_layout(stored)
@@ -117,7 +114,7 @@ def _find_tensors(folder: CheckpointFolder) -> dict[str, SafetensorsFile]:
         visible = [name for name in folder.names() if name.endswith(".safetensors") and not name.startswith(".")]
         names = [name for name in visible if name != _ADAPTER]
     if not names:
-        raise explain_folder(folder)
+        raise explain_folder(folder.path, folder.names())
     stored: dict[str, SafetensorsFile] = {}
     for file in _open_files(folder, names).values():
         for tensor in file.tensors:

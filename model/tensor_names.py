@@ -99,12 +99,15 @@ class TensorSource:
 
 def detect_layout(names: Collection[str]) -> Layout | None:
     """The layout of a checkpoint with tensors of these names; None: none that is known."""
-    marks = {
-        Layout.ORIGINAL: f"block.0.{_LAYER['gate_up.blocks'][0]}",
-        Layout.HUB_MXFP4: f"model.layers.0.{_LAYER['gate_up.blocks'][1]}",
-        Layout.HUB_BF16: f"model.layers.0.{_LAYER['gate_up.weight'][1]}",
-    }
-    return next((layout for layout, mark in marks.items() if mark in names), None)
+    for layout, prefix, column, marks in (
+        (Layout.ORIGINAL, "block.0", 0, _ONLY_PACKED),
+        (Layout.HUB_MXFP4, "model.layers.0", 1, _ONLY_PACKED),
+        (Layout.HUB_BF16, "model.layers.0", 1, _ONLY_PLAIN),
+    ):
+        # Any of them will do: which one is missing, the check of each tensor says better.
+        if any(f"{prefix}.{_LAYER[mark][column]}" in names for mark in marks):
+            return layout
+    return None
 
 
 def canonical_tensors(config: ModelConfig, layout: Layout) -> Iterator[tuple[str, TensorSource]]:

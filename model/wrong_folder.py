@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gptoss.model.errors import CheckpointError, UnsupportedModelError, quote
-from gptoss.model.folder import CheckpointFolder
+from gptoss.model.json_file import open_regular_file
 
 _GGUF_MAGIC = b"GGUF"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -28,13 +28,9 @@ def explain_file(path: Path) -> CheckpointError:
     return CheckpointError(f"{quote(path)} is a file: name {_SAFE}")
 
 
-def explain_folder(folder: CheckpointFolder) -> CheckpointError:
-    """The error for a folder that lacks its config or its weights.
-
-    Raises:
-        CheckpointError: the folder cannot be read.
-    """
-    names, where = folder.names(), quote(folder.path)
+def explain_folder(folder: Path, names: list[str]) -> CheckpointError:
+    """The error for a folder that lacks its config or its weights; `names` are those of its entries."""
+    where = quote(folder)
     if not names:
         return CheckpointError(f"{where} is empty: name {_SAFE}")
     if "adapter_config.json" in names:
@@ -42,7 +38,7 @@ def explain_folder(folder: CheckpointFolder) -> CheckpointError:
             f"{where} is a LoRA adapter, not a model: merge it into its base model (peft's merge_and_unload) and name "
             "the folder of the merged model"
         )
-    below = next(_checkpoints_below(folder.path), None)
+    below = next(_checkpoints_below(folder), None)
     if below is not None:
         return CheckpointError(f"{where} is not the checkpoint's own folder: name {quote(below)}")
     gguf = next((name for name in names if name.lower().endswith(".gguf")), None)
@@ -81,7 +77,7 @@ def _checkpoints_below(path: Path) -> Iterator[Path]:
 
 def _is_gguf(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             return file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
     except OSError:
         return False
