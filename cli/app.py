@@ -54,16 +54,25 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     messages = environment.messages()
     try:
         command = typer.main.get_command(app)
-        status = command.main(args=list(arguments), prog_name="gptoss", standalone_mode=False, obj=environment)
-        return int(status or ExitStatus.ANSWERED)
+        # Not `command.main`, which has statuses of its own for interrupts and closed pipes.
+        with command.make_context("gptoss", list(arguments), obj=environment) as context:
+            return int(command.invoke(context) or ExitStatus.ANSWERED)
+    except typer.Exit as error:
+        return error.exit_code
     except typer.TyperException as error:
         return _complain(messages, error.format_message(), ExitStatus(error.exit_code))
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     except (OutputClosed, BrokenPipeError):
+        environment.output().abandon()
         return ExitStatus.CLOSED_PIPE
     except MemoryError:
         return _complain(messages, "out of memory: try a smaller model or a shorter --ctx", ExitStatus.FAILED)
+    except OSError as error:
+        # Typer writes its help texts past our Output; whatever is stuck in Python's buffer is not to be tried again.
+        environment.output().abandon()
+        place = "" if error.filename is None else f"{error.filename}: "
+        return _complain(messages, f"{place}{error.strerror or error}", ExitStatus.FAILED)
     except Exception as error:
         if environment.variables.get(_TRACEBACK_VARIABLE):
             raise

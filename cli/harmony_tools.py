@@ -34,7 +34,7 @@ def render(environment: Environment, folders: Folders, model: str | None, *, as_
     """
     encoding = _encoding(folders, model)
 
-    def convert(document: bytes) -> str:
+    def convert(_place: str, document: bytes) -> str:
         ids = render_for_completion(loads_conversation(document), encoding)
         return encoding.decode(ids) if as_text else json.dumps(ids)
 
@@ -50,12 +50,13 @@ def parse(environment: Environment, folders: Folders, model: str | None) -> Exit
     encoding = _encoding(folders, model)
     messages = environment.messages()
 
-    def convert(document: bytes) -> str:
+    def convert(place: str, document: bytes) -> str:
         parser = StreamableParser(encoding, Role.ASSISTANT)
         deltas = [delta for token in loads_token_ids(document) for delta in parser.process(token)]
         for delta in chain(deltas, parser.finish()):
             if isinstance(delta, ProblemFound):
-                messages.write(f"gptoss: token {delta.problem.position}: {one_line(str(delta.problem))}\n")
+                where = f"{place}, token {delta.problem.position}"
+                messages.write(f"gptoss: {where}: {one_line(str(delta.problem))}\n")
         return json.dumps([message.to_dict() for message in parser.messages], ensure_ascii=False)
 
     return _convert_each(environment, convert)
@@ -69,11 +70,11 @@ def _encoding(folders: Folders, model: str | None) -> Encoding:
     return load_encoding(locate(model, folders.models))
 
 
-def _convert_each(environment: Environment, convert: Callable[[bytes], str]) -> ExitStatus:
+def _convert_each(environment: Environment, convert: Callable[[str, bytes], str]) -> ExitStatus:
     output: Output = environment.output()
     for place, document in _documents(environment.stdin):
         try:
-            converted = convert(document)
+            converted = convert(place, document)
         except HarmonyError as error:
             raise InputError(f"{place}: {error}") from error
         output.write(output.safe(converted) + "\n")

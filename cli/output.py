@@ -58,7 +58,7 @@ class Output:
             self._stream.buffer.flush()
         except OSError as error:
             essential = self._essential
-            self._give_up()
+            self.abandon()
             if not essential:
                 return
             if isinstance(error, BrokenPipeError):
@@ -87,7 +87,7 @@ class Output:
         begin, end = _STYLES[style]
         return f"{begin}{text}{end}" if self.has_styles and text else text
 
-    def _give_up(self) -> None:
+    def abandon(self) -> None:
         """Say it once: later writes go nowhere, and so does the interpreter's own flush at exit."""
         stream, self._stream = self._stream, None
         self._essential = False

@@ -144,4 +144,7 @@ def spawn(tmp_path: Path, script: Callable[..., list[str]]) -> Callable[..., sub
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()

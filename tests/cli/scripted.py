@@ -5,7 +5,8 @@ Run as a program it is `gptoss` for tests that need a process of their own:
     python scripted.py SCRIPT.json ask "What is 2 + 2?"
 
 The script is an object: `completions`, the texts with special tokens that the turns are to sample, one a turn; and
-optionally `token_delay_s`, `load_delay_s`, `max_context`, `load_error` (a class of gptoss.model.errors and its text).
+optionally `token_delay_s`, `prefill_delay_s`, `load_delay_s`, `loading` (a file to make when loading begins),
+`max_context`, `load_error` (a class of gptoss.model.errors and its text).
 """
 
 from __future__ import annotations
@@ -129,6 +130,8 @@ def main() -> int:
     script = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 
     def load(request: LoadRequest) -> LoadedModel:
+        if "loading" in script:
+            Path(script["loading"]).touch()
         time.sleep(script.get("load_delay_s", 0))
         if "load_error" in script:
             from gptoss.model import errors
