@@ -22,7 +22,8 @@ from gptoss.model.safetensors_file import SafetensorsFile
 from gptoss.model.tensor_names import IGNORED, LAYER, Layout, TensorSource, canonical_tensors, detect_layout
 from gptoss.model.wrong_folder import explain_folder
 
-MAX_INDEX_BYTES = 16 << 20
+MAX_INDEX_BYTES = 4 << 20
+"""The largest published index has less than 100 kB."""
 MAX_FILES = 1000
 
 _SINGLE = "model.safetensors"

@@ -10,6 +10,7 @@ memory. Its tensors must not be written to: the machine would stop the process.
 
 from __future__ import annotations
 
+import math
 import mmap
 import warnings
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from torch import Tensor
 from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.json_file import JsonError, open_regular_file, parse_json_object
 
-MAX_HEADER_BYTES = 16 << 20
+MAX_HEADER_BYTES = 4 << 20
 """The largest published header of a gpt-oss file has less than 100 kB."""
 MAX_DIMENSIONS = 16
 
@@ -169,10 +170,11 @@ def _parse_entry(name: str, entry: Any) -> TensorInfo:
         raise _HeaderError(f"{where} has the shape {quote(str(shape))}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
         raise _HeaderError(f"{where} has the data_offsets {quote(str(offsets))}")
-    bits = _BITS[dtype]
-    for size in shape:
-        bits *= size
+    bits = _BITS[dtype] * math.prod(shape)
     begin, end = offsets
+    # Torch multiplies the sizes in 64 bits, those beside a zero too.
+    if math.prod(size or 1 for size in shape) >= 1 << 63:
+        raise _HeaderError(f"{where} has the shape {quote(str(shape))}")
     if bits % 8 or end - begin != bits // 8:
         raise _HeaderError(
             f"{where} has {end - begin} bytes, which are not those of {dtype} of the shape {quote(str(shape))}"

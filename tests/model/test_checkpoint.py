@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import GptOssConfig, GptOssForCausalLM
 
 from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.config import LayerConfig, RopeConfig
 from gptoss.model.errors import CheckpointError
 from gptoss.model.mxfp4 import dequantize
 from gptoss.model.safetensors_file import SafetensorsFile
@@ -53,6 +55,34 @@ def test_packed_layouts_give_the_same_tensors(tmp_path, make_checkpoint, made_te
 def load_bytes(file: Path) -> int:
     """Bytes of data in a file, by the safetensors library."""
     return sum(tensor.nbytes for tensor in load_file(file).values())
+
+
+@pytest.mark.parametrize("size", ["5GB", "40KB"])
+def test_what_the_transformers_library_saves(tmp_path, size):
+    """Its own config, its own shards and index."""
+    config = GptOssConfig(
+        num_hidden_layers=2,
+        num_local_experts=3,
+        num_experts_per_tok=2,
+        hidden_size=48,
+        intermediate_size=20,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        vocab_size=50,
+        sliding_window=16,
+    )
+    model = GptOssForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(tmp_path, max_shard_size=size)
+    checkpoint = Checkpoint.open(tmp_path)
+    assert (len(checkpoint.files) > 1) == (size == "40KB")
+    assert checkpoint.config.layers == (LayerConfig(3, 2, 16), LayerConfig(3, 2, None))
+    assert checkpoint.config.rope == RopeConfig(150000.0, 32.0, 4096)
+    state = model.state_dict()
+    assert len(checkpoint.sources) == len(state)
+    for name, source in checkpoint.sources.items():
+        expected = state[source.name]
+        assert torch.equal(checkpoint.tensor(name), expected.transpose(1, 2) if source.transposed else expected)
 
 
 @pytest.mark.parametrize("dialect", ["transformers4", "transformers5"])
