@@ -18,6 +18,7 @@ MAX_DEPTH = 128
 """Levels of a schema; the official library reads no deeper JSON either."""
 
 _MISSING: Any = object()
+_TOO_LARGE = 10**310  # more than any float
 
 
 def tools_section(tools: Mapping[str, ToolNamespaceConfig]) -> str:
@@ -186,24 +187,23 @@ def schema_json(value: Any) -> str:
         return "{" + ",".join(f"{schema_json(str(key))}:{schema_json(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(schema_json, value)) + "]"
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
-        value = float(value)
-    if isinstance(value, float):
+    if isinstance(value, float) or (_is_int(value) and not -(2**63) <= value < 2**64):
         return _float(value)
     return json.dumps(value, ensure_ascii=False)
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _float(value: float) -> str:
-    """Return the shortest decimal of a finite number, laid out as Rust's ``ryu`` does."""
-    if not math.isfinite(value):
-        raise RenderError(f"a function's schema holds {value}, which is no JSON")
-    digits, _, exponent = f"{value!r}e".partition("e")
-    sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
-    whole, _, fraction = digits.partition(".")
-    point = len(whole) + int(exponent.rstrip("e") or 0)
-    digits = (whole + fraction).rstrip("0")
-    point -= len(digits) - len(digits.lstrip("0"))
-    digits = digits.lstrip("0")
+    """Return a number as the official library writes it: read by serde_json, laid out by ryu."""
+    read = _read_by_serde(value)
+    if not math.isfinite(read):
+        raise RenderError("a schema holds a number that is no JSON number, or too large for 64 bits")
+    sign, digits, exponent = _decimal(read)
+    point = exponent + len(digits)
+    digits = digits.rstrip("0")
     if not digits:
         return f"{sign}0.0"
     if 0 < point <= 16:
@@ -213,3 +213,28 @@ def _float(value: float) -> str:
         return f"{sign}0.{'0' * -point}{digits}"
     mantissa = digits[0] + (f".{digits[1:]}" if digits[1:] else "")
     return f"{sign}{mantissa}e{point - 1}"
+
+
+def _read_by_serde(value: float) -> float:
+    """Return what serde_json reads where ``value`` is written out; the last bit can be another."""
+    if not (-_TOO_LARGE < value < _TOO_LARGE):
+        return math.inf
+    sign, digits, exponent = _decimal(value)
+    while int(digits or "0") >= 2**64:
+        digits, exponent = digits[:-1], exponent + 1
+    result = float(int(digits or "0"))
+    while exponent < -308 and result:
+        result /= 1e308
+        exponent += 308
+    if exponent > 308:
+        return math.inf
+    result = result * float(f"1e{exponent}") if exponent >= 0 else result / float(f"1e{-exponent}")
+    return -result if sign else result
+
+
+def _decimal(value: float) -> tuple[str, str, int]:
+    """Return sign, digits and exponent of the shortest decimal: ``value == int(digits) * 10**exponent``."""
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    sign = "-" if value < 0 or (value == 0 and math.copysign(1, value) < 0) else ""
+    return sign, (whole + fraction).lstrip("0"), int(exponent or 0) - len(fraction)
