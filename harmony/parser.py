@@ -67,6 +67,7 @@ class StreamableParser:
         if end_of_text is not None:
             self._tokens[end_of_text] = Special.END_OF_TEXT
         self._default_role = Role.ASSISTANT if role is None else role
+        self._in_completion = role is not None
         self._position = -1
         self._deltas: list[Delta] = []
         self._messages: list[Message] = []
@@ -198,7 +199,12 @@ class StreamableParser:
             self._begin_header(None)
         elif special is Special.MESSAGE:
             self._note_missing_start()
-            header = read_header(self._read_segments(), self._header_role, self._default_role)
+            header = read_header(
+                self._read_segments(),
+                self._header_role,
+                self._default_role,
+                in_completion=self._in_completion,
+            )
             self._begin_content(header)
         elif special in _ENDS:
             self._abandon_header(ProblemKind.REDUNDANT_END, keeps_empty=True)
