@@ -34,7 +34,7 @@ _PATTERN_PARTS = re.compile(
     r"""(?:
         \\[pP]\{[A-Z][a-z]?\} | \\[rntsSdD] | \\[\\^$.*+?()\[\]{}|/'"-]  # a class or a character by escape
       | \[\^?(?:\\[pP]\{[A-Z][a-z]?\} | \\[rntsSdD] | \\[]\[\\^.*+/'"-] | [^]\[\\&~])+\]  # a class
-      | \(\?: | \(\?[=!] | \( | \) | \|
+      | \(\?[:=!] | \((?!\?) | \) | \|
       | (?:[?*+] | \{\d{1,3}(?:,\d{0,3})?\})(?![?*+{])  # a quantifier, and no second one
       | [^\\\[\](){}?*+|^$.]  # a character for itself
     )*""",
