@@ -21,5 +21,12 @@ def load_model(request: LoadRequest) -> LoadedModel:
     encoding = load_encoding(folder)
     if request.threads is not None:
         torch.set_num_threads(request.threads)
-    engine = Engine.load(folder, device=request.device, max_context=request.ctx)
-    return LoadedModel(request.model, engine, encoding)
+    engine = Engine.load(
+        folder,
+        device=request.device,
+        max_context=request.ctx,
+        quantize=request.quantize,
+        progress=request.progress,
+    )
+    packing = engine.transformer.packing
+    return LoadedModel(request.model, engine, encoding, notes=() if packing is None else (str(packing),))
