@@ -203,31 +203,59 @@ def test_any_list_of_merges_is_honoured_exactly(pairs, words, tmp_path_factory):
 # gpt-oss's own file
 
 
+def _merges_of_o200k() -> list[list[str]]:
+    """Every split of a token into two, in the order of transformers' converter from tiktoken."""
+    vocabulary = o200k.load_vocabulary()
+    merges: list[list[str]] = []
+    for token in vocabulary:
+        cuts = [(token[:at], token[at:]) for at in range(1, len(token))]
+        known = [cut for cut in cuts if cut[0] in vocabulary and cut[1] in vocabulary]
+        known.sort(key=lambda cut: (vocabulary[cut[0]], vocabulary[cut[1]]))
+        merges += [[spelled(left), spelled(right)] for left, right in known]
+    return merges
+
+
 def test_the_constants_of_the_shipped_vocabulary():
     """What a tokenizer.json of o200k_harmony is known by follows from the vocabulary."""
-    import hashlib
-
     vocabulary = o200k.load_vocabulary()
-    words = "\n".join("".join(map(ALPHABET.__getitem__, token)) for token in vocabulary)
+    words = {spelled(token): rank for token, rank in vocabulary.items()}
+    merges = _merges_of_o200k()
     assert len(vocabulary) == o200k.ORDINARY_SIZE
-    assert hashlib.sha256(words.encode()).hexdigest() == o200k.BYTE_LEVEL_SHA256
-    splits = sum(
-        token[:cut] in vocabulary and token[cut:] in vocabulary for token in vocabulary for cut in range(1, len(token))
-    )
-    assert splits == o200k.SPLITS
+    assert o200k._sha256(list(words)) == o200k.WORDS_SHA256
+    assert len(merges) == o200k.MERGES
+    assert o200k._sha256([" ".join(pair) for pair in merges]) == o200k.MERGES_SHA256
+
+
+@pytest.mark.long
+def test_what_is_taken_for_the_shipped_vocabulary(o200k_json):
+    words, merges = o200k_json["model"]["vocab"], o200k_json["model"]["merges"]
+    first, second = list(words)[:2]
+    assert o200k.is_byte_level_form(words, set(), merges)
+    # Another order for the same token, special tokens among the words, strings for lists.
+    swapped = [merges[0], merges[2], merges[1], *merges[3:]]
+    assert o200k.is_byte_level_form(words | {"<|end|>": 200007}, {200007}, [" ".join(pair) for pair in swapped])
+    for other in (
+        [merges[1], *merges[1:]],
+        [merges[-1], *merges[1:-1], merges[0]],
+        [["Ġ", "☃"], *merges[1:]],
+        [["Ġ", "Ġ", "Ġ"], *merges[1:]],
+        [3, *merges[1:]],
+        merges[1:],
+    ):
+        assert not o200k.is_byte_level_form(words, set(), other)
+    for change_of_words in (
+        {first: words[second], second: words[first]},
+        {list(words)[-1]: 200007},
+        {first: None},
+        {"another": []},
+    ):
+        assert not o200k.is_byte_level_form(words | change_of_words, {1}, merges)
 
 
 @pytest.fixture(scope="module")
 def o200k_json() -> Json:
-    """The file as it is made from a tiktoken vocabulary: every split of a token is a merge."""
     vocabulary = o200k.load_vocabulary()
-    merges = [
-        [spelled(token[:cut]), spelled(token[cut:])]
-        for token in vocabulary
-        for cut in range(1, len(token))
-        if token[:cut] in vocabulary and token[cut:] in vocabulary
-    ]
-    data = tokenizer_json({spelled(token): rank for token, rank in vocabulary.items()}, merges)
+    data = tokenizer_json({spelled(token): rank for token, rank in vocabulary.items()}, _merges_of_o200k())
     data["added_tokens"] = [data["added_tokens"][0] | {"content": name, "id": id_} for name, id_ in _hub_specials()]
     return data
 
