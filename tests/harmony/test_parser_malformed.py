@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,6 +206,14 @@ def test_unknown_ids_are_left_out(ids, encoding):
 def test_a_problem_reads_as_a_sentence(ids, encoding):
     _, (problem,) = parse(ids("<|channel|>thoughts<|message|>4"), encoding)
     assert str(problem) == "a channel that the format does not have: thoughts"
+
+
+@pytest.mark.parametrize("text", [*(each.value for each in Special), "x", " ", "<|channel|>x", "<|constrain|> to=a"])
+def test_any_token_over_and_over_takes_time_in_proportion(text, ids, encoding):
+    completion = ids(text) * (20_000 // len(ids(text)))
+    started = time.process_time()
+    parse(completion, encoding)
+    assert time.process_time() - started < 3
 
 
 # Any tokens at all
