@@ -189,7 +189,7 @@ def merge_lists(draw: st.DrawFn) -> list[tuple[bytes, bytes]]:
 
 
 @given(pairs=merge_lists(), words=st.lists(st.text("abc", max_size=16), min_size=1, max_size=6))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_any_list_of_merges_is_honoured_exactly(pairs, words, tmp_path_factory):
     tokens = list(dict.fromkeys(left + right for left, right in pairs))
     data = tokenizer_json(bytes_and(*tokens), [[left.decode(), right.decode()] for left, right in pairs])
@@ -215,6 +215,7 @@ def _merges_of_o200k() -> list[list[str]]:
     return merges
 
 
+@pytest.mark.long
 def test_the_constants_of_the_shipped_vocabulary():
     """What a tokenizer.json of o200k_harmony is known by follows from the vocabulary."""
     vocabulary = o200k.load_vocabulary()
