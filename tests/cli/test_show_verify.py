@@ -37,7 +37,7 @@ def test_show(gptoss, model):
         "windows      8 in layer 0; none in layer 1\n"
         "context      512 tokens, YaRN: 8 times 64\n"
         "tokenizer    tokenizer.json; 264 tokens in the model\n"
-        "precision    embedding BF16 33.8 kB, unembedding BF16 33.8 kB, attention BF16 50 kB, router BF16 1.04 kB, "
+        "precision    embedding BF16 33.8 kB, unembedding BF16 33.8 kB, attention BF16 49.9 kB, router BF16 1.04 kB, "
         "experts MXFP4 26.1 kB, expert biases BF16 2.05 kB, norms BF16 640 bytes\n"
         f"size         {on_disk / 1000:.0f} kB in 2 files\n"
         "memory       173 kB at 100 tokens: 147 kB of weights, 25.6 kB of cache\n"
