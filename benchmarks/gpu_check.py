@@ -137,7 +137,7 @@ def disagreement(plan: Plan, weights: Weights, ids: list[int]) -> float:
     return float((on_device - on_cpu).norm() / on_cpu.norm())
 
 
-def measure(plan: Plan, weights: Weights, device: torch.device) -> dict[str, float]:
+def measure(plan: Plan, weights: Weights) -> dict[str, float]:
     """Tokens per second of one prompt and its answer; the median over the answer's tokens."""
     engine = Engine(Transformer(plan.config, weights), max_context=plan.prompt_tokens + plan.generated_tokens + 1)
     ids = torch.randint(0, plan.config.vocab_size, (plan.prompt_tokens,)).tolist()
@@ -179,7 +179,7 @@ def main() -> int:
         "build_s": time.perf_counter() - begin,
     }
     error = disagreement(plan, weights, list(range(40)))
-    result |= {"relative_error_against_cpu": error, **measure(plan, weights, device)}
+    result |= {"relative_error_against_cpu": error, **measure(plan, weights)}
     if device.type == "cuda":
         result["peak_device_bytes"] = torch.cuda.max_memory_allocated()
 

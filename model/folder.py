@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.json_file import read_json_object
+from gptoss.model.wrong_folder import explain_file
 
 MAX_CONFIG_BYTES = 4 << 20
 """The largest published `config.json` has a few kilobytes."""
@@ -23,7 +24,7 @@ class CheckpointFolder:
     """A folder whose files are found by name.
 
     Raises:
-        CheckpointError: there is no such folder.
+        CheckpointError: there is no such folder, or it is a file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +33,7 @@ class CheckpointFolder:
         except (OSError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"there is no folder {quote(path)}: name a folder with a checkpoint") from error
         if not self.path.is_dir():
-            raise CheckpointError(f"{quote(path)} is a file: name the folder that holds the whole checkpoint")
+            raise explain_file(self.path)
         self._roots = [self.path, *_hub_blobs(self.path)]
 
     def names(self) -> list[str]:
@@ -52,7 +53,7 @@ class CheckpointFolder:
         return path.is_symlink() or path.exists()
 
     def file(self, name: str) -> Path:
-        """The file of this name, links followed.
+        """The path of the file of this name.
 
         Raises:
             CheckpointError: it is missing, is no plain name, or lies outside the folder.
@@ -62,7 +63,7 @@ class CheckpointFolder:
         path = self.path / name
         try:
             real = path.resolve(strict=True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{quote(path)} is missing: download it again") from error
         if not any(real.is_relative_to(root) for root in self._roots):
             raise CheckpointError(
@@ -70,7 +71,7 @@ class CheckpointFolder:
             )
         if not real.is_file():
             raise CheckpointError(f"{quote(path)} is not a regular file")
-        return real
+        return path
 
     def json(self, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
         """The JSON object in the file of this name.
@@ -78,8 +79,7 @@ class CheckpointFolder:
         Raises:
             CheckpointError: as `file`, or as `gptoss.model.json_file.read_json_object`.
         """
-        self.file(name)
-        return read_json_object(self.path / name, max_bytes)
+        return read_json_object(self.file(name), max_bytes)
 
     def parse_json(self, name: str, parse: Callable[[Mapping[str, Any]], _Parsed]) -> _Parsed:
         """What `parse` makes of the JSON object in the file of this name; its errors get the file's name.

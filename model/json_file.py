@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from gptoss.model.errors import CheckpointError, quote
 
@@ -72,7 +72,7 @@ def read_json_object(path: Path, max_bytes: int) -> dict[str, Any]:
         raise CheckpointError(f"{quote(path)} {error}: download this file again") from error
 
 
-def open_regular_file(path: Path) -> Any:
+def open_regular_file(path: Path) -> BinaryIO:
     """Open `path` for reading bytes, without waiting for the other end of a pipe.
 
     Raises:

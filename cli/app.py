@@ -1,0 +1,199 @@
+"""The program: its commands, and the one place where an error becomes a message and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptoss.cli.environment import Environment
+from gptoss.cli.errors import OutputClosed, UsageError, status_of
+from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.options import HomeOption, Invocation, with_settings
+from gptoss.cli.output import Output
+from gptoss.cli.settings import Folders
+from gptoss.cli.text import one_line
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+_TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
+
+StatsOption = Annotated[bool, typer.Option("--stats", help="Tokens, times and speeds on standard error at the end.")]
+HarmonyModel = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="The model whose tokens these are. [default: o200k_harmony]"),
+]
+
+app = typer.Typer(
+    name="gptoss",
+    help="Run OpenAI's gpt-oss models in a terminal.",
+    context_settings=_CONTEXT,
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+harmony = typer.Typer(
+    help="The chat format: conversations to tokens and back.",
+    context_settings=_CONTEXT,
+    invoke_without_command=True,
+)
+app.add_typer(harmony, name="harmony")
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:], Environment()))
+
+
+def run(arguments: Sequence[str], environment: Environment) -> int:
+    """Run one command line; the exit status."""
+    messages = environment.messages()
+    try:
+        command = typer.main.get_command(app)
+        # Not `command.main`, which has statuses of its own for interrupts and closed pipes.
+        with command.make_context("gptoss", list(arguments), obj=environment) as context:
+            return int(command.invoke(context) or ExitStatus.ANSWERED)
+    except typer.Exit as error:
+        return error.exit_code
+    except typer.TyperException as error:
+        return _complain(messages, error.format_message(), ExitStatus(error.exit_code))
+    except KeyboardInterrupt:
+        return ExitStatus.INTERRUPTED
+    except (OutputClosed, BrokenPipeError):
+        environment.output().abandon()
+        return ExitStatus.CLOSED_PIPE
+    except MemoryError:
+        return _complain(messages, "out of memory: try a smaller model or a shorter --ctx", ExitStatus.FAILED)
+    except OSError as error:
+        # Typer writes its help texts past our Output; whatever is stuck in Python's buffer is not to be tried again.
+        environment.output().abandon()
+        place = "" if error.filename is None else f"{error.filename}: "
+        return _complain(messages, f"{place}{error.strerror or error}", ExitStatus.FAILED)
+    except Exception as error:
+        if environment.variables.get(_TRACEBACK_VARIABLE):
+            raise
+        status = status_of(error)
+        if status is not None:
+            return _complain(messages, str(error), status)
+        what = f"internal error, {type(error).__name__}: {error} ({_TRACEBACK_VARIABLE}=1 shows where)"
+        return _complain(messages, what, ExitStatus.FAILED)
+
+
+def _complain(messages: Output, text: str, status: ExitStatus) -> ExitStatus:
+    messages.write(f"gptoss: {one_line(text)}\n")
+    return status
+
+
+@app.callback()
+def program(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Run OpenAI's gpt-oss models in a terminal."""
+    if version:
+        environment: Environment = context.obj
+        environment.output().write(f"gptoss {installed_version('gptoss')}\n")
+        raise typer.Exit
+    _want_command(context)
+
+
+@harmony.callback()
+def harmony_program(context: typer.Context) -> None:
+    """The chat format: conversations to tokens and back."""
+    _want_command(context)
+
+
+def _want_command(context: typer.Context) -> None:
+    """Without a command, show the help where messages go: it is no result."""
+    if context.invoked_subcommand is None:
+        environment: Environment = context.obj
+        environment.messages().write(context.get_help() + "\n")
+        raise typer.Exit(ExitStatus.USAGE)
+
+
+@app.command()
+@with_settings
+def ask(
+    invocation: Invocation,
+    prompt: Annotated[list[str] | None, typer.Argument(metavar="PROMPT")] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option("-f", "--file", metavar="FILE", help="Add a text file to the prompt; may be repeated."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object at the end.")] = False,
+    stream_json: Annotated[bool, typer.Option("--stream-json", help="One JSON event a line.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The prompt and the sampled text with all special tokens.")
+    ] = False,
+    reasoning_file: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the reasoning here.")] = None,
+    stats: StatsOption = False,
+) -> ExitStatus:
+    """Ask one question.
+
+    The prompt is the arguments, then each file, then standard input when it is not a terminal. Standard output
+    carries the answer and nothing else.
+    """
+    from gptoss.cli import ask as command
+
+    forms = [form for form, wanted in (("json", json), ("stream-json", stream_json), ("raw", raw)) if wanted]
+    if len(forms) > 1:
+        raise UsageError(f"--{forms[0]} and --{forms[1]} exclude each other")
+    options = command.AskOptions(
+        words=tuple(prompt or ()),
+        files=tuple(file or ()),
+        form=command.OutputForm(forms[0]) if forms else command.OutputForm.TEXT,
+        stats=stats,
+        reasoning_file=reasoning_file,
+    )
+    return command.ask(invocation, options)
+
+
+@app.command()
+@with_settings
+def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
+    """Chat with a model; /help there lists the commands.
+
+    Without a terminal each line of standard input is one message.
+    """
+    from gptoss.cli import chat as command
+
+    return command.chat(invocation, stats=stats)
+
+
+@harmony.command()
+def render(
+    context: typer.Context,
+    text: Annotated[bool, typer.Option("--text", help="Print the text with its special tokens, not ids.")] = False,
+    model: HarmonyModel = None,
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Turn conversations into prompts of token ids.
+
+    Reads one JSON conversation, or one a line, on standard input; prints for each the prompt for the assistant's next
+    message, a JSON list of token ids.
+    """
+    from gptoss.cli import harmony_tools
+
+    environment: Environment = context.obj
+    return harmony_tools.render(environment, Folders.locate(environment.variables, home), model, as_text=text)
+
+
+@harmony.command()
+def parse(
+    context: typer.Context,
+    model: HarmonyModel = None,
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Turn completions of token ids into messages.
+
+    Reads one JSON list of token ids, or one a line, on standard input; prints for each a JSON list of messages. What
+    was not well-formed is told on standard error.
+    """
+    from gptoss.cli import harmony_tools
+
+    environment: Environment = context.obj
+    return harmony_tools.parse(environment, Folders.locate(environment.variables, home), model)

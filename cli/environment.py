@@ -1,0 +1,67 @@
+"""What the program takes from outside itself, in one object, so that a test can put its own in its place."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from gptoss.cli.output import Output
+
+if TYPE_CHECKING:
+    from gptoss.cli.session import Engine
+    from gptoss.harmony import Encoding
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """Which model, and how it is to run."""
+
+    model: str
+    models_folder: Path
+    device: str = "auto"
+    ctx: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to answer, with its tokenizer."""
+
+    name: str
+    engine: Engine
+    encoding: Encoding
+
+
+ModelLoader = Callable[[LoadRequest], LoadedModel]
+
+
+def _load_model(request: LoadRequest) -> LoadedModel:
+    # Imported when a model is wanted: torch takes longer to import than `gptoss --help` may take in all.
+    from gptoss.cli.loading import load_model
+
+    return load_model(request)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Streams, variables, the day and the models."""
+
+    stdin: TextIO | None = field(default_factory=lambda: sys.stdin)
+    stdout: TextIO | None = field(default_factory=lambda: sys.stdout)
+    stderr: TextIO | None = field(default_factory=lambda: sys.stderr)
+    variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    load_model: ModelLoader = _load_model
+    today: Callable[[], datetime.date] = datetime.date.today
+
+    def output(self) -> Output:
+        """Standard output, which must work."""
+        return Output(self.stdout, "standard output", self.variables)
+
+    def messages(self) -> Output:
+        """Standard error, which need not."""
+        return Output(self.stderr, "standard error", self.variables, essential=False)

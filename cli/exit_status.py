@@ -1,0 +1,17 @@
+"""What the program's exit status says."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """The exit statuses that scripts may rely on."""
+
+    ANSWERED = 0
+    FAILED = 1
+    USAGE = 2
+    MODEL_UNUSABLE = 3
+    INCOMPLETE = 4
+    INTERRUPTED = 130
+    CLOSED_PIPE = 141

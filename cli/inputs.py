@@ -1,0 +1,73 @@
+"""The prompt of `ask`: the arguments, then each file, then standard input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from gptoss.cli.errors import InputError, UsageError
+from gptoss.cli.text import one_line
+
+
+def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None) -> str:
+    """Join all parts of a prompt by blank lines.
+
+    The words are joined by spaces. A file has its name above it and a fence around it, unless it is all there is.
+    Standard input is read when it is not a terminal, and stands as it is.
+
+    Raises:
+        InputError: a part cannot be read, or is not text in UTF-8.
+        UsageError: the prompt is empty.
+    """
+    said = _encodable(" ".join(words)).strip("\n")
+    contents = [(path, _decode(_read(path), one_line(str(path)))) for path in files]
+    piped = "" if stdin is None or stdin.isatty() else _decode(stdin.buffer.read(), "standard input")
+    if len(contents) == 1 and not said.strip() and not piped.strip():
+        parts = [contents[0][1]]
+    else:
+        parts = [said, *(_fenced(path, text) for path, text in contents), piped]
+    prompt = "\n\n".join(part for part in parts if part.strip())
+    if not prompt:
+        raise UsageError("the prompt is empty: say it as an argument, in a file (-f) or on standard input")
+    return prompt
+
+
+def _encodable(text: str) -> str:
+    """Arguments that are not UTF-8 reach Python as lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("the prompt in the arguments is not UTF-8 text") from None
+    return text
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {one_line(str(path))}: {error.strerror}") from None
+
+
+def _decode(data: bytes, name: str) -> str:
+    """UTF-8 text without its byte order mark and final line breaks.
+
+    Raises:
+        InputError: it is binary, or in another encoding.
+    """
+    if b"\0" in data:
+        raise InputError(f"{name} is binary (a NUL at byte {data.index(0)}); only text in UTF-8 can be asked about")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = f"0x{data[error.start]:02x} at byte {error.start}"
+        raise InputError(f"{name} is not UTF-8 text ({place}); convert it, for example with iconv") from None
+    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").rstrip("\r\n")
+
+
+def _fenced(path: Path, text: str) -> str:
+    """A file with its name above and a fence around that is longer than any inside."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{one_line(path.name)}:\n{fence}\n{text}\n{fence}"

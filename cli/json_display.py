@@ -1,0 +1,109 @@
+"""A turn for programs: one object at the end, or one event a line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from gptoss.cli.events import (
+    CommentaryDelta,
+    Event,
+    FinalDelta,
+    ProblemFound,
+    ReasoningDelta,
+    Started,
+    ToolCall,
+    TurnFinished,
+)
+from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.output import Output
+
+
+class JsonObject:
+    """`--json`: the whole turn as one object, written when it is over."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._model = ""
+        self._texts = {"reasoning": "", "commentary": "", "answer": ""}
+        self._tool_calls: list[dict[str, str]] = []
+        self._problems: list[str] = []
+
+    def show(self, event: Event) -> None:
+        """Gather what the event brings; write at the last."""
+        match event:
+            case Started():
+                self._model = event.model
+            case ReasoningDelta():
+                self._texts["reasoning"] += event.text
+            case CommentaryDelta():
+                self._texts["commentary"] += event.text
+            case FinalDelta():
+                self._texts["answer"] += event.text
+            case ToolCall():
+                self._tool_calls.append(asdict(event))
+            case ProblemFound():
+                self._problems.append(event.description)
+            case TurnFinished():
+                answer = self._texts["answer"] if event.answered else None
+                _write(
+                    self._output,
+                    {
+                        "model": self._model,
+                        **self._texts,
+                        "answer": answer,
+                        "tool_calls": self._tool_calls,
+                        "problems": self._problems,
+                        **_ending(event),
+                    },
+                )
+
+
+class JsonLines:
+    """`--stream-json`: each event as it comes."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._problems: list[str] = []
+
+    def show(self, event: Event) -> None:
+        """Write the event's line, if it has one."""
+        match event:
+            case Started():
+                counts = {"prompt_tokens": event.prompt_tokens, "cached_tokens": event.cached_tokens}
+                self._write("start", model=event.model, **counts)
+            case ReasoningDelta():
+                self._write("delta", channel="analysis", text=event.text)
+            case CommentaryDelta():
+                self._write("delta", channel="commentary", text=event.text)
+            case FinalDelta():
+                self._write("delta", channel="final", text=event.text)
+            case ToolCall():
+                self._write("tool_call", **asdict(event))
+            case ProblemFound():
+                self._problems.append(event.description)
+            case TurnFinished():
+                self._write("done", **_ending(event), problems=self._problems)
+
+    def show_error(self, message: str, status: ExitStatus) -> None:
+        """Write the event that says why there is no more."""
+        self._write("error", message=message, status=int(status))
+
+    def _write(self, event: str, **fields: Any) -> None:
+        _write(self._output, {"event": event, **fields})
+
+
+def _ending(event: TurnFinished) -> dict[str, Any]:
+    return {
+        "finish_reason": event.finish_reason,
+        "limit": event.limit,
+        "usage": asdict(event.usage),
+        "timing": {name: round(seconds, 6) for name, seconds in asdict(event.timing).items()},
+        "seed": event.seed,
+    }
+
+
+def _write(output: Output, value: dict[str, Any]) -> None:
+    # On a terminal the control characters that JSON lets through (DEL, C1) are made visible too.
+    output.write(output.safe(json.dumps(value, ensure_ascii=False)) + "\n")

@@ -1,0 +1,25 @@
+"""From a model's name to an engine and its tokenizer. Imports torch."""
+
+from __future__ import annotations
+
+import torch
+
+from gptoss.cli.encodings import load_encoding
+from gptoss.cli.environment import LoadedModel, LoadRequest
+from gptoss.model.catalog import locate
+from gptoss.model.engine import Engine
+
+
+def load_model(request: LoadRequest) -> LoadedModel:
+    """Find the model and make it ready to answer.
+
+    Raises:
+        ModelError: it is not there, broken, or cannot run as asked.
+        VocabularyError: its tokenizer cannot be used.
+    """
+    folder = locate(request.model, request.models_folder)
+    encoding = load_encoding(folder)
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    engine = Engine.load(folder, device=request.device, max_context=request.ctx)
+    return LoadedModel(request.model, engine, encoding)

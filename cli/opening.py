@@ -1,0 +1,119 @@
+"""From settings to a session: the model loaded, the sampling chosen, the conversation begun."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gptoss.cli.environment import LoadRequest
+from gptoss.cli.errors import UsageError
+from gptoss.cli.options import Invocation
+from gptoss.cli.session import Session
+from gptoss.cli.settings import Effort, Settings
+from gptoss.cli.terminal_display import StatusLine
+from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
+
+if TYPE_CHECKING:
+    from gptoss.model.sampler import SamplingParams
+
+
+def open_session(invocation: Invocation, status_line: StatusLine) -> Session:
+    """Load the model and begin a conversation.
+
+    Raises:
+        ModelError: the model is missing or cannot be used.
+        UsageError: a sampling parameter is out of its range.
+    """
+    environment, settings = invocation.environment, invocation.settings
+    status_line.show(f"loading {settings.model}")
+    try:
+        loaded = environment.load_model(
+            LoadRequest(
+                model=settings.model,
+                models_folder=invocation.folders.models,
+                device=settings.device,
+                ctx=settings.ctx,
+                threads=settings.threads,
+            )
+        )
+    finally:
+        status_line.clear()
+    return Session(
+        loaded.engine,
+        loaded.encoding,
+        open_conversation(environment.today(), settings.effort, settings.instructions),
+        model=loaded.name,
+        params=sampling_params(loaded.engine.defaults, settings),
+        skip_reasoning=settings.effort is Effort.NONE,
+    )
+
+
+def sampling_params(defaults: SamplingParams, settings: Settings) -> SamplingParams:
+    """The checkpoint's own sampling with what the settings say instead.
+
+    Raises:
+        UsageError: a parameter is out of its range.
+    """
+    from gptoss.model.errors import SamplingError
+
+    try:
+        return defaults.override(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            min_p=settings.min_p,
+            seed=settings.seed,
+            max_tokens=settings.max_tokens,
+        )
+    except SamplingError as error:
+        raise UsageError(str(error)) from None
+
+
+def open_conversation(day: datetime.date, effort: Effort, instructions: str | None) -> Conversation:
+    """A conversation with nothing said yet.
+
+    Args:
+        day: when it began; it stays the same for as long as the conversation lasts.
+        effort: for the system message; none is written as low, the nearest that the models were trained on.
+        instructions: the developer message, if any.
+    """
+    system = SystemContent(conversation_start_date=day.isoformat(), reasoning_effort=_harmony_effort(effort))
+    return with_instructions(Conversation.of(Message.system(system)), instructions)
+
+
+def with_effort(conversation: Conversation, effort: Effort) -> Conversation:
+    """The conversation with this effort in its system message, the day and all else as it was."""
+    return Conversation(tuple(_with_effort(message, _harmony_effort(effort)) for message in conversation))
+
+
+def with_instructions(conversation: Conversation, instructions: str | None) -> Conversation:
+    """The conversation with these instructions in its developer message, or without one."""
+    system = [message for message in conversation if message.role is Role.SYSTEM]
+    rest = [message for message in conversation if message.role not in (Role.SYSTEM, Role.DEVELOPER)]
+    developer = [Message.developer(DeveloperContent(instructions))] if instructions else []
+    return Conversation.of(*system, *developer, *rest)
+
+
+def effort_of(conversation: Conversation) -> Effort:
+    """The effort that its system message asks for."""
+    contents = [part for message in conversation for part in message.content]
+    written = [part.reasoning_effort for part in contents if isinstance(part, SystemContent)]
+    return Effort(written[0]) if written and written[0] else Effort.MEDIUM
+
+
+def instructions_of(conversation: Conversation) -> str | None:
+    """The instructions in its developer message."""
+    contents = [part for message in conversation for part in message.content]
+    return next((part.instructions for part in contents if isinstance(part, DeveloperContent)), None)
+
+
+def _harmony_effort(effort: Effort) -> ReasoningEffort:
+    return ReasoningEffort.LOW if effort is Effort.NONE else ReasoningEffort(effort.value)
+
+
+def _with_effort(message: Message, effort: ReasoningEffort) -> Message:
+    content = tuple(
+        replace(part, reasoning_effort=effort) if isinstance(part, SystemContent) else part for part in message.content
+    )
+    return replace(message, content=content)

@@ -1,0 +1,113 @@
+"""The options that choose settings, the same for every command that runs a model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gptoss.cli.environment import Environment
+from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.settings import Effort, Folders, ReasoningView, Settings, load_settings
+
+# One for each field of Settings.
+_SETTINGS: dict[str, Any] = {
+    "model": Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            help="nano (built in), 20b, 120b, or a folder. [default: 20b; variable: GPTOSS_MODEL]",
+        ),
+    ],
+    "effort": Annotated[
+        Effort | None,
+        typer.Option("-e", "--effort", help="How long it may reason. [default: medium; variable: GPTOSS_EFFORT]"),
+    ],
+    "instructions": Annotated[
+        str | None,
+        typer.Option("-s", "--system", metavar="INSTRUCTIONS", help="Instructions, as the developer message."),
+    ],
+    "reasoning": Annotated[
+        ReasoningView | None,
+        typer.Option("--reasoning", help="Reasoning on standard error: auto shows it on a terminal. [default: auto]"),
+    ],
+    "max_tokens": Annotated[
+        int | None,
+        typer.Option("-n", "--max-tokens", min=1, metavar="N", help="Stop after N tokens, reasoning included."),
+    ],
+    "temperature": Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, metavar="T", help="0 takes the likeliest token. [default of all sampling: the checkpoint's]"
+        ),
+    ],
+    "top_p": Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, metavar="P", help="Keep the likeliest tokens that sum up to P.")
+    ],
+    "top_k": Annotated[int | None, typer.Option(min=1, metavar="K", help="Keep the K likeliest tokens.")],
+    "min_p": Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, metavar="P", help="Keep tokens at least P times as likely as the likeliest."),
+    ],
+    "seed": Annotated[int | None, typer.Option(min=0, metavar="N", help="The same seed gives the same answer.")],
+    "ctx": Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Tokens of prompt and answer together. [default: all the model can]"),
+    ],
+    "device": Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps. [default: auto]")],
+    "threads": Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that compute on the CPU.")],
+}
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Keep config, models and history here, not where the platform puts them. [variable: GPTOSS_HOME]",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What a command runs with."""
+
+    environment: Environment
+    folders: Folders
+    settings: Settings
+
+
+def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatus]:
+    """Give a command the options of all settings.
+
+    Args:
+        command: takes an `Invocation` first, then its own options.
+
+    Returns:
+        What Typer is to register: it takes the options of both, resolves the settings and calls `command`.
+    """
+
+    def invoke(context: typer.Context, home: Path | None, **values: Any) -> ExitStatus:
+        environment: Environment = context.obj
+        folders = Folders.locate(environment.variables, home)
+        flags = {name: values.pop(name) for name in _SETTINGS}
+        settings = load_settings(flags, environment.variables, folders.config)
+        return command(Invocation(environment, folders, settings), **values)
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    invoke.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("context", keyword, annotation=typer.Context),
+            *(parameter.replace(kind=keyword) for parameter in own),
+            *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _SETTINGS.items()),
+            inspect.Parameter("home", keyword, default=None, annotation=HomeOption),
+        ]
+    )
+    invoke.__annotations__ = {"context": typer.Context}
+    invoke.__name__, invoke.__doc__ = command.__name__, command.__doc__
+    return invoke

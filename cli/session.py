@@ -1,0 +1,221 @@
+"""A conversation with a model: text in, events out.
+
+Knows the conversation, the encoding and the engine; knows nothing of terminals, files or settings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from gptoss.cli.events import (
+    Event,
+    FinishReason,
+    PrefillProgress,
+    Sampled,
+    SampledToken,
+    Started,
+    TurnFinished,
+    TurnTiming,
+    Usage,
+)
+from gptoss.cli.turn import Turn
+from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion
+
+if TYPE_CHECKING:
+    from gptoss.model.sampler import SamplingParams
+
+
+class Timing(Protocol):
+    """Seconds that a generation has spent so far."""
+
+    prefill_s: float
+    decode_s: float
+
+
+class Generation(Protocol):
+    """The tokens of one answer as the engine computes them, the stop token among them."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    seed: int
+
+    @property
+    def finish_reason(self) -> str | None:
+        """stop, length or context; None while it goes on."""
+        ...
+
+    @property
+    def timing(self) -> Timing:
+        """Seconds spent so far."""
+        ...
+
+    def __next__(self) -> SampledToken: ...
+
+    def close(self) -> None:
+        """Give up."""
+        ...
+
+
+class Engine(Protocol):
+    """What a session needs of `gptoss.model.Engine`."""
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of prompt and answer together."""
+        ...
+
+    @property
+    def defaults(self) -> SamplingParams:
+        """The checkpoint's own sampling parameters."""
+        ...
+
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """The tokens that end a generation of this checkpoint."""
+        ...
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams | None = None,
+        constraint: Any = None,
+        stop: Collection[int] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Generation:
+        """Go on from the prompt."""
+        ...
+
+
+class Session:
+    """One conversation with one model.
+
+    Args:
+        engine: samples the tokens.
+        encoding: of the engine's model.
+        conversation: what has been said so far; `open_conversation` makes a new one.
+        model: the model's name, for events.
+        params: how to sample; by default as the checkpoint asks.
+        skip_reasoning: close the reasoning before it begins, so that the answer comes at once.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        encoding: Encoding,
+        conversation: Conversation,
+        *,
+        model: str,
+        params: SamplingParams | None = None,
+        skip_reasoning: bool = False,
+    ) -> None:
+        self.engine = engine
+        self.encoding = encoding
+        self.conversation = conversation
+        self.model = model
+        self.params = params or engine.defaults
+        self.skip_reasoning = skip_reasoning
+        self._stopping = False
+        self._sampling = False
+
+    def ask(self, text: str, progress: Callable[[PrefillProgress], None] | None = None) -> Iterator[Event]:
+        """Say `text` and yield what comes of it; then the conversation holds both.
+
+        However the turn ends (a limit, `stop`, an exception, the caller losing interest) the conversation keeps what
+        was said until then, in a form that can be rendered. A text that does not fit is not kept.
+
+        Args:
+            text: the user's message.
+            progress: called while the prompt is computed, when no event can be yielded.
+
+        Raises:
+            ModelError: the prompt does not fit, or the engine failed.
+            HarmonyError: the conversation cannot be rendered.
+        """
+        return self._answer(self.conversation.extended([Message.user(text)]), progress)
+
+    def answer_again(self, progress: Callable[[PrefillProgress], None] | None = None) -> Iterator[Event]:
+        """Take back all since the user's last message, and answer it anew; as `ask` otherwise."""
+        messages = list(self.conversation)
+        while messages and messages[-1].role is not Role.USER:
+            messages.pop()
+        return self._answer(Conversation.of(*messages), progress)
+
+    @property
+    def has_question(self) -> bool:
+        """Whether the user has said anything."""
+        return any(message.role is Role.USER for message in self.conversation)
+
+    def stop(self) -> bool:
+        """End the turn at the next token, as a signal handler may; False where none is awaited yet."""
+        self._stopping = True
+        return self._sampling
+
+    def _answer(
+        self, conversation: Conversation, progress: Callable[[PrefillProgress], None] | None
+    ) -> Iterator[Event]:
+        began = time.perf_counter()
+        header: list[int] = []
+        prompt = render_for_completion(conversation, self.encoding)
+        if self.skip_reasoning:
+            prompt, header = self._without_reasoning(prompt)
+        generation = self.engine.generate(
+            prompt,
+            self.params,
+            stop=self.encoding.stop_tokens | self.engine.stop_tokens,
+            progress=None if progress is None else lambda done, total: progress(PrefillProgress(done, total)),
+        )
+        self.conversation = conversation
+        turn = Turn(self.encoding, header)
+        self._stopping = self._sampling = False
+        count = 0
+        try:
+            yield Started(self.model, generation.prompt_tokens, generation.cached_tokens, tuple(prompt))
+            for token in self._tokens(generation):
+                count += 1
+                yield Sampled(token)
+                yield from turn.feed(token.id)
+            yield from turn.finish(cut=generation.finish_reason != "stop")
+        finally:
+            self._sampling = False
+            generation.close()
+            for _ in turn.finish(cut=True):  # does nothing where the turn has come to its end
+                pass
+            self.conversation = conversation.extended(turn.messages)
+        yield TurnFinished(
+            finish_reason=_FINISH_REASONS[generation.finish_reason],
+            limit=_LIMITS.get(generation.finish_reason),
+            usage=Usage(generation.prompt_tokens, generation.cached_tokens, count, turn.reasoning_tokens),
+            timing=TurnTiming(generation.timing.prefill_s, generation.timing.decode_s, time.perf_counter() - began),
+            answered=turn.answered,
+            seed=generation.seed,
+        )
+
+    def _tokens(self, generation: Generation) -> Iterator[SampledToken]:
+        """The tokens until the end, `stop`, or an interrupt while one is awaited."""
+        while not self._stopping:
+            try:
+                token = next(generation)
+            except (StopIteration, KeyboardInterrupt):
+                return
+            self._sampling = True
+            yield token
+
+    def _without_reasoning(self, prompt: list[int]) -> tuple[list[int], list[int]]:
+        """The prompt with an empty analysis and the header of the answer; and that header."""
+        special, encode = self.encoding.special, self.encoding.encode
+        message, end = special(Special.MESSAGE), special(Special.END)
+        analysis = [special(Special.CHANNEL), *encode(Channel.ANALYSIS.value), message, end]
+        final = [special(Special.CHANNEL), *encode(Channel.FINAL.value), message]
+        author = [special(Special.START), *encode(Role.ASSISTANT.value)]
+        return [*prompt, *analysis, *author, *final], final
+
+
+_FINISH_REASONS: dict[str | None, FinishReason] = {
+    None: "interrupted",
+    "stop": "stop",
+    "length": "length",
+    "context": "length",
+}
+_LIMITS: dict[str | None, Literal["max_tokens", "context"]] = {"length": "max_tokens", "context": "context"}

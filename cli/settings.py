@@ -1,0 +1,175 @@
+"""What the user has chosen: a flag over an environment variable over the config file over the default.
+
+The config file is `config.toml` in the home folder: flat, with the names of the fields of `Settings` as keys.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from gptoss.cli.errors import SettingsError
+from gptoss.cli.text import one_line
+
+
+class Effort(StrEnum):
+    """How long the model may reason; none closes the reasoning before it begins."""
+
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class ReasoningView(StrEnum):
+    """Where reasoning goes: auto shows it on a terminal only."""
+
+    AUTO = "auto"
+    SHOW = "show"
+    HIDE = "hide"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run; None leaves the choice to the checkpoint or the machine."""
+
+    model: str = "20b"
+    effort: Effort = Effort.MEDIUM
+    instructions: str | None = None
+    reasoning: ReasoningView = ReasoningView.AUTO
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    ctx: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the files of the program lie."""
+
+    config: Path
+    models: Path
+    state: Path
+
+    @classmethod
+    def locate(cls, variables: Mapping[str, str], home: Path | None = None) -> Folders:
+        """All under one home (the flag, else GPTOSS_HOME), else where the platform puts each."""
+        if home is None and variables.get("GPTOSS_HOME"):
+            home = Path(variables["GPTOSS_HOME"])
+        if home is not None:
+            home = home.expanduser()
+            return cls(config=home / "config.toml", models=home / "models", state=home / "state")
+        import platformdirs
+
+        return cls(
+            config=platformdirs.user_config_path("gptoss") / "config.toml",
+            models=platformdirs.user_data_path("gptoss") / "models",
+            state=platformdirs.user_state_path("gptoss"),
+        )
+
+
+def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config: Path) -> Settings:
+    """Resolve every setting.
+
+    Args:
+        flags: field name to the value of its flag; None where it was not given.
+        variables: the environment.
+        config: the config file, which need not exist.
+
+    Raises:
+        SettingsError: a variable or a key of the config file is unknown or has a value that cannot be used.
+    """
+    chosen = _read_config(config)
+    for name, variable in _VARIABLES.items():
+        if value := variables.get(variable):
+            chosen[name] = _checked(name, value, f"environment variable {variable}")
+    chosen |= {name: value for name, value in flags.items() if value is not None}
+    return Settings(**chosen)
+
+
+_VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT"}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+        table = tomllib.loads(text)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise SettingsError(f"cannot read {one_line(str(path))}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingsError(f"{one_line(str(path))}: not TOML: {one_line(str(error))}") from None
+    known = [field.name for field in fields(Settings)]
+    chosen = {}
+    for key, value in table.items():
+        place = f"{one_line(str(path))}{_line_of(key, text)}"
+        if key not in known:
+            guess = get_close_matches(key, known, n=1)
+            hint = f"did you mean {guess[0]!r}?" if guess else f"known are {', '.join(known)}"
+            raise SettingsError(f"{place}: unknown key '{one_line(key)}': {hint}")
+        chosen[key] = _checked(key, value, place)
+    return chosen
+
+
+def _line_of(key: str, text: str) -> str:
+    """Where a top-level key stands; tomllib does not tell."""
+    begins = re.compile(rf"\s*[\[\"']*{re.escape(key)}\b")
+    lines = (number for number, line in enumerate(text.split("\n"), 1) if begins.match(line))
+    number = next(lines, None)
+    return "" if number is None else f", line {number}"
+
+
+def _checked(name: str, value: Any, place: str) -> Any:
+    """The value of a setting as its field wants it."""
+    convert, wanted = _KINDS[name]
+    try:
+        return convert(value)
+    except (ValueError, TypeError):
+        raise SettingsError(f"{place}: {name} is {one_line(repr(value))}, it must be {wanted}") from None
+
+
+def _number(kind: type, holds: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | kind) or not holds(value):
+            raise ValueError
+        return kind(value)
+
+    return convert
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value
+
+
+_positive = _number(int, lambda n: n >= 1)
+
+# How each field is read from the config file or the environment, and what to say of a value that is not like that.
+_KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "model": (_text, "the name or the folder of a model"),
+    "effort": (Effort, f"one of {', '.join(Effort)}"),
+    "instructions": (_text, "text"),
+    "reasoning": (ReasoningView, f"one of {', '.join(ReasoningView)}"),
+    "temperature": (_number(float, lambda t: 0 <= t < float("inf")), "a number, 0 or more"),
+    "top_p": (_number(float, lambda p: 0 < p <= 1), "a number above 0 and at most 1"),
+    "top_k": (_positive, "a whole number, 1 or more"),
+    "min_p": (_number(float, lambda p: 0 <= p <= 1), "a number from 0 to 1"),
+    "seed": (_number(int, lambda n: n >= 0), "a whole number, 0 or more"),
+    "max_tokens": (_positive, "a whole number, 1 or more"),
+    "ctx": (_positive, "a whole number, 1 or more"),
+    "device": (_text, "auto, cpu, cuda or mps"),
+    "threads": (_positive, "a whole number, 1 or more"),
+}

@@ -1,0 +1,55 @@
+"""Text from outside made safe for a terminal.
+
+What a model, a file, a file's name or a saved conversation says is hostile until shown otherwise: an escape sequence
+in it could rewrite the screen, the window's title or the clipboard. Here every control character becomes a visible
+sign, so that a sequence which begins with one is harmless text.
+"""
+
+from __future__ import annotations
+
+# Kept as they are: line feed and tab. A carriage return is kept before a line feed only, see `Sanitizer`.
+_KEPT_CONTROLS = {0x09, 0x0A}
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def _translations() -> dict[int, str]:
+    table = {code: chr(0x2400 + code) for code in range(0x20) if code not in _KEPT_CONTROLS}  # C0, as its picture
+    table[0x7F] = "\N{SYMBOL FOR DELETE}"
+    table |= dict.fromkeys(range(0x80, 0xA0), _REPLACEMENT)  # C1: 8-bit escape sequences
+    table |= dict.fromkeys(range(0xD800, 0xE000), _REPLACEMENT)  # lone surrogates cannot be encoded
+    # Embeddings, overrides and isolates make text read otherwise than it is (Boucher & Anderson 2021, "Trojan
+    # Source"). Right-to-left script needs none of them, and has no use for a sign where one stood.
+    table |= dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "")
+    return table
+
+
+_TABLE = _translations()
+
+
+def sanitize(text: str) -> str:
+    """`text` with nothing in it that a terminal would obey, but line feeds and tabs."""
+    return text.replace("\r\n", "\n").translate(_TABLE)
+
+
+def one_line(text: str) -> str:
+    """`text` for a message: sanitized, with its line breaks and runs of spaces made single spaces."""
+    return " ".join(sanitize(text).split())
+
+
+class Sanitizer:
+    """`sanitize` for text that comes in pieces: the pieces give what the whole would give."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """The next piece made safe; a carriage return at its end is held back until what follows is known."""
+        text = self._held + piece
+        self._held = "\r" if text.endswith("\r") else ""
+        return sanitize(text.removesuffix("\r"))
+
+    def finish(self) -> str:
+        """What was held back; the sanitizer can then be used for another text."""
+        held, self._held = self._held, ""
+        return sanitize(held)

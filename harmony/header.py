@@ -1,0 +1,208 @@
+"""Message headers: what stands between ``<|start|>`` and ``<|message|>``.
+
+A header comes as segments, cut at its special tokens: the text before any of them, then for each channel or constrain
+token the text that follows it. Only tokens are markers; text that looks like one is text.
+
+``read_header`` is for headers that were ended by the message token, ``salvage_header`` for those that were not, where
+the content follows without a sign. Neither fails: each gives what it makes of the words, and what was wrong with them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gptoss.harmony.deltas import ProblemKind
+from gptoss.harmony.encoding import Special
+from gptoss.harmony.messages import Author, Channel, Role
+
+_KNOWN_CHANNELS = tuple(channel.value for channel in Channel)
+_BLANKS = " \t\n\f\r"  # what separates the words of a header; as in the official library, ASCII alone
+_MAX_UNMARKED = 2  # words that can be a recipient and a content type
+
+_CHANNEL_NAME = re.compile(r"\s*([^\s<]*)")
+_RECIPIENT = re.compile(rf"[{_BLANKS}]*to=([^{_BLANKS}]*)")
+_CONTENT_TYPE = re.compile(rf"[{_BLANKS}]*[\w.+/-]+")
+_FIRST_WORD = re.compile(rf"[{_BLANKS}]*([^{_BLANKS}]*)")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of header text and the special token before it: channel, constrain, or None at the beginning."""
+
+    marker: Special | None
+    text: str
+
+
+@dataclass
+class Header:
+    """What a header says. ``rest`` is text that is no part of it."""
+
+    author: Author
+    channel: str | None = None
+    recipient: str | None = None
+    content_type: str | None = None
+    rest: str = ""
+    problems: list[tuple[ProblemKind, str]] = field(default_factory=list)
+
+    def note(self, kind: ProblemKind, detail: str = "") -> None:
+        """Add something that is wrong with the header."""
+        self.problems.append((kind, detail))
+
+
+def read_header(segments: Sequence[Segment], role: Role | None, default: Role) -> Header:
+    """Return what a complete header says.
+
+    ``role`` is the author's role where the prompt has named it already; else the header's first word names it, and
+    ``default`` is taken where that is missing or unknown. A recipient may stand before or after the channel.
+    """
+    header = Header(Author(default if role is None else role))
+    words: list[str] = []
+    for segment in segments:
+        words += _take_markers(segment, header)
+    words = _take_author(words, header, role)
+    unmarked = []
+    for word in words:
+        if word.startswith("to=") and header.recipient is None:
+            header.recipient = word.removeprefix("to=")
+        elif word.startswith(Special.CONSTRAIN) and header.content_type is None:
+            header.content_type = word
+        else:
+            unmarked.append(word)
+    _assign_unmarked(unmarked, header)
+    if header.channel is not None and header.channel not in _KNOWN_CHANNELS:
+        header.note(ProblemKind.UNKNOWN_CHANNEL, header.channel)
+    return header
+
+
+def salvage_header(segments: Sequence[Segment], role: Role | None, default: Role) -> Header:
+    """Return what a header says that no message token ended; ``rest`` is the content that follows it."""
+    header = Header(Author(default if role is None else role))
+    rest = []
+    for segment in segments:
+        text = segment.text
+        if segment.marker is Special.CHANNEL:
+            match = _CHANNEL_NAME.match(text)
+            name = match[1] if match else ""
+            # With the message token the blank before the content can be missing too.
+            name = next((known for known in _KNOWN_CHANNELS if name.startswith(known)), name)
+            text = text.lstrip().removeprefix(name)
+            header.channel = name or header.channel
+            text = _take_recipient(text, header)
+        elif segment.marker is Special.CONSTRAIN:
+            match = _CONTENT_TYPE.match(text)
+            header.content_type = Special.CONSTRAIN + (match[0] if match else "")
+            text = text[match.end() :] if match else text
+        else:
+            text = _take_recipient(_salvage_author(text, header, role), header)
+        rest.append(text)
+    header.rest = "".join(rest).removeprefix(" ")
+    if not header.rest.strip():
+        header.rest = ""
+    return header
+
+
+def _take_markers(segment: Segment, header: Header) -> list[str]:
+    """Set the channel that a segment names; return its other words, a content type with its marker."""
+    if segment.marker is Special.CHANNEL:
+        match = _CHANNEL_NAME.match(segment.text)
+        name, end = (match[1], match.end()) if match else ("", 0)
+        if not name:
+            header.note(ProblemKind.EMPTY_CHANNEL)
+        elif header.channel is not None:
+            header.note(ProblemKind.SECOND_CHANNEL, f"{header.channel}, {name}")
+        header.channel = name or header.channel
+        return _words(segment.text[end:])
+    if segment.marker is Special.CONSTRAIN:
+        match = _FIRST_WORD.match(segment.text)
+        if match is None or match[1].startswith("to="):
+            return [Special.CONSTRAIN.value, *_words(segment.text)]
+        # The guide's example has a blank after the marker; kept, so that it is rendered again as it was.
+        kept = match[0] if match[1] else ""
+        return [Special.CONSTRAIN + kept, *_words(segment.text[match.end() :])]
+    return _words(segment.text)
+
+
+def _take_author(words: list[str], header: Header, role: Role | None) -> list[str]:
+    """Set the author that the first word names; return the other words."""
+    first = words[0] if words else ""
+    if role is not None:
+        return words[1:] if first == role.value else words
+    if not first or first.startswith(("to=", Special.CONSTRAIN)):
+        header.note(ProblemKind.UNKNOWN_ROLE, "no author")
+        return words
+    author = _author(first)
+    if author is not None:
+        header.author = author
+        return words[1:]
+    for channel in _KNOWN_CHANNELS:
+        if header.channel is None and first == f"{Role.ASSISTANT.value}{channel}":
+            header.author = Author(Role.ASSISTANT)
+            header.channel = channel
+            header.note(ProblemKind.UNMARKED_CHANNEL, first)
+            return words[1:]
+    if len(words) == 1:
+        header.note(ProblemKind.UNKNOWN_ROLE, first)
+        if header.channel == Channel.FINAL:
+            return []  # an answer is no tool's: better a wrong author than a lost answer
+    header.author = Author(Role.TOOL, first)
+    return words[1:]
+
+
+def _author(word: str) -> Author | None:
+    """Return the author that a word names if it is a role, perhaps with a name: ``user:alice``."""
+    role, colon, name = word.partition(":")
+    if role not in {each.value for each in Role}:
+        return None
+    if role == Role.TOOL:
+        return Author(Role.TOOL, word)
+    return Author(Role(role), name if colon else None)
+
+
+def _assign_unmarked(words: list[str], header: Header) -> None:
+    """Find what words without a mark are: a channel, a content type, a recipient, or nothing.
+
+    The last one is the content type and the one before it the recipient, as in the official library; but a lone
+    word is the content type (there it is the recipient, by which an answer gets lost).
+    """
+    if header.channel is None and words and words[0] in _KNOWN_CHANNELS:
+        header.channel = words.pop(0)
+        header.note(ProblemKind.UNMARKED_CHANNEL, header.channel)
+    if len(words) <= _MAX_UNMARKED:
+        if words and header.content_type is None:
+            header.content_type = words.pop()
+        if words and header.recipient is None and header.channel != Channel.FINAL:
+            header.recipient = words.pop()
+            header.note(ProblemKind.UNMARKED_RECIPIENT, header.recipient)
+    if words:
+        header.rest = " ".join(words)
+        header.note(ProblemKind.STRAY_WORDS, header.rest)
+
+
+def _salvage_author(text: str, header: Header, role: Role | None) -> str:
+    """Set the author if the text begins with one; return the text after it."""
+    match = _FIRST_WORD.match(text)
+    word = match[1] if match else ""
+    after = text[match.end() :] if match else text
+    if role is not None:
+        return after if word == role.value else text
+    author = _author(word)
+    if author is None and word and _RECIPIENT.match(after):
+        author = Author(Role.TOOL, word)
+    if author is None:
+        return text
+    header.author = author
+    return after
+
+
+def _take_recipient(text: str, header: Header) -> str:
+    match = _RECIPIENT.match(text)
+    if match is None or header.recipient is not None:
+        return text
+    header.recipient = match[1]
+    return text[match.end() :]
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(f"[{_BLANKS}]+", text) if word]

@@ -1,0 +1,82 @@
+"""o200k_harmony: the one table of its special tokens, its splitting pattern, and its shipped vocabulary.
+
+Source of the ids and names: ``openai-harmony`` 0.0.8. The vocabulary is OpenAI's public ``o200k_base`` (MIT).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from binascii import a2b_base64
+from importlib import resources
+
+from gptoss.harmony.errors import VocabularyError
+
+VOCABULARY_FILE = "o200k_base.tiktoken"
+VOCABULARY_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
+VOCABULARY_SIZE = 201088
+"""The number of ids, the reserved ones included: the models' own."""
+
+# The same vocabulary in a tokenizer.json: the hash of its words, one a line, and the number of ways to make a token
+# of two others, which such a file lists as merges. Both follow from the vocabulary; a test works them out.
+BYTE_LEVEL_SHA256 = "0fc8da96e9c1e979d83a0ad79129255c04f3d2806273de8cba33bbc584ed23fe"
+SPLITS = 446189
+
+PATTERN = "|".join(
+    (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
+
+_NAMED = {
+    199998: "startoftext",
+    199999: "endoftext",
+    200002: "return",
+    200003: "constrain",
+    200005: "channel",
+    200006: "start",
+    200007: "end",
+    200008: "message",
+    200012: "call",
+}
+ORDINARY_SIZE = min(_NAMED)
+"""The number of tokens of ordinary text, whose ids are 0, 1, 2, ..."""
+
+NAMED_TOKENS: dict[str, int] = {f"<|{name}|>": token for token, name in _NAMED.items()}
+"""The special tokens that have a meaning."""
+
+SPECIAL_TOKENS: dict[str, int] = {
+    f"<|{_NAMED.get(token, f'reserved_{token}')}|>": token for token in range(ORDINARY_SIZE, VOCABULARY_SIZE)
+}
+"""Every special token: the named ones, and a reserved one at each other id from the first special on."""
+
+
+def load_vocabulary() -> dict[bytes, int]:
+    """Return the shipped vocabulary, bytes to rank, in the order of the ranks.
+
+    Raises:
+        VocabularyError: the file is not in the package, or is not the one that was shipped.
+    """
+    try:
+        data = resources.files(__package__).joinpath("data", VOCABULARY_FILE).read_bytes()
+    except OSError as error:
+        raise VocabularyError(
+            f"the vocabulary {VOCABULARY_FILE} is missing from the installation ({error}); reinstall gptoss"
+        ) from error
+    return parse_vocabulary(data)
+
+
+def parse_vocabulary(data: bytes) -> dict[bytes, int]:
+    """Return the ranks in the bytes of the vocabulary file, refusing every other file than the shipped one."""
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != VOCABULARY_SHA256:
+        raise VocabularyError(
+            f"the vocabulary {VOCABULARY_FILE} was altered (sha256 {digest}, not {VOCABULARY_SHA256}); reinstall gptoss"
+        )
+    # Known by its hash, the file has the line "<base64> <rank>" for the ranks 0, 1, 2, ... in this order.
+    return {token: rank for rank, token in enumerate(map(a2b_base64, data.split()[::2]))}

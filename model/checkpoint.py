@@ -1,0 +1,217 @@
+"""A checkpoint's folder as a table of canonical tensors, whatever layout it was published in.
+
+Opening reads the configs and the headers only, and checks every tensor's presence, shape and type against the config
+before any weight is touched. Tensors are views of the mapped files: nothing is copied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from gptoss.model.config import ModelConfig, load_config
+from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError, quote
+from gptoss.model.folder import CheckpointFolder
+from gptoss.model.mxfp4 import BLOCK_SIZE
+from gptoss.model.safetensors_file import SafetensorsFile
+from gptoss.model.tensor_names import IGNORED, LAYER, Layout, TensorSource, canonical_tensors, detect_layout
+from gptoss.model.wrong_folder import explain_folder
+
+MAX_INDEX_BYTES = 4 << 20
+"""The largest published index has less than 100 kB."""
+MAX_FILES = 1000
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_model.safetensors"
+_SHARD = re.compile(r"(.*-)([0-9]{5})(-of-([0-9]{5})\.safetensors)")
+
+
+class Checkpoint:
+    """An opened checkpoint; make one with `Checkpoint.open`.
+
+    Attributes:
+        folder: where it lies, links resolved.
+        config: the model's blueprint.
+        layout: how its files name and shape the tensors.
+        files: the files with its weights.
+        nbytes: bytes of all tensors that the model uses, as stored: what a model that stays mapped takes at most.
+        sources: where each canonical tensor lies, by its name.
+        ignored: the tensors in the files that the model does not use.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: ModelConfig,
+        layout: Layout,
+        sources: Mapping[str, TensorSource],
+        stored: Mapping[str, SafetensorsFile],
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.layout = layout
+        self.sources = MappingProxyType(dict(sources))
+        self.files = tuple(sorted({file.path for file in stored.values()}))
+        self._stored = stored
+        used = {source.name for source in self.sources.values()}
+        self.ignored = tuple(sorted(set(stored) - used))
+        self.nbytes = sum(stored[name].tensors[name].nbytes for name in used)
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Checkpoint:
+        """Open the checkpoint in `folder`.
+
+        Raises:
+            CheckpointError: a file is missing, broken, or leads out of the folder; a tensor is missing, or its shape
+                or type is not what the config says.
+            ConfigError: the config is broken, or does not go with the weights.
+            UnsupportedModelError: it is another kind of model or file than runs here; the message says which.
+        """
+        files = CheckpointFolder(Path(folder))
+        if not files.has("config.json"):
+            raise explain_folder(files.path, files.names())
+        config = load_config(files.path)
+        stored = _find_tensors(files)
+        layout = detect_layout(stored)
+        if layout is None:
+            raise UnsupportedModelError(
+                f"{quote(files.path)} has none of the expert tensors of gpt-oss, such as "
+                f"'model.layers.0.mlp.experts.gate_up_proj_blocks': it is another kind of model, or not all of one"
+            )
+        _require_whole_blocks(config, layout, files)
+        sources = dict(canonical_tensors(config, layout))
+        for source in sources.values():
+            _check(source, stored, files)
+        _refuse_unknown_layers(config, sources, stored)
+        return cls(files.path, config, layout, sources, stored)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this canonical name."""
+        return name in self.sources
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of this canonical name, mapped from its file: never write to it.
+
+        Raises:
+            KeyError: the model has no such tensor.
+        """
+        source = self.sources[name]
+        return source.view(self._stored[source.name].tensor(source.name))
+
+
+def _find_tensors(folder: CheckpointFolder) -> dict[str, SafetensorsFile]:
+    """The file of each stored tensor: the one file, else those of the index, else all that there are."""
+    if folder.has(_SINGLE):
+        names = [_SINGLE]
+    elif folder.has(_INDEX):
+        return _find_indexed_tensors(folder)
+    else:
+        visible = [name for name in folder.names() if name.endswith(".safetensors") and not name.startswith(".")]
+        names = [name for name in visible if name != _ADAPTER]
+    if not names:
+        raise explain_folder(folder.path, folder.names())
+    stored: dict[str, SafetensorsFile] = {}
+    for file in _open_files(folder, names).values():
+        for tensor in file.tensors:
+            if tensor in stored:
+                raise CheckpointError(
+                    f"{quote(tensor)} is both in {quote(stored[tensor].path)} and in {quote(file.path)}: "
+                    "remove the file that does not belong there"
+                )
+            stored[tensor] = file
+    return stored
+
+
+def _find_indexed_tensors(folder: CheckpointFolder) -> dict[str, SafetensorsFile]:
+    where = quote(folder.path / _INDEX)
+    weight_map = folder.json(_INDEX, MAX_INDEX_BYTES).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{where} has no weight_map: download this file again")
+    if not all(isinstance(name, str) and name.endswith(".safetensors") for name in weight_map.values()):
+        raise CheckpointError(f"{where} names a file that is no .safetensors file; other kinds are never opened")
+    files = _open_files(folder, sorted(set(weight_map.values())))
+    for tensor, name in weight_map.items():
+        if tensor not in files[name].tensors:
+            raise CheckpointError(
+                f"{where} says that {quote(tensor)} is in {quote(name)}, but it is not: "
+                "index and weights are not of one checkpoint; download both again"
+            )
+    return {tensor: files[name] for tensor, name in weight_map.items()}
+
+
+def _open_files(folder: CheckpointFolder, names: list[str]) -> dict[str, SafetensorsFile]:
+    if len(names) > MAX_FILES:
+        raise CheckpointError(f"{quote(folder.path)} has {len(names)} weight files, more than {MAX_FILES}")
+    return {name: SafetensorsFile(folder.file(name)) for name in names}
+
+
+def _require_whole_blocks(config: ModelConfig, layout: Layout, folder: CheckpointFolder) -> None:
+    if layout is Layout.HUB_BF16:
+        return
+    for key, size in (("hidden_size", config.hidden_size), ("intermediate_size", config.intermediate_size)):
+        if size % BLOCK_SIZE:
+            raise ConfigError(
+                f"{quote(folder.path / 'config.json')}: {key} is {size}, but the MXFP4 experts of this checkpoint "
+                f"come in blocks of {BLOCK_SIZE}"
+            )
+
+
+def _check(source: TensorSource, stored: Mapping[str, SafetensorsFile], folder: CheckpointFolder) -> None:
+    file = stored.get(source.name)
+    if file is None:
+        missing = _missing_shard(folder)
+        where = f"{quote(missing)} is missing: download it" if missing else "download the checkpoint again"
+        raise CheckpointError(f"{quote(folder.path)} has no tensor {quote(source.name)}: {where}")
+    info = file.tensors[source.name]
+    if info.shape not in source.stored_shapes:
+        raise CheckpointError(
+            f"{quote(file.path)}: {quote(source.name)} has the shape {_shape(info.shape)}, but by config.json it is "
+            f"{_shape(source.stored_shapes[0])}: config and weights are not of one checkpoint"
+        )
+    if info.dtype not in source.dtypes:
+        raise CheckpointError(
+            f"{quote(file.path)}: {quote(source.name)} has the type {info.dtype}, not "
+            f"{' or '.join(sorted(source.dtypes))}: use an MXFP4 or bf16 checkpoint"
+        )
+
+
+def _refuse_unknown_layers(
+    config: ModelConfig, sources: Mapping[str, TensorSource], stored: Mapping[str, SafetensorsFile]
+) -> None:
+    """Refuse what would make another model of the layers; a model that leaves it out would answer nonsense."""
+    used = {source.name for source in sources.values()}
+    for name, file in stored.items():
+        match = LAYER.match(name)
+        if match is None or name in used or IGNORED.search(name):
+            continue
+        if int(match.group(1)) >= config.num_layers:
+            raise ConfigError(
+                f"{quote(file.path)} holds {quote(name)}, but config.json speaks of {config.num_layers} layers: "
+                "config and weights are not of one checkpoint"
+            )
+        raise UnsupportedModelError(f"{quote(file.path)} holds {quote(name)}, which no gpt-oss model has")
+
+
+def _missing_shard(folder: CheckpointFolder) -> str | None:
+    """The first file of a numbered series that is not in the folder, counted from 0 or from 1 as the series is."""
+    names = set(folder.names())
+    for name in sorted(names):
+        match = _SHARD.fullmatch(name)
+        if match is None:
+            continue
+        head, _number, tail, count = match.groups()
+        start = 0 if f"{head}00000{tail}" in names else 1
+        last = int(count) + (1 if start else 0)
+        wanted = (f"{head}{index:05d}{tail}" for index in range(start, min(last, start + MAX_FILES)))
+        return next((shard for shard in wanted if shard not in names), None)
+    return None
+
+
+def _shape(shape: tuple[Any, ...]) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"

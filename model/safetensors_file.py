@@ -1,0 +1,196 @@
+"""One .safetensors file: its header checked before anything is believed, its data mapped and never copied.
+
+The format (https://github.com/huggingface/safetensors, "Format"): eight bytes with the length of the header, the
+header (a JSON object of names with dtype, shape and data_offsets), then the data, which the tensors fill without holes
+or overlaps to the last byte.
+
+The file is mapped read-only, so all processes that read it share its pages, and a page that is not touched takes no
+memory. Its tensors must not be written to: the machine would stop the process.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from gptoss.model.errors import CheckpointError, quote
+from gptoss.model.json_file import JsonError, open_regular_file, parse_json_object
+
+MAX_HEADER_BYTES = 4 << 20
+"""The largest published header of a gpt-oss file has less than 100 kB."""
+MAX_DIMENSIONS = 16
+
+_LENGTH_BYTES = 8
+_BITS = {
+    "F4": 4,
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+}
+_TORCH_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of one tensor.
+
+    Attributes:
+        dtype: the format's name of its type, such as `BF16`.
+        shape: its dimensions.
+        begin: where its bytes begin, counted from the first byte of data.
+        nbytes: how many bytes it has.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    nbytes: int
+
+
+class SafetensorsFile:
+    """The tensors of one file; opening it reads the header only.
+
+    Attributes:
+        path: the file.
+        tensors: what the header says of each tensor, by name.
+        nbytes: bytes of data of all of them.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is no sound safetensors file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            with open_regular_file(self.path) as file:
+                self._begin, self.nbytes, header = _read_header(file)
+                self.tensors: Mapping[str, TensorInfo] = MappingProxyType(_parse_header(header, self.nbytes))
+                self._bytes = _map(file, self._begin + self.nbytes)
+        except OSError as error:
+            raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
+        except _HeaderError as error:
+            raise CheckpointError(f"{quote(self.path)} {error}: download it again") from error
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of this name, backed by the mapped file, which stays open as long as a tensor of it lives.
+
+        A tensor whose bytes do not lie on a multiple of its type's size (no common program writes that) is copied.
+
+        Raises:
+            KeyError: there is no such tensor.
+            CheckpointError: torch has no such type.
+        """
+        info = self.tensors[name]
+        dtype = _TORCH_DTYPES.get(info.dtype)
+        if dtype is None:
+            raise CheckpointError(f"{quote(self.path)}: {quote(name)} has the type {info.dtype}, not read here")
+        begin = self._begin + info.begin
+        data = self._bytes[begin : begin + info.nbytes]
+        if begin % dtype.itemsize:
+            data = data.clone()
+        return data.view(dtype).view(info.shape)
+
+
+class _HeaderError(ValueError):
+    """What is wrong with a file, worded to follow its name."""
+
+
+def _read_header(file: BinaryIO) -> tuple[int, int, bytes]:
+    """Where the data begin, how many bytes they have, and the header."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    if size < _LENGTH_BYTES:
+        raise _HeaderError(f"has {size} bytes, too few for a safetensors file")
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > size - _LENGTH_BYTES:
+        raise _HeaderError(f"has a header of {length} bytes by its own account, but ends after {size} bytes in all")
+    if length > MAX_HEADER_BYTES:
+        raise _HeaderError(f"has a header of {length} bytes by its own account; {MAX_HEADER_BYTES} are the most")
+    return _LENGTH_BYTES + length, size - _LENGTH_BYTES - length, file.read(length)
+
+
+def _parse_header(text: bytes, data_bytes: int) -> dict[str, TensorInfo]:
+    if not text.startswith(b"{"):
+        raise _HeaderError("is no safetensors file: its header is not a JSON object")
+    try:
+        header = parse_json_object(text)
+    except JsonError as error:
+        raise _HeaderError(f"has a header that {error}") from error
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _HeaderError("has a header whose __metadata__ is no table of texts")
+    tensors = {name: _parse_entry(name, entry) for name, entry in header.items()}
+    end, last = 0, ""
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].nbytes)):
+        if info.begin + info.nbytes > data_bytes:
+            raise _HeaderError(
+                f"is cut short, or its header lies: {quote(name)} ends at byte {info.begin + info.nbytes} of its "
+                f"data, which have {data_bytes}"
+            )
+        if info.begin < end:
+            raise _HeaderError(f"has a header in which {quote(last)} and {quote(name)} overlap")
+        if info.begin > end:
+            raise _HeaderError(f"has a header with a hole of {info.begin - end} bytes before {quote(name)}")
+        end, last = info.begin + info.nbytes, name
+    if end != data_bytes:
+        raise _HeaderError(f"has {data_bytes - end} bytes after the last tensor of its header")
+    return tensors
+
+
+def _parse_entry(name: str, entry: Any) -> TensorInfo:
+    where = f"has a header in which {quote(name)}"
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _HeaderError(f"{where} does not have just dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise _HeaderError(f"{where} has the unknown type {quote(dtype)}")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(_is_size(n) for n in shape):
+        raise _HeaderError(f"{where} has the shape {quote(str(shape))}")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
+        raise _HeaderError(f"{where} has the data_offsets {quote(str(offsets))}")
+    bits = _BITS[dtype] * math.prod(shape)
+    begin, end = offsets
+    # Torch multiplies the sizes in 64 bits, those beside a zero too.
+    if math.prod(size or 1 for size in shape) >= 1 << 63:
+        raise _HeaderError(f"{where} has the shape {quote(str(shape))}")
+    if bits % 8 or end - begin != bits // 8:
+        raise _HeaderError(
+            f"{where} has {end - begin} bytes, which are not those of {dtype} of the shape {quote(str(shape))}"
+        )
+    return TensorInfo(dtype, tuple(shape), begin, end - begin)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _map(file: BinaryIO, size: int) -> Tensor:
+    """The first `size` bytes of the file, as uint8; the mapping lives as long as the tensor's storage."""
+    # Not a private writable mapping, though torch would take that without a warning: such a one counts against the
+    # memory the kernel may promise, so a file larger than the machine's memory could not be mapped at all.
+    mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable", category=UserWarning)
+        return torch.frombuffer(mapping, dtype=torch.uint8)

@@ -1,0 +1,150 @@
+"""`gptoss` as a function, and as a process, with a scripted engine in place of a model."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from gptoss.cli.app import run
+from gptoss.cli.environment import Environment, LoadedModel
+from gptoss.harmony import Encoding
+
+SCRIPTED = Path(__file__).parent / "scripted.py"
+TODAY = date(2026, 3, 14)
+
+
+class Stream(io.TextIOWrapper):
+    """A text stream in memory that can say that it is a terminal."""
+
+    def __init__(self, data: bytes = b"", *, terminal: bool = False) -> None:
+        super().__init__(io.BytesIO(data), encoding="utf-8", write_through=True)
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    @property
+    def text(self) -> str:
+        return self.buffer.getvalue().decode("utf-8")
+
+
+@dataclass
+class Result:
+    """What one run of `gptoss` did."""
+
+    status: int
+    stdout: str
+    stderr: str
+    engine: Any
+    encoding: Encoding
+
+    @property
+    def prompts(self) -> list[str]:
+        return [self.encoding.decode(prompt) for prompt in self.engine.prompts]
+
+
+@pytest.fixture(scope="session")
+def scripted() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("scripted_engine", SCRIPTED)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def encoding() -> Encoding:
+    return Encoding.o200k_harmony()
+
+
+@pytest.fixture(scope="session")
+def reply() -> Callable[..., str]:
+    """The completion of a well-formed turn."""
+
+    def build(answer: str, reasoning: str = "Let me see.") -> str:
+        final = f"<|channel|>final<|message|>{answer}<|return|>"
+        return f"<|channel|>analysis<|message|>{reasoning}<|end|><|start|>assistant{final}" if reasoning else final
+
+    return build
+
+
+@pytest.fixture
+def gptoss(scripted: ModuleType, encoding: Encoding, tmp_path: Path) -> Callable[..., Result]:
+    """Run a command line in this process.
+
+    The keyword arguments: `completions` (what the turns sample, in order), `engine` (a whole engine instead), `stdin`
+    (bytes in a pipe; None: a terminal), `terminal` (the streams that are terminals: "out", "err", "out err"),
+    `variables`, and `load` (a model loader instead).
+    """
+
+    def invoke(
+        *arguments: str,
+        completions: tuple[str, ...] = (),
+        engine: Any = None,
+        stdin: bytes | None = None,
+        terminal: str = "",
+        variables: dict[str, str] | None = None,
+        load: Callable[..., LoadedModel] | None = None,
+    ) -> Result:
+        engine = engine or scripted.ScriptedEngine([encoding.encode_with_special(text) for text in completions])
+        stdout = Stream(terminal="out" in terminal.split())
+        stderr = Stream(terminal="err" in terminal.split())
+        environment = Environment(
+            stdin=Stream(stdin or b"", terminal=stdin is None),
+            stdout=stdout,
+            stderr=stderr,
+            variables={"TERM": "xterm-256color", "GPTOSS_HOME": str(tmp_path / "home")} | (variables or {}),
+            load_model=load or (lambda request: LoadedModel(request.model, engine, encoding)),
+            today=lambda: TODAY,
+        )
+        status = run(arguments, environment)
+        return Result(status, stdout.text, stderr.text, engine, encoding)
+
+    return invoke
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[..., list[str]]:
+    """The command line of a process that is `gptoss` with a scripted engine; see scripted.py for the keywords."""
+
+    def write(*arguments: str, **fields: Any) -> list[str]:
+        path = tmp_path / "script.json"
+        path.write_text(json.dumps(fields), encoding="utf-8")
+        return [sys.executable, str(SCRIPTED), str(path), *arguments]
+
+    return write
+
+
+@pytest.fixture
+def spawn(tmp_path: Path, script: Callable[..., list[str]]) -> Callable[..., subprocess.Popen[bytes]]:
+    """Start such a process with pipes on all streams, unless `streams` says otherwise."""
+    started = []
+
+    def start(*arguments: str, streams: dict[str, Any] | None = None, **fields: Any) -> subprocess.Popen[bytes]:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(
+            script(*arguments, **fields),
+            env={"GPTOSS_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+            **(pipes | (streams or {})),
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()

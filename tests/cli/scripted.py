@@ -1,0 +1,155 @@
+"""An engine that says what a script says, and `gptoss` with that engine in place of a model.
+
+Run as a program it is `gptoss` for tests that need a process of their own:
+
+    python scripted.py SCRIPT.json ask "What is 2 + 2?"
+
+The script is an object: `completions`, the texts with special tokens that the turns are to sample, one a turn; and
+optionally `token_delay_s`, `prefill_delay_s`, `load_delay_s`, `loading` (a file to make when loading begins),
+`max_context`, `load_error` (a class of gptoss.model.errors and its text).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from gptoss.cli.app import run
+from gptoss.cli.environment import Environment, LoadedModel, LoadRequest
+from gptoss.harmony import Encoding
+
+
+@dataclass(frozen=True)
+class Params:
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    min_p: float = 0.0
+    seed: int | None = None
+    max_tokens: int | None = None
+
+    def override(self, **changes: Any) -> Params:
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class ScriptedToken:
+    id: int
+    logprob: float = -0.5
+
+
+@dataclass
+class ScriptedTiming:
+    prefill_s: float = 0.5
+    decode_s: float = 2.0
+
+
+class ScriptedGeneration:
+    def __init__(self, engine, ids, params, completion, stop, progress) -> None:
+        self.engine, self.params, self.stop, self.progress = engine, params, stop, progress
+        self.completion = list(completion)
+        self.prompt_tokens = len(ids)
+        self.cached_tokens = engine.cached_prefix(ids)
+        self.generated = 0
+        self.finish_reason = None
+        self.seed = 7 if params.seed is None else params.seed
+        self.timing = ScriptedTiming()
+        self.closed = False
+        self.ids = ids
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.finish_reason is not None or self.closed:
+            raise StopIteration
+        if self.generated == 0:
+            self.engine.cache = list(self.ids)
+            if self.progress is not None:
+                self.progress(self.cached_tokens, self.prompt_tokens)
+                time.sleep(self.engine.prefill_delay_s)
+                self.progress(self.prompt_tokens, self.prompt_tokens)
+        time.sleep(self.engine.token_delay_s)
+        if not self.completion:
+            raise AssertionError("the script ended before the turn did")
+        token = self.completion.pop(0)
+        if isinstance(token, BaseException):
+            raise token
+        self.generated += 1
+        self.engine.cache.append(token)
+        if token in self.stop:
+            self.finish_reason = "stop"
+        elif self.generated == self.params.max_tokens:
+            self.finish_reason = "length"
+        elif self.prompt_tokens + self.generated >= self.engine.max_context:
+            self.finish_reason = "context"
+        return ScriptedToken(token)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ScriptedEngine:
+    def __init__(self, completions, *, max_context=4096, token_delay_s=0.0, prefill_delay_s=0.0, defaults=None) -> None:
+        self.completions = [list(completion) for completion in completions]
+        self.max_context = max_context
+        self.token_delay_s = token_delay_s
+        self.prefill_delay_s = prefill_delay_s
+        self.defaults = defaults or Params()
+        self.stop_tokens = frozenset()
+        self.prompts: list[list[int]] = []
+        self.params: list[Params] = []
+        self.cache: list[int] = []
+
+    def cached_prefix(self, ids):
+        count = 0
+        for ours, theirs in zip(self.cache, ids[:-1], strict=False):
+            if ours != theirs:
+                break
+            count += 1
+        return count
+
+    def generate(self, ids, params=None, constraint=None, stop=(), progress=None):
+        if len(ids) >= self.max_context:
+            from gptoss.model.errors import ContextFullError
+
+            raise ContextFullError(f"{len(ids)} tokens do not fit a context of {self.max_context}")
+        self.prompts.append(list(ids))
+        self.params.append(params or self.defaults)
+        return ScriptedGeneration(
+            self, list(ids), params or self.defaults, self.completions.pop(0), frozenset(stop), progress
+        )
+
+
+def main() -> int:
+    script = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+
+    def load(request: LoadRequest) -> LoadedModel:
+        if "loading" in script:
+            Path(script["loading"]).touch()
+        time.sleep(script.get("load_delay_s", 0))
+        if "load_error" in script:
+            from gptoss.model import errors
+
+            kind, text = script["load_error"]
+            raise getattr(errors, kind)(text)
+        encoding = Encoding.o200k_harmony()
+        engine = ScriptedEngine(
+            [encoding.encode_with_special(text) for text in script["completions"]],
+            max_context=request.ctx or script.get("max_context", 4096),
+            token_delay_s=script.get("token_delay_s", 0),
+            prefill_delay_s=script.get("prefill_delay_s", 0),
+        )
+        return LoadedModel(request.model, engine, encoding)
+
+    environment = Environment(load_model=load, today=lambda: date(2026, 3, 14))
+    return run(sys.argv[2:], environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
