@@ -29,9 +29,9 @@ class Transformer:
 
     def __init__(self, config: ModelConfig, weights: Weights, ops: Ops | None = None) -> None:
         self.config = config
-        self.weights = weights
-        self.ops = ops or select_ops()
         self.device = weights.embedding.device
+        self.ops = ops or select_ops(device=self.device)
+        self.weights = self.ops.prepare(weights)
         self._rope = RotaryEmbedding(config.head_dim, config.rope, self.device)
 
     @classmethod
@@ -43,7 +43,7 @@ class Transformer:
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.
         """
-        ops = select_ops(backend)
+        ops = select_ops(backend, device)
         checkpoint = Checkpoint.open(Path(path))
         return cls(checkpoint.config, Weights.from_checkpoint(checkpoint, device), ops)
 

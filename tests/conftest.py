@@ -7,6 +7,7 @@ import torch
 
 from gptoss.model.config import LayerConfig, ModelConfig, RopeConfig
 from gptoss.model.mxfp4 import Mxfp4Tensor
+from gptoss.model.ops import select_ops
 from gptoss.model.transformer import Transformer
 from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
 
@@ -70,7 +71,7 @@ def random_transformer(seed: int = 0, packed: bool = True, num_layers: int = 4, 
     weights = Weights(
         normal(VOCABULARY, hidden, std=1.0), layers, 1 + normal(hidden), Linear(normal(VOCABULARY, hidden))
     )
-    return Transformer(config, weights)
+    return Transformer(config, weights, select_ops("reference"))
 
 
 @pytest.fixture(scope="session")

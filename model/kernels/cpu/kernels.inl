@@ -347,11 +347,13 @@ void pack_int8(const uint16_t* weights, int rows, int columns, int8_t* packed, u
             // Rounded up, so that the largest is at most 127 steps of the scale as it is kept.
             const uint16_t scale = round_up_to_bf16(largest / 127.0f);
             scales[g * kPanelRows + r] = scale;
-            const float inverse = largest > 1e-30f ? 1.0f / bf16_to_float(scale) : 0.0f;
+            // Divided, not multiplied by the inverse: halves are frequent among bfloat16 quotients, and which way they
+            // go should not depend on the level.
+            const F step = set1(largest > 1e-30f ? bf16_to_float(scale) : __builtin_inff());
             int32_t q[kGroup];
             const F magic = set1(12582912.0f);
             for (int i = 0; i < kGroup; i += W)
-                store_as(q + i, as_int(load_bf16(raw + i) * inverse + magic) - as_int(magic));
+                store_as(q + i, as_int(load_bf16(raw + i) / step + magic) - as_int(magic));
             for (int i = 0; i < kGroup; i += 4) {
                 int8_t* four = to + (i / 4 * kPanelRows + r) * 4;
                 four[0] = int8_t(q[i]);

@@ -119,7 +119,7 @@ NB_MODULE(_cpu, m) {
                  d.layer->forward(floats(x), tokens, mutable_floats(out), threads);
              },
              "x"_a, "tokens"_a, "out"_a, "threads"_a);
-    m.def("dense", &bind_dense, "weight"_a, "bias"_a.none(), "int8"_a, "threads"_a);
+    m.def("dense", &bind_dense, "weight"_a.noconvert(), "bias"_a.noconvert().none(), "int8"_a, "threads"_a);
 
     nb::class_<BoundExperts>(m, "Experts")
         .def("forward",
@@ -131,8 +131,9 @@ NB_MODULE(_cpu, m) {
                                  threads);
              },
              "x"_a, "router_logits"_a, "tokens"_a, "top_k"_a, "alpha"_a, "limit"_a, "out"_a, "threads"_a);
-    m.def("experts", &bind_experts, "gate_up_blocks"_a, "gate_up_scales"_a, "gate_up_bias"_a, "down_blocks"_a,
-          "down_scales"_a, "down_bias"_a);
+    m.def("experts", &bind_experts, "gate_up_blocks"_a.noconvert(), "gate_up_scales"_a.noconvert(),
+          "gate_up_bias"_a.noconvert(), "down_blocks"_a.noconvert(), "down_scales"_a.noconvert(),
+          "down_bias"_a.noconvert());
 
     m.def("rms_norm",
           [](Address x, Address scale, int tokens, int columns, float eps, Address out, int threads) {
