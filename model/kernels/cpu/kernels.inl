@@ -4,7 +4,7 @@
 namespace gptoss::GPTOSS_ISA {
 
 // Bytes ahead of the current position that weights are asked for: the hardware's own prefetch ends at each page.
-constexpr int kAhead = 2048;
+constexpr int kAhead = 4096;
 inline void prefetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + kAhead, 0, 0); }
 
 // --- activations ----------------------------------------------------------------------------------------------------
@@ -27,7 +27,7 @@ void quantize(const float* x, int columns, int16_t* q, float* scales) {
         const F magic = set1(12582912.0f);
         for (int i = 0; i < kGroup; i += W) {
             I rounded = as_int(load(values + i) * inverse + magic) - as_int(magic);
-            store_as(q + g * kGroup + i, __builtin_convertvector(rounded, HalfU));
+            store_as_16_bits(q + g * kGroup + i, rounded);
         }
     }
     std::memset(q + groups * kGroup, 0, size_t(padded - groups) * kGroup * sizeof *q);
@@ -45,48 +45,49 @@ void to_planes(const int16_t* q, int groups, int16_t* planes) {
 
 // --- one token: rows of weights, each read once ----------------------------------------------------------------------
 
-template <int n>
-inline F mxfp4_step(F acc, const Planes& w, const int16_t* x, F scales) {
-    I dot = {};
-    for (int plane = 0; plane < 4; plane++)
-        dot = dot_pairs(dot, w.plane[plane], load_as<I>(x + plane * kStepBlocks * 8));
-    return acc + to_float(dot) * step_scales<n>(scales);
+// Step n of a chunk of W blocks, for R rows that share the activations; `count` blocks of it where it is not whole.
+template <int n, int R, bool whole>
+inline void mxfp4_step(F* acc, const uint8_t* const* rows, const int16_t* planes, const F* factors, int count) {
+    if (!whole && count <= 0) return;
+    I x[4];
+#pragma GCC unroll 4
+    for (int plane = 0; plane < 4; plane++) x[plane] = load_as<I>(planes + (n * 4 + plane) * kStepBlocks * 8);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+        const uint8_t* blocks = rows[r] + n * kStepBlocks * kBlockBytes;
+        if (whole) prefetch(blocks);
+        const Planes w = whole || count >= kStepBlocks ? load_step(blocks) : load_part_of_step(blocks, count);
+        I even = dot_pairs(dot_pairs(I{}, w.plane[0], x[0]), w.plane[1], x[1]);
+        I odd = dot_pairs(dot_pairs(I{}, w.plane[2], x[2]), w.plane[3], x[3]);
+        acc[r] = acc[r] + to_float(even + odd) * step_scales<n>(factors[r]);
+    }
 }
 
 template <int R>
 inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int groups, const int16_t* planes,
                             const float* x_scales, float* out) {
-    const size_t row_bytes = size_t(groups) * kBlockBytes;
-    F acc[R] = {};
-    int g = 0;
-    for (; g + W <= groups; g += W) {
-        const F factor = load(x_scales + g);
+    F acc[R] = {}, factors[R];
+    const uint8_t* rows[R];
+    for (int g = 0; g < groups; g += W) {
+        const int count = groups - g < W ? groups - g : W;
+        const F x_factor = load(x_scales + g);
         const int16_t* x = planes + g * kGroup;
+#pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            const uint8_t* p = blocks + r * row_bytes + size_t(g) * kBlockBytes;
-            for (int ahead = 0; ahead < W * kBlockBytes; ahead += 64) prefetch(p + ahead);
-            const F s = load_e8m0(scales + r * size_t(groups) + g, W) * factor;
-            acc[r] = mxfp4_step<0>(acc[r], load_step(p), x, s);
-            acc[r] = mxfp4_step<1>(acc[r], load_step(p + 4 * W), x + 2 * W * 4, s);
-            acc[r] = mxfp4_step<2>(acc[r], load_step(p + 8 * W), x + 2 * W * 8, s);
-            acc[r] = mxfp4_step<3>(acc[r], load_step(p + 12 * W), x + 2 * W * 12, s);
+            const size_t at = r * size_t(groups) + g;
+            rows[r] = blocks + at * kBlockBytes;
+            factors[r] = load_e8m0(scales + at, count) * x_factor;
         }
-    }
-    if (const int rest = groups - g) {
-        const F factor = load(x_scales + g);
-        const int16_t* x = planes + g * kGroup;
-        for (int r = 0; r < R; r++) {
-            const uint8_t* p = blocks + r * row_bytes + size_t(g) * kBlockBytes;
-            const F s = load_e8m0(scales + r * size_t(groups) + g, rest) * factor;
-            auto step = [&](int n) {
-                const int blocks_left = rest - n * kStepBlocks;
-                return blocks_left >= kStepBlocks ? load_step(p + 4 * W * n)
-                                                  : load_part_of_step(p + 4 * W * n, blocks_left);
-            };
-            if (rest > 0) acc[r] = mxfp4_step<0>(acc[r], step(0), x, s);
-            if (rest > kStepBlocks) acc[r] = mxfp4_step<1>(acc[r], step(1), x + 2 * W * 4, s);
-            if (rest > 2 * kStepBlocks) acc[r] = mxfp4_step<2>(acc[r], step(2), x + 2 * W * 8, s);
-            if (rest > 3 * kStepBlocks) acc[r] = mxfp4_step<3>(acc[r], step(3), x + 2 * W * 12, s);
+        if (count == W) {
+            mxfp4_step<0, R, true>(acc, rows, x, factors, 0);
+            mxfp4_step<1, R, true>(acc, rows, x, factors, 0);
+            mxfp4_step<2, R, true>(acc, rows, x, factors, 0);
+            mxfp4_step<3, R, true>(acc, rows, x, factors, 0);
+        } else {
+            mxfp4_step<0, R, false>(acc, rows, x, factors, count);
+            mxfp4_step<1, R, false>(acc, rows, x, factors, count - kStepBlocks);
+            mxfp4_step<2, R, false>(acc, rows, x, factors, count - 2 * kStepBlocks);
+            mxfp4_step<3, R, false>(acc, rows, x, factors, count - 3 * kStepBlocks);
         }
     }
     for (int r = 0; r < R; r++) out[r] = 0.5f * sum(acc[r]);
@@ -94,7 +95,7 @@ inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int gr
 
 void mxfp4_rows(const uint8_t* blocks, const uint8_t* scales, int rows, int groups, const int16_t* planes,
                 const float* x_scales, float* out) {
-    constexpr int R = 2;
+    constexpr int R = 4;
     int r = 0;
     for (; r + R <= rows; r += R)
         mxfp4_some_rows<R>(blocks + size_t(r) * groups * kBlockBytes, scales + size_t(r) * groups, groups, planes,

@@ -48,10 +48,36 @@ inline F as_float(I v) { return (F)v; }
 inline I as_int(F v) { return (I)v; }
 inline F to_float(I v) { return __builtin_convertvector(v, F); }
 
-inline F load_bf16(const uint16_t* p) {
-    U wide = __builtin_convertvector(load_as<HalfU>(p), U);
-    return (F)(wide << 16);
+// GCC 12 takes a conversion between widths apart, lane by lane, where it is not spelled out.
+inline U widen(QuarterU v) {
+#if defined(__AVX512F__)
+    return (U)_mm512_cvtepu8_epi32((__m128i)v);
+#elif defined(__AVX2__)
+    return (U)_mm256_cvtepu8_epi32(_mm_set_epi64x(0, (int64_t)v));
+#else
+    return __builtin_convertvector(v, U);
+#endif
 }
+inline U widen(HalfU v) {
+#if defined(__AVX512F__)
+    return (U)_mm512_cvtepu16_epi32((__m256i)v);
+#elif defined(__AVX2__)
+    return (U)_mm256_cvtepu16_epi32((__m128i)v);
+#elif defined(__SSE2__)
+    return (U)_mm_unpacklo_epi16(_mm_set_epi64x(0, (int64_t)v), _mm_setzero_si128());
+#else
+    return __builtin_convertvector(v, U);
+#endif
+}
+inline void store_as_16_bits(int16_t* p, I v) {
+#if defined(__AVX512F__)
+    store_as(p, _mm512_cvtepi32_epi16((__m512i)v));
+#else
+    store_as(p, __builtin_convertvector(v, HalfU));
+#endif
+}
+
+inline F load_bf16(const uint16_t* p) { return (F)(widen(load_as<HalfU>(p)) << 16); }
 inline float bf16_to_float(uint16_t h) {
     uint32_t bits = uint32_t(h) << 16;
     float x;
@@ -109,7 +135,7 @@ inline I dot_pairs(I acc, I a, I b) {
 
 // 2^(s - 127) for E8M0 scales: exact for 0 too, whose power is subnormal, and not-a-number for 255 (MX v1.0, 5.4.1).
 inline F power_of_two(QuarterU scales) {
-    I s = (I)__builtin_convertvector(scales, U);
+    const I s = (I)widen(scales);
     I bits = max_int(s << 23, set1_int(0x00400000));
     return as_float(bits | ((s == 255) & 0x00400000));
 }
