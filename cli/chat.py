@@ -10,7 +10,8 @@ from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputError, UsageError, status_of
 from gptoss.cli.events import TurnFinished
 from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.interrupts import on_interrupt
+from gptoss.cli.interrupts import on_interrupt, without_interrupts
+from gptoss.cli.keyboard import echo
 from gptoss.cli.opening import (
     effort_of,
     instructions_of,
@@ -37,12 +38,12 @@ def chat(invocation: Invocation, *, stats: bool) -> ExitStatus:
     environment = invocation.environment
     output, messages = environment.output(), environment.messages()
     session = open_session(invocation, StatusLine(messages))
-    at_terminal = environment.stdin is not None and environment.stdin.isatty() and output.is_terminal
-    line: InputLine = (
-        TerminalLine(invocation.folders.state / "history", commands.TABLE)
-        if at_terminal
-        else Lines(environment.stdin, messages)
-    )
+    stdin = environment.stdin
+    line: InputLine
+    if stdin is not None and stdin.isatty() and output.is_terminal and not output.is_dumb:
+        line = TerminalLine(invocation.folders.state / "history", commands.TABLE)
+    else:
+        line = Lines(stdin, messages)
     talk = Chat(environment, session, line, output, messages, invocation.settings, stats=stats)
     return talk.run()
 
@@ -67,6 +68,7 @@ class Chat:
         self._output = output
         self._messages = messages
         self._stats = stats
+        self._person_types = environment.stdin is not None and environment.stdin.isatty()
         self.reasoning_shown = settings.reasoning is ReasoningView.SHOW or (
             settings.reasoning is ReasoningView.AUTO and messages.is_terminal
         )
@@ -91,17 +93,22 @@ class Chat:
             self.say(
                 f"gptoss {version('gptoss')}, {self._session.model}, effort {self.effort}; /help lists the commands"
             )
-        while not self.leaving:
-            try:
-                text = self._line.read()
-            except KeyboardInterrupt:
-                self.say("Ctrl-D or /exit leaves")
-                continue
-            if text is None:
-                break
-            if text.strip():
-                self._take(text)
+        with without_interrupts(), echo(self._environment.stdin, on=False):
+            while not self.leaving:
+                try:
+                    self._take_next()
+                except KeyboardInterrupt:
+                    if not self._person_types:
+                        raise
+                    self.say("Ctrl-D or /exit leaves")
         return ExitStatus.ANSWERED
+
+    def _take_next(self) -> None:
+        text = self._line.read()
+        if text is None:
+            self.leaving = True
+        elif text.strip():
+            self._take(text)
 
     def say(self, text: str) -> None:
         """Tell the person something that is no part of the conversation."""
@@ -122,13 +129,16 @@ class Chat:
         self.ending = None
 
     def retry(self) -> None:
-        """Answer the last message again.
+        """Answer the last message again; a seed that was chosen is counted up, or the answer would be the same.
 
         Raises:
             UsageError: there is none.
         """
         if not self._session.has_question:
             raise UsageError("there is nothing to answer again yet")
+        params = self._session.params
+        if params.seed is not None:
+            self._session.params = params.override(seed=params.seed + 1)
         self._answer(None)
 
     def _take(self, text: str) -> None:
@@ -140,8 +150,6 @@ class Chat:
             else:
                 command, argument = found
                 command.run(self, argument)
-        except KeyboardInterrupt:
-            self.say("stopped")
         except OutputError:
             raise
         except Exception as error:
@@ -159,6 +167,8 @@ class Chat:
                 if isinstance(event, TurnFinished):
                     self.ending = event
                     self._tell_ending(event)
+        if self.ending is not None and self.ending.finish_reason == "interrupted" and not self._person_types:
+            raise KeyboardInterrupt
         if self._output.is_terminal:
             self._output.write("\n")
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from gptoss.cli.output import Output
 
@@ -26,6 +26,9 @@ class LoadRequest:
     device: str = "auto"
     ctx: int | None = None
     threads: int | None = None
+    quantize: Literal["mxfp4"] | None = None
+    progress: Callable[[float], None] | None = None
+    """Called with the part that is done, where something takes its time."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class LoadedModel:
     name: str
     engine: Engine
     encoding: Encoding
+    notes: tuple[str, ...] = ()
+    """What loading has to say."""
 
 
 ModelLoader = Callable[[LoadRequest], LoadedModel]

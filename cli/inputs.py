@@ -22,7 +22,7 @@ def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | N
         UsageError: the prompt is empty.
     """
     said = _encodable(" ".join(words)).strip("\n")
-    contents = [(path, _decode(_read(path), one_line(str(path)))) for path in files]
+    contents = [(path, read_text(path)) for path in files]
     piped = "" if stdin is None or stdin.isatty() else _decode(stdin.buffer.read(), "standard input")
     if len(contents) == 1 and not said.strip() and not piped.strip():
         parts = [contents[0][1]]
@@ -32,6 +32,15 @@ def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | N
     if not prompt:
         raise UsageError("the prompt is empty: say it as an argument, in a file (-f) or on standard input")
     return prompt
+
+
+def read_text(path: Path) -> str:
+    """The text in a file, without its byte order mark and final line breaks.
+
+    Raises:
+        InputError: it cannot be read, or is not text in UTF-8.
+    """
+    return _decode(_read(path), one_line(str(path)))
 
 
 def _encodable(text: str) -> str:

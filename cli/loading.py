@@ -7,6 +7,7 @@ import torch
 from gptoss.cli.encodings import load_encoding
 from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.model.catalog import locate
+from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.engine import Engine
 
 
@@ -18,8 +19,17 @@ def load_model(request: LoadRequest) -> LoadedModel:
         VocabularyError: its tokenizer cannot be used.
     """
     folder = locate(request.model, request.models_folder)
-    encoding = load_encoding(folder)
+    # Reads no weights: what is wrong with the folder comes to light before anything takes its time.
+    checkpoint = Checkpoint.open(folder)
+    encoding = load_encoding(folder, checkpoint.config.vocab_size)
     if request.threads is not None:
         torch.set_num_threads(request.threads)
-    engine = Engine.load(folder, device=request.device, max_context=request.ctx)
-    return LoadedModel(request.model, engine, encoding)
+    engine = Engine.load(
+        folder,
+        device=request.device,
+        max_context=request.ctx,
+        quantize=request.quantize,
+        progress=request.progress,
+    )
+    packing = engine.transformer.packing
+    return LoadedModel(request.model, engine, encoding, notes=() if packing is None else (str(packing),))

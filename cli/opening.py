@@ -10,7 +10,7 @@ from gptoss.cli.environment import LoadRequest
 from gptoss.cli.errors import UsageError
 from gptoss.cli.options import Invocation
 from gptoss.cli.session import Session
-from gptoss.cli.settings import Effort, Settings
+from gptoss.cli.settings import Effort, Quantize, Settings
 from gptoss.cli.terminal_display import StatusLine
 from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
 
@@ -35,10 +35,14 @@ def open_session(invocation: Invocation, status_line: StatusLine) -> Session:
                 device=settings.device,
                 ctx=settings.ctx,
                 threads=settings.threads,
+                quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
+                progress=lambda part: status_line.show(f"packing the experts of {settings.model}: {part:.0%}"),
             )
         )
     finally:
         status_line.clear()
+    for note in loaded.notes:
+        status_line.leave(note)
     return Session(
         loaded.engine,
         loaded.encoding,

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from gptoss.cli.errors import InputError
+from gptoss.cli.interrupts import with_interrupts
+from gptoss.cli.keyboard import echo
 from gptoss.cli.output import Output
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class InputLine(Protocol):
 
 
 class Lines:
-    '''Messages from a pipe, or from a terminal that shows nothing: one a line, or one between two """.
+    '''Messages from a pipe or a terminal that cannot move its cursor: one a line, or one between two """.
 
     Args:
         stdin: where they come from; None when it is closed.
@@ -45,23 +47,17 @@ class Lines:
 
     def read(self) -> str | None:
         """The next message, without its line break."""
-        line = self._line()
-        if line is None or not is_open_block(line):
-            return None if line is None else unwrapped(line)
-        block = [line]
-        while is_open_block("\n".join(block)):
+        text = self._line()
+        while text is not None and is_open_block(text):
             following = self._line()
             if following is None:
                 break
-            block.append(following)
-        return unwrapped("\n".join(block))
+            text += "\n" + following
+        return None if text is None else unwrapped(text)
 
     def _line(self) -> str | None:
-        if self._stdin is None:
-            return None
-        if self._prompts:
-            self._messages.write(PROMPT)
-        data = self._stdin.buffer.readline()
+        with with_interrupts():
+            data = self._read_prompted() if self._prompts else self._read_bytes()
         if not data:
             return None
         try:
@@ -69,6 +65,20 @@ class Lines:
         except UnicodeDecodeError as error:
             place = f"0x{data[error.start]:02x} at byte {error.start}"
             raise InputError(f"standard input is not UTF-8 text ({place} of a line)") from None
+
+    def _read_prompted(self) -> bytes:
+        data = b""
+        try:
+            with echo(self._stdin, on=True):
+                self._messages.write(PROMPT)
+                data = self._read_bytes()
+        finally:
+            if not data:  # Ctrl-C or Ctrl-D, after which the cursor stands behind the prompt
+                self._messages.write("\n")
+        return data
+
+    def _read_bytes(self) -> bytes:
+        return b"" if self._stdin is None else self._stdin.buffer.readline()
 
 
 class TerminalLine:

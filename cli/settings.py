@@ -27,6 +27,12 @@ class Effort(StrEnum):
     HIGH = "high"
 
 
+class Quantize(StrEnum):
+    """What experts that are not packed become while they are loaded."""
+
+    MXFP4 = "mxfp4"
+
+
 class ReasoningView(StrEnum):
     """Where reasoning goes: auto shows it on a terminal only."""
 
@@ -52,6 +58,7 @@ class Settings:
     ctx: int | None = None
     device: str = "auto"
     threads: int | None = None
+    quantize: Quantize | None = None
 
 
 @dataclass(frozen=True)
@@ -172,4 +179,5 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "ctx": (_positive, "a whole number, 1 or more"),
     "device": (_text, "auto, cpu, cuda or mps"),
     "threads": (_positive, "a whole number, 1 or more"),
+    "quantize": (Quantize, "mxfp4"),
 }

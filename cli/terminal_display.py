@@ -42,6 +42,12 @@ class StatusLine:
             self._shown_at = now
             self._output.write("\r\x1b[K" + self._output.styled(one_line(text), "dim"))
 
+    def leave(self, text: str) -> None:
+        """Show a line that stays, on every terminal."""
+        self.clear()
+        if self._output.is_terminal:
+            self._output.write(self._output.styled(one_line(text), "dim") + "\n")
+
     def clear(self) -> None:
         """Take the line away."""
         if self._shown_at is not None:

@@ -46,7 +46,10 @@ class BytePairs:
     """
 
     def __init__(self, ranks: dict[bytes, int], pattern: str, ids: Sequence[int] | None = None) -> None:
-        self._tiktoken = tiktoken.Encoding("gptoss", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        try:
+            self._tiktoken = tiktoken.Encoding("gptoss", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        except ValueError as error:
+            raise EncodingError(f"the tokenizer cannot be built: {error}") from error
         self._pattern = pattern
         self._ids = ids
         # What a pattern does not match, tiktoken leaves out. The known ones match everything.

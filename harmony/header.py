@@ -51,17 +51,20 @@ class Header:
         self.problems.append((kind, detail))
 
 
-def read_header(segments: Sequence[Segment], role: Role | None, default: Role) -> Header:
-    """Return what a complete header says.
+def read_header(segments: Sequence[Segment], role: Role | None, default: Role, *, in_completion: bool) -> Header:
+    """Return what a complete header says. A recipient may stand before or after the channel.
 
-    ``role`` is the author's role where the prompt has named it already; else the header's first word names it, and
-    ``default`` is taken where that is missing or unknown. A recipient may stand before or after the channel.
+    Args:
+        segments: the header's text, cut at its special tokens.
+        role: the author's role where the prompt has named it already; else the header's first word names it.
+        default: the role where that word is missing.
+        in_completion: a model wrote it, who speaks for itself; not a whole conversation in which tools speak too.
     """
     header = Header(Author(default if role is None else role))
     words: list[str] = []
     for segment in segments:
         words += _take_markers(segment, header)
-    words = _take_author(words, header, role)
+    words = _take_author(words, header, role, in_completion)
     unmarked = []
     for word in words:
         if word.startswith("to=") and header.recipient is None:
@@ -124,7 +127,7 @@ def _take_markers(segment: Segment, header: Header) -> list[str]:
     return _words(segment.text)
 
 
-def _take_author(words: list[str], header: Header, role: Role | None) -> list[str]:
+def _take_author(words: list[str], header: Header, role: Role | None, in_completion: bool) -> list[str]:
     """Set the author that the first word names; return the other words."""
     first = words[0] if words else ""
     if role is not None:
@@ -144,7 +147,7 @@ def _take_author(words: list[str], header: Header, role: Role | None) -> list[st
             return words[1:]
     if len(words) == 1:
         header.note(ProblemKind.UNKNOWN_ROLE, first)
-        if header.channel == Channel.FINAL:
+        if in_completion and header.channel == Channel.FINAL:
             return []  # an answer is no tool's: better a wrong author than a lost answer
     header.author = Author(Role.TOOL, first)
     return words[1:]

@@ -11,7 +11,7 @@ pairs that would give it never meet, in neither program.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 Pair = tuple[bytes, bytes]
 
@@ -40,20 +40,3 @@ def merge(data: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
         index = found.index(min(known))
         parts[index : index + 2] = [parts[index] + parts[index + 1]]
     return parts
-
-
-def holds_every_split(merges: Sequence[tuple[str, str]], vocab: Mapping[str, int], splits: int) -> bool:
-    """Whether a list holds each of the ``splits`` ways to make tokens from two tokens, in the order of the ids.
-
-    For such a list nothing needs to be worked out: any two neighbours that make a token are in it, as for tiktoken.
-    This is how files that were made from a tiktoken vocabulary are.
-    """
-    if len(merges) != splits or len(set(merges)) != splits:
-        return False
-    last = -1
-    for left, right in merges:
-        token = vocab.get(left + right, -1)
-        if token < last or token < 0 or left not in vocab or right not in vocab:
-            return False
-        last = token
-    return True

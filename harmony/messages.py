@@ -83,12 +83,12 @@ class Message:
         name: str,
         text: str,
         *,
-        channel: str | None = Channel.COMMENTARY,
-        recipient: str | None = Role.ASSISTANT,
+        channel: str | None = Channel.COMMENTARY.value,
+        recipient: str | None = Role.ASSISTANT.value,
         content_type: str | None = None,
     ) -> Self:
         """Return what the tool ``name`` gave back. Use the channel in which the tool was called."""
-        return cls(Author(Role.TOOL, name), (TextContent(text),), _plain(channel), _plain(recipient), content_type)
+        return cls(Author(Role.TOOL, name), (TextContent(text),), channel, recipient, content_type)
 
     @property
     def role(self) -> Role:
@@ -165,8 +165,3 @@ class Conversation:
 
 def _as_content(content: Content | str) -> Content:
     return TextContent(content) if isinstance(content, str) else content
-
-
-def _plain(value: str | None) -> str | None:
-    """Return a plain ``str`` for a member of a StrEnum, so that ``repr`` shows what the format holds."""
-    return None if value is None else str(value)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from binascii import a2b_base64
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
+from itertools import chain
+from typing import Any
 
 from gptoss.harmony.errors import VocabularyError
 
@@ -16,10 +19,12 @@ VOCABULARY_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cf
 VOCABULARY_SIZE = 201088
 """The number of ids, the reserved ones included: the models' own."""
 
-# The same vocabulary in a tokenizer.json: the hash of its words, one a line, and the number of ways to make a token
-# of two others, which such a file lists as merges. Both follow from the vocabulary; a test works them out.
-BYTE_LEVEL_SHA256 = "0fc8da96e9c1e979d83a0ad79129255c04f3d2806273de8cba33bbc584ed23fe"
-SPLITS = 446189
+# The same vocabulary in a tokenizer.json: the hash of its words, one a line; the number of ways to make a token of two
+# others, which such a file lists as merges; the hash of that list, one a line, as transformers' converter orders it.
+# All follow from the vocabulary; a test works them out.
+WORDS_SHA256 = "0fc8da96e9c1e979d83a0ad79129255c04f3d2806273de8cba33bbc584ed23fe"
+MERGES = 446189
+MERGES_SHA256 = "fbb4bf8ec1a0dec603d12b4f4f7ff2939ff6ae1a8d94e6df0380b74b1c90f66f"
 
 PATTERN = "|".join(
     (
@@ -80,3 +85,46 @@ def parse_vocabulary(data: bytes) -> dict[bytes, int]:
         )
     # Known by its hash, the file has the line "<base64> <rank>" for the ranks 0, 1, 2, ... in this order.
     return {token: rank for rank, token in enumerate(map(a2b_base64, data.split()[::2]))}
+
+
+def is_byte_level_form(vocab: Mapping[str, Any], specials: Collection[int], merges: Sequence[Any]) -> bool:
+    """Whether words and merges of a ``tokenizer.json`` are those of this vocabulary.
+
+    Such a file, made from a tiktoken vocabulary, lists every way to make a token of two others, in the order of the
+    tokens made. So any two neighbours that make a token are a pair of it, and tiktoken merges exactly as it says.
+
+    Args:
+        vocab: the words and their ids, those of special tokens perhaps among them; any value may stand there.
+        specials: the ids of special tokens.
+        merges: the pairs, as lists or as strings with a blank; any value may stand there.
+    """
+    try:
+        if len(vocab) != ORDINARY_SIZE:
+            vocab = {word: token for word, token in vocab.items() if token not in specials}
+        words = sorted(vocab, key=vocab.__getitem__)
+        if len(words) != ORDINARY_SIZE or len(merges) != MERGES or _sha256(words) != WORDS_SHA256:
+            return False
+        if [vocab[word] for word in words] != list(range(ORDINARY_SIZE)):
+            return False
+        # No word has a blank in it; the hash says so.
+        pairs = merges if isinstance(merges[0], str) else list(map(" ".join, merges))
+        return _sha256(pairs) == MERGES_SHA256 or _is_every_merge(pairs, vocab)
+    except (TypeError, AttributeError, UnicodeEncodeError):
+        return False
+
+
+def _is_every_merge(pairs: Sequence[str], vocab: Mapping[str, int]) -> bool:
+    """Whether ``pairs`` are the expected ones, though perhaps in another order for the same token."""
+    parts = [pair.split(" ") for pair in pairs]
+    made = [vocab.get("".join(each), -1) for each in parts]
+    return (
+        len(set(pairs)) == MERGES
+        and all(len(each) == 2 for each in parts)
+        and set(chain.from_iterable(parts)) <= vocab.keys()
+        and min(made) >= 0
+        and made == sorted(made)
+    )
+
+
+def _sha256(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

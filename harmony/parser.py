@@ -34,6 +34,8 @@ from gptoss.harmony.messages import Message, Role
 
 _ENDS = (Special.END, Special.RETURN, Special.CALL, Special.END_OF_TEXT)
 
+_MAX_SEGMENTS = 16  # a well-formed header has three: author, channel, content type
+
 
 class ParserState(Enum):
     """Where in the format the next token stands."""
@@ -67,6 +69,7 @@ class StreamableParser:
         if end_of_text is not None:
             self._tokens[end_of_text] = Special.END_OF_TEXT
         self._default_role = Role.ASSISTANT if role is None else role
+        self._in_completion = role is not None
         self._position = -1
         self._deltas: list[Delta] = []
         self._messages: list[Message] = []
@@ -198,7 +201,12 @@ class StreamableParser:
             self._begin_header(None)
         elif special is Special.MESSAGE:
             self._note_missing_start()
-            header = read_header(self._read_segments(), self._header_role, self._default_role)
+            header = read_header(
+                self._read_segments(),
+                self._header_role,
+                self._default_role,
+                in_completion=self._in_completion,
+            )
             self._begin_content(header)
         elif special in _ENDS:
             self._abandon_header(ProblemKind.REDUNDANT_END, keeps_empty=True)
@@ -223,7 +231,13 @@ class StreamableParser:
         return salvage_header(self._read_segments(), self._header_role, self._default_role)
 
     def _holds_content(self) -> bool:
-        """Whether a channel token comes after what must be content: several words after an earlier channel."""
+        """Whether a channel token comes after what must be content: several words after an earlier channel.
+
+        So it is taken, too, of a header with more special tokens than any has, lest each one takes as long as all
+        before it together.
+        """
+        if len(self._segments) > _MAX_SEGMENTS:
+            return True
         has_channel = any(marker is Special.CHANNEL for marker, _ in self._segments)
         return has_channel and len(self._salvage().rest.split()) > 1
 

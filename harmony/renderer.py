@@ -20,9 +20,11 @@ def render(conversation: Conversation, encoding: Encoding, *, drop_analysis: boo
         RenderError: a message that the format has no rendering for.
         EncodingError: a special token of the format is not in ``encoding``.
     """
+    messages = kept_messages(conversation) if drop_analysis else conversation.messages
+    has_function_tools = conversation.has_function_tools
     ids: list[int] = []
-    for message in kept_messages(conversation) if drop_analysis else conversation:
-        ids += render_message(message, encoding, has_function_tools=conversation.has_function_tools)
+    for message in messages:
+        ids += render_message(message, encoding, has_function_tools=has_function_tools)
     return ids
 
 

@@ -104,6 +104,15 @@ class Checkpoint:
         source = self.sources[name]
         return source.view(self._stored[source.name].tensor(source.name))
 
+    def release(self, name: str) -> None:
+        """Give the memory that reading this tensor took back to the machine.
+
+        Raises:
+            KeyError: the model has no such tensor.
+        """
+        source = self.sources[name]
+        self._stored[source.name].release(source.name)
+
 
 def _find_tensors(folder: CheckpointFolder) -> dict[str, SafetensorsFile]:
     """The file of each stored tensor: the one file, else those of the index, else all that there are."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint, Forced, Masked
 from gptoss.model.errors import ContextFullError, DeviceError, ModelError
+from gptoss.model.quantize import Quantization
 from gptoss.model.sampler import Sampler, SamplingParams, Token
 from gptoss.model.transformer import Transformer
 
@@ -69,16 +70,27 @@ class Engine:
 
     @classmethod
     def load(
-        cls, path: Path | str, *, device: str = "auto", max_context: int | None = None, backend: str | None = None
+        cls,
+        path: Path | str,
+        *,
+        device: str = "auto",
+        max_context: int | None = None,
+        backend: str | None = None,
+        quantize: Quantization | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> Engine:
         """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
+
+        `quantize` and `progress` are those of `Transformer.from_checkpoint`.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.
             DeviceError: there is no such device or backend.
             ContextFullError: `max_context` is more than the model was made for.
         """
-        transformer = Transformer.from_checkpoint(path, select_device(device), backend)
+        transformer = Transformer.from_checkpoint(
+            path, select_device(device), backend, quantize=quantize, progress=progress
+        )
         return cls(transformer, max_context, load_generation_defaults(Path(path)))
 
     def generate(

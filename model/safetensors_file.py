@@ -87,7 +87,8 @@ class SafetensorsFile:
             with open_regular_file(self.path) as file:
                 self._begin, self.nbytes, header = _read_header(file)
                 self.tensors: Mapping[str, TensorInfo] = MappingProxyType(_parse_header(header, self.nbytes))
-                self._bytes = _map(file, self._begin + self.nbytes)
+                self._mapping = mmap.mmap(file.fileno(), self._begin + self.nbytes, access=mmap.ACCESS_READ)
+                self._bytes = _as_tensor(self._mapping)
         except OSError as error:
             raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
         except _HeaderError as error:
@@ -111,6 +112,21 @@ class SafetensorsFile:
         if begin % dtype.itemsize:
             data = data.clone()
         return data.view(dtype).view(info.shape)
+
+    def release(self, name: str) -> None:
+        """Give the memory that reading this tensor took back to the machine; its pages are read anew when needed.
+
+        For one who reads a file from end to end, and may have less memory than the file has bytes.
+
+        Raises:
+            KeyError: there is no such tensor.
+        """
+        info = self.tensors[name]
+        page = mmap.PAGESIZE
+        first = (self._begin + info.begin) // page * page
+        last = (self._begin + info.begin + info.nbytes) // page * page
+        if last > first and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 class _HeaderError(ValueError):
@@ -186,11 +202,10 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
-def _map(file: BinaryIO, size: int) -> Tensor:
-    """The first `size` bytes of the file, as uint8; the mapping lives as long as the tensor's storage."""
+def _as_tensor(mapping: mmap.mmap) -> Tensor:
+    """The mapped bytes, as uint8; the mapping lives as long as the tensor's storage."""
     # Not a private writable mapping, though torch would take that without a warning: such a one counts against the
     # memory the kernel may promise, so a file larger than the machine's memory could not be mapped at all.
-    mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given buffer is not writable", category=UserWarning)
         return torch.frombuffer(mapping, dtype=torch.uint8)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.config import ModelConfig
 from gptoss.model.layers import layer_forward
 from gptoss.model.ops import Ops, select_ops
+from gptoss.model.quantize import PackingReport, Progress, Quantization, load_weights
 from gptoss.model.rope import RotaryEmbedding
 from gptoss.model.weights import Weights
 
@@ -25,7 +26,13 @@ Logits = Literal["all", "last", "none"]
 
 
 class Transformer:
-    """A function of its configuration and weights; the only state between calls is the cache that a caller passes."""
+    """A function of its configuration and weights; the only state between calls is the cache that a caller passes.
+
+    Attributes:
+        packing: what packing the experts did, where `from_checkpoint` was asked for it and there was something to pack.
+    """
+
+    packing: PackingReport | None = None
 
     def __init__(self, config: ModelConfig, weights: Weights, ops: Ops | None = None) -> None:
         self.config = config
@@ -36,16 +43,32 @@ class Transformer:
 
     @classmethod
     def from_checkpoint(
-        cls, path: Path | str, device: torch.device | str = "cpu", backend: str | None = None
-    ) -> Transformer:
+        cls,
+        path: Path | str,
+        device: torch.device | str = "cpu",
+        backend: str | None = None,
+        *,
+        quantize: Quantization | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
         """Load the checkpoint in a folder, in any published layout.
 
+        Args:
+            path: the folder.
+            device: where to compute.
+            backend: how to compute; by default as `select_ops` chooses.
+            quantize: "mxfp4" packs experts that are not packed in the checkpoint; None leaves them as they are.
+            progress: called with the part of the packing that is done, up to 1.
+
         Raises:
-            CheckpointError: it is missing, broken or not of this architecture.
+            CheckpointError: it is missing, broken or not of this architecture, or its experts cannot be packed.
         """
         ops = select_ops(backend, device)
         checkpoint = Checkpoint.open(Path(path))
-        return cls(checkpoint.config, Weights.from_checkpoint(checkpoint, device), ops)
+        weights, packing = load_weights(checkpoint, device, quantize, progress)
+        transformer = cls(checkpoint.config, weights, ops)
+        transformer.packing = packing
+        return transformer
 
     def __call__(
         self, token_ids: Sequence[int] | Tensor, cache: KVCache | None = None, logits: Logits = "all"

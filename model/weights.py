@@ -10,6 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from gptoss.model.checkpoint import Checkpoint
+    from gptoss.model.quantize import ExpertPacker
 from gptoss.model.mxfp4 import Mxfp4Tensor
 
 # (experts, out, in): packed as published, or plain.
@@ -63,8 +64,13 @@ class Weights:
     unembedding: Linear
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Weights:
-        """Take every tensor of a checkpoint; on the CPU they stay mapped from its files, elsewhere they are copied."""
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, device: torch.device | str = "cpu", packer: ExpertPacker | None = None
+    ) -> Weights:
+        """Take every tensor of a checkpoint; on the CPU they stay mapped from its files, elsewhere they are copied.
+
+        With a packer, experts that are not packed in the checkpoint are packed on their way.
+        """
 
         def tensor(name: str) -> Tensor:
             return checkpoint.tensor(name).to(device)
@@ -75,7 +81,11 @@ class Weights:
         def expert_matrix(name: str) -> ExpertMatrix:
             if checkpoint.has(f"{name}.blocks"):
                 return Mxfp4Tensor(tensor(f"{name}.blocks"), tensor(f"{name}.scales"))
-            return tensor(f"{name}.weight")
+            if packer is None:
+                return tensor(f"{name}.weight")
+            packed = packer.pack(name, checkpoint.tensor(f"{name}.weight"))
+            checkpoint.release(f"{name}.weight")
+            return Mxfp4Tensor(packed.blocks.to(device), packed.scales.to(device))
 
         def layer(prefix: str) -> LayerWeights:
             return LayerWeights(

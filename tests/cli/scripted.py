@@ -6,7 +6,8 @@ Run as a program it is `gptoss` for tests that need a process of their own:
 
 The script is an object: `completions`, the texts with special tokens that the turns are to sample, one a turn; and
 optionally `token_delay_s`, `prefill_delay_s`, `load_delay_s`, `loading` (a file to make when loading begins),
-`max_context`, `load_error` (a class of gptoss.model.errors and its text).
+`pause` (how many tokens to give before it, and seconds), `max_context`, `load_error` (a class of gptoss.model.errors
+and its text).
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class ScriptedGeneration:
                 self.progress(self.cached_tokens, self.prompt_tokens)
                 time.sleep(self.engine.prefill_delay_s)
                 self.progress(self.prompt_tokens, self.prompt_tokens)
-        time.sleep(self.engine.token_delay_s)
+        after, seconds = self.engine.pause
+        time.sleep(seconds if self.generated == after else self.engine.token_delay_s)
         if not self.completion:
             raise AssertionError("the script ended before the turn did")
         token = self.completion.pop(0)
@@ -95,11 +97,14 @@ class ScriptedGeneration:
 
 
 class ScriptedEngine:
-    def __init__(self, completions, *, max_context=4096, token_delay_s=0.0, prefill_delay_s=0.0, defaults=None) -> None:
+    def __init__(
+        self, completions, *, max_context=4096, token_delay_s=0.0, prefill_delay_s=0.0, pause=(-1, 0), defaults=None
+    ) -> None:
         self.completions = [list(completion) for completion in completions]
         self.max_context = max_context
         self.token_delay_s = token_delay_s
         self.prefill_delay_s = prefill_delay_s
+        self.pause = pause
         self.defaults = defaults or Params()
         self.stop_tokens = frozenset()
         self.prompts: list[list[int]] = []
@@ -144,6 +149,7 @@ def main() -> int:
             max_context=request.ctx or script.get("max_context", 4096),
             token_delay_s=script.get("token_delay_s", 0),
             prefill_delay_s=script.get("prefill_delay_s", 0),
+            pause=script.get("pause", (-1, 0)),
         )
         return LoadedModel(request.model, engine, encoding)
 

@@ -106,8 +106,22 @@ def test_interrupt_while_the_model_loads(spawn, tmp_path) -> None:
 
 
 def test_second_interrupt_does_not_wait_for_a_token(spawn) -> None:
-    process = spawn("ask", "Hi", "--stream-json", completions=[LONG], token_delay_s=60)
-    assert b'"start"' in process.stdout.readline()
+    process = spawn("ask", "Hi", completions=[LONG], pause=[15, 60])
+    begun = process.stdout.read(4)
+    time.sleep(0.3)  # until it awaits the next token, which only then can be too long in coming
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    assert (begun + process.stdout.read()).decode() == "0 1 \n"
+
+
+def test_interrupt_ends_a_chat_from_a_pipe(spawn) -> None:
+    process = spawn("chat", completions=[LONG], token_delay_s=0.01, streams={"stdin": subprocess.PIPE})
+    process.stdin.write(b"Count.\nAgain.\n")
+    process.stdin.flush()
+    assert process.stdout.read(6) == b"0 1 2 "
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 130
 

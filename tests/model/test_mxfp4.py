@@ -84,6 +84,20 @@ def test_quantize_against_a_search_on_random_values():
         assert actual == [_nearest(value, scale) for value in row]
 
 
+def test_bfloat16_is_quantized_by_look_up_as_float32_is_by_search():
+    """All its finite values, each in blocks with the others of many scales."""
+    bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)
+    every = bits.view(torch.bfloat16)
+    every = every[every.isfinite()]
+    generator = torch.Generator().manual_seed(11)
+    near = every.sort().values.view(-1, 32)
+    mixed = every[torch.randperm(len(every), generator=generator)].view(-1, 32)
+    few = every[torch.randint(len(every), (20000, 32), generator=generator)]
+    for values in (near, mixed, few * (torch.rand(few.shape, generator=generator) < 0.1)):
+        for fast, plain in zip(quantize(values), quantize(values.float()), strict=True):
+            assert torch.equal(fast, plain)
+
+
 def test_values_of_the_format_survive():
     blocks, scales = _random_packed(4, 9, low=1, high=250)
     blocks[..., 0] |= 0x07  # a 6 in each block, so that no smaller scale would do

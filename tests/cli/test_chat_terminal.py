@@ -1,0 +1,243 @@
+"""`gptoss chat` at a real terminal: the screen as a person sees it."""
+
+import os
+import re
+import time
+
+import pexpect
+import pyte
+import pytest
+
+RULE = "\u2500"
+
+
+class Terminal:
+    """A process at a pseudo-terminal, and the screen that its output makes."""
+
+    def __init__(self, command: list[str], columns: int, rows: int, environment: dict[str, str]) -> None:
+        self.raw = ""
+        self.screen = pyte.HistoryScreen(columns, rows)
+        self._stream = pyte.Stream(self.screen)
+        self._child = pexpect.spawn(
+            command[0], command[1:], dimensions=(rows, columns), env=environment, encoding="utf-8", timeout=20
+        )
+        self._child.delaybeforesend = None
+        self.screen.write_process_input = self._child.send  # answers to questions about the cursor's place
+
+    def type(self, text: str) -> None:
+        self._child.send(text)
+
+    def wait_for(self, text: str, seconds: float = 20) -> list[str]:
+        """Read until the screen has a line that begins with `text` after the cursor's last place; its lines."""
+        end = time.monotonic() + seconds
+        while not any(re.match(text, line) for line in self.lines()):
+            assert time.monotonic() < end, f"no {text!r} on the screen:\n" + "\n".join(self.lines())
+            self._read()
+        return self.lines()
+
+    def wait_for_prompt(self) -> list[str]:
+        """Read until the last line is an empty prompt."""
+        end = time.monotonic() + 20
+        while not (self.lines() and self.lines()[-1] == ">"):
+            assert time.monotonic() < end, "no prompt on the screen:\n" + "\n".join(self.lines())
+            self._read()
+        return self.lines()
+
+    def lines(self) -> list[str]:
+        lines = [line.rstrip() for line in self.screen.display]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
+
+    def is_dim(self, text: str) -> bool:
+        """Whether the program dimmed this text (pyte does not keep dimness)."""
+        return f"\x1b[2m{text}" in self.raw
+
+    def ended(self) -> int:
+        """The exit status, when it has ended."""
+        self._child.expect(pexpect.EOF)
+        self._child.close()
+        return self._child.exitstatus
+
+    def close(self) -> None:
+        self._child.close(force=True)
+
+    def _read(self) -> None:
+        try:
+            data = self._child.read_nonblocking(4096, timeout=0.05)
+        except pexpect.TIMEOUT:
+            return
+        self.raw += data
+        self._stream.feed(data)
+
+
+@pytest.fixture
+def terminal(script, tmp_path):
+    opened = []
+
+    def start(*arguments, columns=80, rows=24, variables=None, **fields) -> Terminal:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "TERM": "xterm-256color",
+            "LC_ALL": "C.UTF-8",
+            "GPTOSS_HOME": str(tmp_path / "home"),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = script("chat", "-m", "nano", *arguments, **fields)
+        opened.append(Terminal(command, columns, rows, environment | (variables or {})))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_a_turn(terminal, reply, columns) -> None:
+    screen = terminal(columns=columns, completions=[reply("Hello!\n\nBye.", "One two.")])
+    screen.wait_for_prompt()
+    screen.type("Hi\r")
+    screen.wait_for("Bye")
+    lines = screen.wait_for_prompt()
+    begin = lines.index("> Hi")
+    assert lines[begin:] == [
+        "> Hi",
+        f"{RULE * 2} thinking {RULE * 20}",
+        "One two.",
+        RULE * 32,
+        "Hello!",
+        "",
+        "Bye.",
+        "",
+        ">",
+    ]
+    assert screen.is_dim("One")
+    assert not screen.is_dim("Hello")
+    screen.type("\x04")
+    assert screen.ended() == 0
+
+
+def test_control_sequences_stay_text(terminal, reply) -> None:
+    hostile = "\x1b[2J\x1b]0;t\x07\x9b31m\rX\x08"
+    screen = terminal("-s", hostile, completions=[reply(hostile, hostile)])
+    screen.wait_for_prompt()
+    screen.type("Hi\r")
+    screen.wait_for("\u241b")
+    screen.wait_for_prompt()
+    screen.type("/system\r")
+    lines = screen.wait_for_prompt()
+    shown = "\u241b[2J\u241b]0;t\u2407\ufffd31m\u240dX\u2408"
+    assert lines.count(shown) >= 2
+    for sequence in ("\x1b[2J", "\x1b]0", "\x07", "\x9b", "\rX"):
+        assert sequence not in screen.raw
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_it(terminal, reply) -> None:
+    words = " ".join(str(number) for number in range(200))
+    screen = terminal(completions=[reply(words, ""), reply("Fine.", "")], token_delay_s=0.02)
+    screen.wait_for_prompt()
+    screen.type("Count\r")
+    screen.wait_for("0 1 2")
+    screen.type("\x03")
+    screen.wait_for("stopped; what was said is kept")
+    screen.wait_for_prompt()
+    screen.type("/retry\r")
+    screen.wait_for("Fine")
+    screen.wait_for_prompt()
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+def test_ctrl_c_at_the_prompt_never_ends_the_program(terminal, term) -> None:
+    screen = terminal(completions=[], variables={"TERM": term})
+    screen.wait_for_prompt()
+    screen.type("half a thou\x03")
+    screen.wait_for("Ctrl-D or /exit leaves")
+    for _ in range(5):
+        screen.type("\x03")
+    time.sleep(0.5)  # the terminal itself throws away what was typed before it hands on a Ctrl-C
+    screen.wait_for_prompt()
+    screen.type("/exit\r")
+    assert screen.ended() == 0
+
+
+def test_ctrl_c_before_the_first_token(terminal, reply) -> None:
+    screen = terminal(completions=[reply("one two", ""), reply("Fine.", "")], pause=[0, 30])
+    screen.wait_for_prompt()
+    screen.type("Count\r")
+    time.sleep(0.3)
+    screen.type("\x03")
+    screen.wait_for("stopped; what was said is kept")
+    screen.wait_for_prompt()
+
+
+def test_what_is_typed_during_an_answer_waits_for_its_end(terminal, reply) -> None:
+    screen = terminal(completions=[reply("one two three four", ""), reply("Fine.", "")], token_delay_s=0.1)
+    screen.wait_for_prompt()
+    screen.type("Count\r")
+    screen.wait_for("one")
+    screen.type("next")
+    lines = screen.wait_for("> next")
+    assert lines[lines.index("> Count") :] == ["> Count", "one two three four", "", "> next"]
+
+
+def test_many_lines_by_alt_enter_and_by_quotes(terminal, reply) -> None:
+    screen = terminal(completions=[reply("A", ""), reply("B", "")])
+    screen.wait_for_prompt()
+    screen.type("one\x1b\rtwo\r")
+    lines = screen.wait_for("A")
+    assert lines[lines.index("> one") + 1] == "  two"
+    screen.wait_for_prompt()
+    screen.type('"""three\rfour"""\r')
+    lines = screen.wait_for("B")
+    assert lines[lines.index('> """three') + 1] == '  four"""'
+
+
+def test_a_paste_of_many_lines_is_one_message(terminal, reply) -> None:
+    screen = terminal(completions=[reply("A", "")])
+    screen.wait_for_prompt()
+    screen.type("\x1b[200~one\ntwo\nthree\x1b[201~\r")
+    lines = screen.wait_for("A")
+    assert lines[lines.index("> one") :][:3] == ["> one", "  two", "  three"]
+
+
+def test_history_lasts_and_is_private(terminal, reply, tmp_path) -> None:
+    screen = terminal(completions=[reply("A", "")])
+    screen.wait_for_prompt()
+    screen.type("remember me\r")
+    screen.wait_for("A")
+    screen.wait_for_prompt()
+    screen.type("\x04")
+    assert screen.ended() == 0
+    history = tmp_path / "home" / "state" / "history"
+    assert history.stat().st_mode & 0o777 == 0o600
+    again = terminal(completions=[reply("B", "")])
+    again.wait_for_prompt()
+    again.type("\x1b[A\r")
+    again.wait_for("B")
+    assert "> remember me" in again.lines()
+
+
+def test_home_that_cannot_be_written_is_no_hindrance(terminal, reply) -> None:
+    screen = terminal(completions=[reply("A", "")], variables={"GPTOSS_HOME": "/dev/null/home"})
+    screen.wait_for_prompt()
+    screen.type("Hi\r")
+    screen.wait_for("A")
+
+
+def test_tab_completes_commands(terminal) -> None:
+    screen = terminal(completions=[])
+    screen.wait_for_prompt()
+    screen.type("/sy\t")
+    screen.wait_for("> /system")
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_without_styles(terminal, reply, variables) -> None:
+    screen = terminal(completions=[reply("Hello!", "Greet.")], variables=variables)
+    screen.wait_for(">")
+    screen.type("Hi\r")
+    screen.wait_for("Hello!")
+    assert "\x1b[2m" not in screen.raw
+    assert f"{RULE * 2} thinking" in screen.raw
+    if "TERM" in variables:
+        assert "\x1b" not in screen.raw

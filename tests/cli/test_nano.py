@@ -1,0 +1,81 @@
+"""The whole way with the built-in model: nothing is replaced."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gptoss.cli.loading import load_model
+
+QUESTION = "What is 347 + 85?"
+
+
+@pytest.fixture
+def nano(gptoss):
+    def run(command: str, *arguments: str, **options):
+        return gptoss(command, "-m", "nano", *arguments, load=load_model, **options)
+
+    return run
+
+
+def test_answer_is_right_and_alone(nano) -> None:
+    result = nano("ask", QUESTION)
+    assert (result.status, result.stderr) == (0, "")
+    assert "432" in result.stdout
+    assert result.stdout.endswith("\n")
+    assert not result.stdout.endswith("\n\n")
+
+
+def test_reasoning_and_counts_in_json(nano) -> None:
+    told = json.loads(nano("ask", "--json", stdin=QUESTION.encode()).stdout)
+    assert "432" in told["answer"]
+    assert told["finish_reason"] == "stop"
+    assert told["problems"] == []
+    assert 0 < told["usage"]["reasoning_tokens"] < told["usage"]["completion_tokens"]
+    assert told["timing"]["total_s"] >= told["timing"]["prefill_s"] + told["timing"]["decode_s"]
+
+
+def test_cut_answer_is_status_4(nano) -> None:
+    result = nano("ask", "-n", "4", QUESTION)
+    assert (result.status, result.stdout) == (4, "")
+    assert result.stderr == "gptoss: the answer is incomplete: 4 tokens were allowed (--max-tokens)\n"
+
+
+def test_context_that_cannot_hold_the_prompt(nano) -> None:
+    result = nano("ask", "--ctx", "16", QUESTION)
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+
+
+def test_raw_shows_what_the_model_saw_and_said(nano) -> None:
+    result = nano("ask", "--raw", QUESTION)
+    prompt, completion = result.stdout.split("<|end|><|start|>assistant", 1)
+    assert prompt.startswith("<|start|>system<|message|>")
+    assert prompt.endswith(f"<|start|>user<|message|>{QUESTION}")
+    assert completion.startswith("<|channel|>analysis<|message|>")
+    assert completion.endswith("<|return|>\n")
+
+
+def test_second_turn_computes_its_own_tokens_alone(nano) -> None:
+    result = nano("chat", "--stats", stdin=f"{QUESTION}\nWhat is 2 + 3?\n".encode())
+    first, second = result.stderr.splitlines()
+    prompt_tokens = int(first.split()[1])
+    cached_tokens = int(second.split(" tokens, ")[1].split()[0])
+    assert cached_tokens == prompt_tokens + 1  # up to where the first reasoning began
+    assert "432" in result.stdout.splitlines()[0]
+    assert len(result.stdout.splitlines()) == 2
+
+
+def test_real_process_in_a_pipe() -> None:
+    command = f'echo "{QUESTION}" | {sys.executable} -m gptoss.cli ask -m nano | cat'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert "432" in done.stdout
+    assert (done.stdout.count("\n"), done.stderr, done.returncode) == (1, "", 0)
+
+
+def test_missing_model_says_size_place_and_what_to_do(nano, gptoss) -> None:
+    result = gptoss("ask", "-m", "20b", QUESTION, load=load_model, variables={"HF_HUB_CACHE": "/nowhere"})
+    assert (result.status, result.stdout) == (3, "")
+    assert "13.8 GB" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,131 @@
+"""Experts that are packed while a checkpoint is loaded: the same as packing them before, and what it cost is told."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gptoss.model import CheckpointError, Engine, Transformer, UnsupportedModelError
+from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.mxfp4 import Mxfp4Tensor, dequantize, quantize
+from gptoss.model.quantize import ExpertPacker, load_weights
+
+
+def logits(folder, **options) -> torch.Tensor:
+    with torch.inference_mode():
+        return Transformer.from_checkpoint(folder, **options)(torch.arange(60))
+
+
+def rewrite(folder, change) -> None:
+    path = folder / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(tensors)
+    save_file(tensors, path)
+
+
+def test_what_was_packed_once_comes_back_exactly(tmp_path, make_checkpoint):
+    """The unpacked experts of the made checkpoints are those of the packed ones."""
+    expected = logits(make_checkpoint(tmp_path / "packed", "hub_mxfp4"))
+    folder = make_checkpoint(tmp_path / "plain", "hub_bf16", shards=2)
+    transformer = Transformer.from_checkpoint(folder, quantize="mxfp4")
+    with torch.inference_mode():
+        assert torch.equal(transformer(torch.arange(60)), expected)
+    assert all(isinstance(layer.experts.down, Mxfp4Tensor) for layer in transformer.weights.layers)
+    assert transformer.packing.matrices == 4
+    assert transformer.packing.errors == {"gate_up": 0.0, "down": 0.0}
+    assert transformer.packing.bytes_after * 32 * 2 == transformer.packing.bytes_before * 17
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
+def test_values_and_error(tmp_path, make_checkpoint, dtype, monkeypatch):
+    monkeypatch.setattr("gptoss.model.quantize._PIECE", 500)  # several pieces an expert, the last one smaller
+    folder = make_checkpoint(tmp_path, "hub_bf16", experts=(3, 3), hidden=96)
+    generator = torch.Generator().manual_seed(3)
+
+    def fill(tensors):
+        for name in tensors:
+            if name.endswith("_proj"):
+                tensors[name] = (torch.randn(tensors[name].shape, generator=generator) * 0.1).to(dtype)
+
+    rewrite(folder, fill)
+    weights, report = load_weights(Checkpoint.open(folder), quantize="mxfp4")
+    stored = load_file(folder / "model.safetensors")
+    for kind in ("gate_up", "down"):
+        lost = whole = 0.0
+        for i, layer in enumerate(weights.layers):
+            plain = stored[f"model.layers.{i}.mlp.experts.{kind}_proj"].transpose(1, 2)
+            blocks, scales = quantize(plain)
+            packed = getattr(layer.experts, kind)
+            assert torch.equal(packed.blocks, blocks)
+            assert torch.equal(packed.scales, scales)
+            lost += (plain.double() - dequantize(blocks, scales).double()).square().sum().item()
+            whole += plain.double().square().sum().item()
+        assert report.errors[kind] == pytest.approx(math.sqrt(lost / whole), rel=1e-6)
+        assert 0.05 < report.errors[kind] < 0.2
+    assert "relative RMS error gate_up 1" in str(report)
+
+
+def test_nothing_is_done_unless_asked_for_and_needed(tmp_path, make_checkpoint):
+    plain = make_checkpoint(tmp_path / "plain", "hub_bf16")
+    packed = make_checkpoint(tmp_path / "packed", "hub_mxfp4")
+    assert Transformer.from_checkpoint(plain).packing is None
+    assert Transformer.from_checkpoint(packed, quantize="mxfp4").packing is None
+    assert Engine.load(plain, device="cpu", quantize="mxfp4").transformer.packing is not None
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_progress_rises_to_the_end_and_torchs_threads_stay(tmp_path, make_checkpoint, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        parts: list[float] = []
+        folder = make_checkpoint(tmp_path, "hub_bf16")
+        Transformer.from_checkpoint(folder, quantize="mxfp4", progress=parts.append)
+        assert parts == sorted(parts)
+        assert len(parts) == 2 * 2 * 4  # layers, matrices, experts
+        assert parts[-1] == 1
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_no_number_is_refused_by_name(tmp_path, make_checkpoint, bad):
+    folder = make_checkpoint(tmp_path, "hub_bf16")
+    rewrite(folder, lambda tensors: tensors["model.layers.1.mlp.experts.down_proj"][2, 5, 7].fill_(bad))
+    with pytest.raises(CheckpointError, match=r"layers\.1\.down.*infinite or not a number"):
+        Transformer.from_checkpoint(folder, quantize="mxfp4")
+
+
+def test_rows_that_are_no_blocks_are_refused(tmp_path, make_checkpoint):
+    with (
+        ExpertPacker(1) as packer,
+        pytest.raises(UnsupportedModelError, match=r"layers\.0\.down.*rows of 40 weights"),
+    ):
+        packer.pack("layers.0.down", torch.ones(2, 64, 40))
+
+
+_LOADER = """
+import json, resource, sys
+from gptoss.model import Transformer
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+report = Transformer.from_checkpoint(sys.argv[1], quantize="mxfp4").packing
+print(json.dumps({"grown": peak() - before, "before": report.bytes_before, "after": report.bytes_after}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts resident memory as Linux does")
+def test_memory_stays_bounded(tmp_path, make_checkpoint):
+    """Beside the packed experts there is never more than one stored matrix and a piece or two."""
+    folder = make_checkpoint(tmp_path, "hub_bf16", experts=(8,) * 6, hidden=1024, width=768, windows=(8, None) * 3)
+    process = subprocess.run([sys.executable, "-c", _LOADER, str(folder)], capture_output=True, check=True, text=True)
+    told = json.loads(process.stdout)
+    one_matrix = 8 * 1024 * 2 * 768 * 2
+    assert told["before"] == 6 * 1.5 * one_matrix
+    # A loader that unpacks all, or keeps the file's pages, grows by at least `before`.
+    assert told["grown"] < told["after"] + one_matrix + (80 << 20) < told["before"]
