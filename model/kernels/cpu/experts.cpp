@@ -63,12 +63,12 @@ class Product {
         : k_(k), values_(most_tokens), scales_(most_tokens), sums(size_t(most_tokens) * kPanelRows),
           panel_(kPanelGroups * kGroup * kPanelRows), factors_(kPanelGroups * kPanelRows) {}
 
-    // sums[i * 32 + r] = row `first + r` of the expert times activation `inputs[i]`; `planes` where they are few.
+    // sums[i * 32 + r] = row `first + r` of the expert times activation `inputs[i]`; `arranged` where they are few.
     void compute(const Mxfp4Matrix& m, int expert, int first, int rows, const Activations& x, const int* inputs,
-                 int tokens, const int16_t* const* planes) {
+                 int tokens, const int8_t* const* arranged) {
         if (tokens < kGemmTokens) {
             for (int i = 0; i < tokens; i++)
-                k_.mxfp4_rows(m.block(expert, first), m.scale(expert, first), rows, m.groups, planes[i],
+                k_.mxfp4_rows(m.block(expert, first), m.scale(expert, first), rows, m.groups, arranged[i],
                               x.scales(inputs[i]), sums.get() + size_t(i) * kPanelRows);
             return;
         }
@@ -99,27 +99,28 @@ class Product {
 };
 
 // The activations of experts with few tokens, in the order that `mxfp4_rows` wants.
-class PlaneSet {
+class Arranged {
   public:
-    PlaneSet(const Kernels& k, const Routing& routing, const Activations& x, const std::vector<int>& inputs,
+    Arranged(const Kernels& k, const Routing& routing, const Activations& x, const std::vector<int>& inputs,
              int threads)
         : pointers_(routing.assignments.size()) {
         std::vector<int> few;
         for (const auto& group : routing.groups)
             if (group.count < kGemmTokens)
                 for (int i = 0; i < group.count; i++) few.push_back(group.first + i);
-        storage_ = Buffer<int16_t>(few.size() * x.stride());
+        const size_t groups = x.stride() / kGroup;
+        storage_ = Buffer<int8_t>(few.size() * groups * kArrangedBytes);
         parallel_for(few.size() < 8 ? 1 : threads, int64_t(few.size()), 1, [&](int64_t i, int) {
-            int16_t* planes = storage_.get() + i * x.stride();
-            k.to_planes(x.values(inputs[few[i]]), int(x.stride() / kGroup), planes);
-            pointers_[few[i]] = planes;
+            int8_t* arranged = storage_.get() + i * groups * kArrangedBytes;
+            k.arrange(x.values(inputs[few[i]]), int(groups), arranged);
+            pointers_[few[i]] = arranged;
         });
     }
-    const int16_t* const* operator[](int assignment) const { return pointers_.data() + assignment; }
+    const int8_t* const* operator[](int assignment) const { return pointers_.data() + assignment; }
 
   private:
-    Buffer<int16_t> storage_;
-    std::vector<const int16_t*> pointers_;
+    Buffer<int8_t> storage_;
+    std::vector<const int8_t*> pointers_;
 };
 
 int panels(int rows) { return (rows + kPanelRows - 1) / kPanelRows; }
@@ -146,7 +147,7 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
     for (int a = 0; a < assignments; a++) token_of[a] = routing.assignments[a].token;
     std::iota(self.begin(), self.end(), 0);
 
-    const PlaneSet planes(k, routing, q, token_of, threads);
+    const Arranged arranged(k, routing, q, token_of, threads);
     const Buffer<float> activated(size_t(assignments) * width());
     const int up_panels = panels(gate_up_.rows);
     parallel_for(threads, int64_t(routing.groups.size()) * up_panels, tokens == 1 ? 8 : 2, [&](int64_t item, int id) {
@@ -154,7 +155,7 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
         const int first = int(item % up_panels) * kPanelRows, rows = std::min(kPanelRows, gate_up_.rows - first);
         Product& product = products[id];
         product.compute(gate_up_, group.expert, first, rows, q, token_of.data() + group.first, group.count,
-                        planes[group.first]);
+                        arranged[group.first]);
         const size_t bias = size_t(group.expert) * gate_up_.rows + first;
         for (int i = 0; i < group.count; i++) {
             float* sums = product.sums.get() + size_t(i) * kPanelRows;
@@ -166,14 +167,14 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
     const Activations h(assignments, width());
     parallel_for(assignments < 2 ? 1 : threads, assignments, 1,
                  [&](int64_t a, int) { h.quantize(k, activated.get(), int(a)); });
-    const PlaneSet h_planes(k, routing, h, self, threads);
+    const Arranged h_arranged(k, routing, h, self, threads);
     parallel_for(threads, panels(hidden()), tokens == 1 ? 2 : 1, [&](int64_t panel, int id) {
         const int first = int(panel) * kPanelRows, rows = std::min(kPanelRows, hidden() - first);
         Product& product = products[id];
         for (int t = 0; t < tokens; t++) std::fill_n(out + size_t(t) * hidden() + first, rows, 0.0f);
         for (const auto& group : routing.groups) {
             product.compute(down_, group.expert, first, rows, h, self.data() + group.first, group.count,
-                            h_planes[group.first]);
+                            h_arranged[group.first]);
             const size_t bias = size_t(group.expert) * hidden() + first;
             for (int i = 0; i < group.count; i++) {
                 const Assignment& a = routing.assignments[group.first + i];

@@ -12,6 +12,7 @@ constexpr int kGroup = 32;         // values that share a scale, of weights as o
 constexpr int kBlockBytes = 16;    // of the values of one MXFP4 block
 constexpr int kPanelRows = 32;     // rows that are multiplied together
 constexpr int kPairs = kGroup / 2; // pairs of neighbouring columns in a group
+constexpr int kArrangedBytes = 80; // of a group of activations, see Kernels::arrange
 constexpr int kPad = 16;           // groups: activations are padded to a multiple of this many
 
 inline int padded_groups(int columns) { return ((columns + kGroup - 1) / kGroup + kPad - 1) / kPad * kPad; }
@@ -47,12 +48,12 @@ struct Kernels {
     // Activations as 16-bit integers, one scale a group: x ~ q * scale. The last group is padded with zeros, up to
     // padded_groups. NaN and infinity make the scale, and so every product, not-a-number or infinite.
     void (*quantize)(const float* x, int columns, int16_t* q, float* scales);
-    // The same integers in the order in which `mxfp4_rows` meets them: within a block, values 4i + n at n * 8 + i.
-    void (*to_planes)(const int16_t* q, int groups, int16_t* planes);
+    // The same integers in the order in which this level's `mxfp4_rows` meets them: kArrangedBytes for each group.
+    void (*arrange)(const int16_t* q, int groups, int8_t* arranged);
 
     // out[r] = sum of row r times x, for MXFP4 rows in the checkpoint's own layout: blocks (rows, groups, 16), scales
     // (rows, groups).
-    void (*mxfp4_rows)(const uint8_t* blocks, const uint8_t* scales, int rows, int groups, const int16_t* planes,
+    void (*mxfp4_rows)(const uint8_t* blocks, const uint8_t* scales, int rows, int groups, const int8_t* arranged,
                        const float* x_scales, float* out);
     // out[32] = sums of the rows of one int8 panel: weights (groups, 8, 32, 4), columns in each four in the order 0 2 1
     // 3; scales bfloat16 (groups, 32).

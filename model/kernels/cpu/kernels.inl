@@ -9,6 +9,9 @@ inline void prefetch(const void* p) { __builtin_prefetch(static_cast<const char*
 
 // --- activations ----------------------------------------------------------------------------------------------------
 
+// The largest integer whose upper and lower half fit 8 bits each, the lower rounded to nearest.
+constexpr float kLargest = 127 * 256 + 127;
+
 void quantize(const float* x, int columns, int16_t* q, float* scales) {
     const int groups = (columns + kGroup - 1) / kGroup, padded = padded_groups(columns);
     for (int g = 0; g < groups; g++) {
@@ -22,8 +25,8 @@ void quantize(const float* x, int columns, int16_t* q, float* scales) {
         const int32_t bits = max_lane_int(largest_bits);
         float largest;
         std::memcpy(&largest, &bits, 4);
-        scales[g] = largest * (1.0f / 32767.0f);
-        const float inverse = largest > 1e-30f ? 32767.0f / largest : 0.0f;
+        scales[g] = largest * (1.0f / kLargest);
+        const float inverse = largest > 1e-30f ? kLargest / largest : 0.0f;
         const F magic = set1(12582912.0f);
         for (int i = 0; i < kGroup; i += W) {
             I rounded = as_int(load(values + i) * inverse + magic) - as_int(magic);
@@ -34,44 +37,34 @@ void quantize(const float* x, int columns, int16_t* q, float* scales) {
     for (int g = groups; g < padded; g++) scales[g] = 0.0f;
 }
 
-void to_planes(const int16_t* q, int groups, int16_t* planes) {
-    for (int g = 0; g < groups; g++) {
-        // A step's planes stand together: (steps, 4, blocks of the step, 8).
-        int16_t* step = planes + g / kStepBlocks * kStepBlocks * kGroup + g % kStepBlocks * 8;
-        for (int n = 0; n < 4; n++)
-            for (int i = 0; i < 8; i++) step[n * kStepBlocks * 8 + i] = q[g * kGroup + 4 * i + n];
-    }
-}
-
 // --- one token: rows of weights, each read once ----------------------------------------------------------------------
 
 // Step n of a chunk of W blocks, for R rows that share the activations; `count` blocks of it where it is not whole.
 template <int n, int R, bool whole>
-inline void mxfp4_step(F* acc, const uint8_t* const* rows, const int16_t* planes, const F* factors, int count) {
+inline void mxfp4_step(F* acc, const uint8_t* const* rows, const int8_t* arranged, const F* factors, int count,
+                       size_t ahead) {
     if (!whole && count <= 0) return;
-    I x[4];
-#pragma GCC unroll 4
-    for (int plane = 0; plane < 4; plane++) x[plane] = load_as<I>(planes + (n * 4 + plane) * kStepBlocks * 8);
+    const StepActivations x = load_step(arranged + n * kStepBytes);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
         const uint8_t* blocks = rows[r] + n * kStepBlocks * kBlockBytes;
-        if (whole) prefetch(blocks);
-        const Planes w = whole || count >= kStepBlocks ? load_step(blocks) : load_part_of_step(blocks, count);
-        I even = dot_pairs(dot_pairs(I{}, w.plane[0], x[0]), w.plane[1], x[1]);
-        I odd = dot_pairs(dot_pairs(I{}, w.plane[2], x[2]), w.plane[3], x[3]);
-        acc[r] = acc[r] + to_float(even + odd) * step_scales<n>(factors[r]);
+        __builtin_prefetch(blocks + ahead, 0, 0);
+        const I dot = whole || count >= kStepBlocks ? step_dot(blocks, x) : part_of_step_dot(blocks, count, x);
+        acc[r] = acc[r] + to_float(dot) * step_scales<n>(factors[r]);
     }
 }
 
 template <int R>
-inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int groups, const int16_t* planes,
+inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int groups, const int8_t* arranged,
                             const float* x_scales, float* out) {
     F acc[R] = {}, factors[R];
     const uint8_t* rows[R];
+    // The same place of the next R rows, so that each line is asked for once, and early enough.
+    const size_t ahead = size_t(2 * R) * groups * kBlockBytes;
     for (int g = 0; g < groups; g += W) {
         const int count = groups - g < W ? groups - g : W;
         const F x_factor = load(x_scales + g);
-        const int16_t* x = planes + g * kGroup;
+        const int8_t* x = arranged + g * kArrangedBytes;
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             const size_t at = r * size_t(groups) + g;
@@ -79,30 +72,30 @@ inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int gr
             factors[r] = load_e8m0(scales + at, count) * x_factor;
         }
         if (count == W) {
-            mxfp4_step<0, R, true>(acc, rows, x, factors, 0);
-            mxfp4_step<1, R, true>(acc, rows, x, factors, 0);
-            mxfp4_step<2, R, true>(acc, rows, x, factors, 0);
-            mxfp4_step<3, R, true>(acc, rows, x, factors, 0);
+            mxfp4_step<0, R, true>(acc, rows, x, factors, 0, ahead);
+            mxfp4_step<1, R, true>(acc, rows, x, factors, 0, ahead);
+            mxfp4_step<2, R, true>(acc, rows, x, factors, 0, ahead);
+            mxfp4_step<3, R, true>(acc, rows, x, factors, 0, ahead);
         } else {
-            mxfp4_step<0, R, false>(acc, rows, x, factors, count);
-            mxfp4_step<1, R, false>(acc, rows, x, factors, count - kStepBlocks);
-            mxfp4_step<2, R, false>(acc, rows, x, factors, count - 2 * kStepBlocks);
-            mxfp4_step<3, R, false>(acc, rows, x, factors, count - 3 * kStepBlocks);
+            mxfp4_step<0, R, false>(acc, rows, x, factors, count, ahead);
+            mxfp4_step<1, R, false>(acc, rows, x, factors, count - kStepBlocks, ahead);
+            mxfp4_step<2, R, false>(acc, rows, x, factors, count - 2 * kStepBlocks, ahead);
+            mxfp4_step<3, R, false>(acc, rows, x, factors, count - 3 * kStepBlocks, ahead);
         }
     }
     for (int r = 0; r < R; r++) out[r] = 0.5f * sum(acc[r]);
 }
 
-void mxfp4_rows(const uint8_t* blocks, const uint8_t* scales, int rows, int groups, const int16_t* planes,
+void mxfp4_rows(const uint8_t* blocks, const uint8_t* scales, int rows, int groups, const int8_t* arranged,
                 const float* x_scales, float* out) {
     constexpr int R = 4;
     int r = 0;
     for (; r + R <= rows; r += R)
-        mxfp4_some_rows<R>(blocks + size_t(r) * groups * kBlockBytes, scales + size_t(r) * groups, groups, planes,
-                           x_scales, out + r);
+        mxfp4_some_rows<R>(blocks + size_t(r) * groups * kBlockBytes, scales + size_t(r) * groups, groups,
+                           arranged, x_scales, out + r);
     for (; r < rows; r++)
-        mxfp4_some_rows<1>(blocks + size_t(r) * groups * kBlockBytes, scales + size_t(r) * groups, groups, planes,
-                           x_scales, out + r);
+        mxfp4_some_rows<1>(blocks + size_t(r) * groups * kBlockBytes, scales + size_t(r) * groups, groups,
+                           arranged, x_scales, out + r);
 }
 
 // Columns 0 and 1 of each four (stored as bytes 0 and 2), and columns 2 and 3.
@@ -141,7 +134,6 @@ inline void bf16_tile(const uint16_t* weights, int columns, const float* x, floa
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
             w[r] = load_bf16(weights + size_t(r) * columns + c);
-            if (T == 1 && c % 32 == 0) prefetch(weights + size_t(r) * columns + c);
         }
 #pragma GCC unroll 8
         for (int t = 0; t < T; t++) {
@@ -159,11 +151,24 @@ inline void bf16_tile(const uint16_t* weights, int columns, const float* x, floa
         }
 }
 
+// Row after row, one stream through memory; several sums hide the latency of each.
 void bf16_rows(const uint16_t* weights, int rows, int columns, const float* x, float* out) {
-    constexpr int R = 4;
-    int r = 0;
-    for (; r + R <= rows; r += R) bf16_tile<R, 1>(weights + size_t(r) * columns, columns, x, out + r, 0);
-    for (; r < rows; r++) bf16_tile<1, 1>(weights + size_t(r) * columns, columns, x, out + r, 0);
+    constexpr int N = 64 / W;
+    for (int r = 0; r < rows; r++, weights += columns) {
+        F acc[N] = {};
+        int c = 0;
+        for (; c + N * W <= columns; c += N * W) {
+            prefetch(weights + c);
+            prefetch(weights + c + 32);
+            for (int i = 0; i < N; i++)
+                acc[i] = acc[i] + load_bf16(weights + c + i * W) * load(x + c + i * W);
+        }
+        for (; c + W <= columns; c += W) acc[0] = acc[0] + load_bf16(weights + c) * load(x + c);
+        for (int i = 1; i < N; i++) acc[0] = acc[0] + acc[i];
+        float total = sum(acc[0]);
+        for (; c < columns; c++) total += bf16_to_float(weights[c]) * x[c];
+        out[r] = total;
+    }
 }
 
 // --- several tokens --------------------------------------------------------------------------------------------------
@@ -424,7 +429,7 @@ void rope(const float* x, const float* cos, const float* sin, int heads, int hal
 
 extern const Kernels kernels; // const objects are local to their file unless declared so
 const Kernels kernels = {
-    GPTOSS_ISA_NAME, quantize, to_planes, mxfp4_rows, int8_panel, bf16_rows, bf16_block, unpack_mxfp4, unpack_int8,
+    GPTOSS_ISA_NAME, quantize, arrange, mxfp4_rows, int8_panel, bf16_rows, bf16_block, unpack_mxfp4, unpack_int8,
     panel_gemm,      pack_int8, swiglu,   rms_norm,   rope,       attention,
 };
 

@@ -90,23 +90,35 @@ inline F min(F a, F b) { return a < b ? a : b; }
 inline I max_int(I a, I b) { return a > b ? a : b; }
 
 inline float sum(F v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float lanes[W];
     store(lanes, v);
     for (int n = W / 2; n; n /= 2)
         for (int i = 0; i < n; i++) lanes[i] += lanes[i + n];
     return lanes[0];
+#endif
 }
 inline float max_lane(F v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)v);
+#else
     float lanes[W];
     store(lanes, v);
     for (int i = 1; i < W; i++) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
     return lanes[0];
+#endif
 }
 inline int32_t max_lane_int(I v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_epi32((__m512i)v);
+#else
     int32_t lanes[W];
     store_as(lanes, v);
     for (int i = 1; i < W; i++) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
     return lanes[0];
+#endif
 }
 
 // One pair of 16-bit integers in every lane.
@@ -153,66 +165,118 @@ inline F load_e8m0(const uint8_t* p, int count) {
 }
 
 // --- MXFP4 codes ----------------------------------------------------------------------------------------------------
-// Twice the value of each code is an integer. A step is W / 4 blocks, so that every block fills four 32-bit lanes.
+// Twice the value of each code is an integer. A step is W / 4 blocks, so that every block fills four 32-bit lanes, and
+// meets the activations in an order of its own: `arrange` brings them into it, `load_step` reads one step's, `step_dot`
+// multiplies them with a step's codes.
 
 constexpr int kStepBlocks = W / 4;
-struct Planes {
-    I plane[4]; // 16-bit integers: values 4i + n of each block in plane n
-};
+constexpr int kStepBytes = kStepBlocks * kArrangedBytes; // of arranged activations
 
-#if defined(__AVX512BW__)
-inline Planes decode_step(__m512i codes) {
-    // vpermw looks at five bits of an index; the table holds the sixteen values twice, so that the fifth is ignored.
-    const __m512i values = _mm512_set_epi16(-12, -8, -6, -4, -3, -2, -1, 0, 12, 8, 6, 4, 3, 2, 1, 0, -12, -8, -6, -4,
-                                            -3, -2, -1, 0, 12, 8, 6, 4, 3, 2, 1, 0);
-    return {{(I)_mm512_permutexvar_epi16(codes, values),
-             (I)_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 4), values),
-             (I)_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 8), values),
-             (I)_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 12), values)}};
+#if defined(__AVX512VBMI__)
+// Each activation in two halves of 8 bits, so that one instruction multiplies 64 of them. The codes' values are moved
+// up by 12 to have no sign; `correction` takes it back.
+struct StepActivations {
+    __m512i even_high, even_low, odd_high, odd_low, correction;
+};
+inline void arrange(const int16_t* q, int groups, int8_t* out) {
+    for (int g = 0; g < groups; g++, q += kGroup) {
+        int8_t* step = out + size_t(g / kStepBlocks) * kStepBytes + g % kStepBlocks * 16;
+        // A dword holds an even and an odd activation; of each, the lower byte is its lower half.
+        const __m512i low = load_as<__m512i>(q);
+        const __m512i high = _mm512_srai_epi16(_mm512_add_epi16(low, _mm512_set1_epi16(128)), 8);
+        store_as(step, _mm512_cvtepi32_epi8(high));
+        store_as(step + 64, _mm512_cvtepi32_epi8(low));
+        store_as(step + 128, _mm512_cvtepi32_epi8(_mm512_srli_epi32(high, 16)));
+        store_as(step + 192, _mm512_cvtepi32_epi8(_mm512_srli_epi32(low, 16)));
+        // Eight neighbours meet in one lane.
+        __m512i sums = _mm512_madd_epi16(low, _mm512_set1_epi16(-12));
+        sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, _MM_PERM_CDAB));
+        sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, _MM_PERM_BADC));
+        const __m512i firsts = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
+        store_as(step + 256, _mm512_castsi512_si128(_mm512_permutexvar_epi32(firsts, sums)));
+    }
 }
-inline Planes load_step(const uint8_t* blocks) { return decode_step(_mm512_loadu_si512(blocks)); }
-inline Planes load_part_of_step(const uint8_t* blocks, int count) {
-    return decode_step(_mm512_maskz_loadu_epi32(__mmask16((1u << 4 * count) - 1), blocks));
+inline StepActivations load_step(const int8_t* p) {
+    return {load_as<__m512i>(p), load_as<__m512i>(p + 64), load_as<__m512i>(p + 128), load_as<__m512i>(p + 192),
+            load_as<__m512i>(p + 256)};
 }
-// Lanes of block scales for step n of a chunk of W blocks: each four times.
+inline I step_dot(__m512i codes, const StepActivations& x) {
+    // vpermb looks at six bits of an index; the table holds the sixteen values four times, so that two are ignored.
+    const __m512i values = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    const __m512i even = _mm512_permutexvar_epi8(codes, values);
+    const __m512i odd = _mm512_permutexvar_epi8(_mm512_srli_epi16(codes, 4), values);
+    const __m512i high = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), even, x.even_high), odd, x.odd_high);
+    const __m512i low = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(x.correction, even, x.even_low), odd, x.odd_low);
+    return (I)_mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
+}
+inline I step_dot(const uint8_t* blocks, const StepActivations& x) { return step_dot(load_as<__m512i>(blocks), x); }
+// Of the first `count` blocks; what is multiplied by the others is 0.
+inline I part_of_step_dot(const uint8_t* blocks, int count, const StepActivations& x) {
+    return step_dot(_mm512_maskz_loadu_epi32(__mmask16((1u << 4 * count) - 1), blocks), x);
+}
+// The scales of step n of a chunk of W blocks, each in four lanes.
 template <int n> inline F step_scales(F scales) {
     const __m512i lanes = _mm512_add_epi32(_mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0),
                                            _mm512_set1_epi32(4 * n));
     return (F)_mm512_permutexvar_ps(lanes, (__m512)scales);
 }
-#elif defined(__AVX2__)
-inline Planes decode_step(__m256i codes) {
+#else
+// Four planes of 16-bit activations: values 4i + n of each block in plane n.
+struct StepActivations {
+    I plane[4];
+};
+inline void arrange(const int16_t* q, int groups, int8_t* out) {
+    for (int g = 0; g < groups; g++)
+        for (int n = 0; n < 4; n++) {
+            int16_t plane[8];
+            for (int i = 0; i < 8; i++) plane[i] = q[g * kGroup + 4 * i + n];
+            int8_t* step = out + size_t(g / kStepBlocks) * kStepBytes;
+            std::memcpy(step + (n * kStepBlocks + g % kStepBlocks) * sizeof plane, plane, sizeof plane);
+        }
+}
+inline StepActivations load_step(const int8_t* p) {
+    return {{load_as<I>(p), load_as<I>(p + 4 * W), load_as<I>(p + 8 * W), load_as<I>(p + 12 * W)}};
+}
+inline I dot_planes(I w0, I w1, I w2, I w3, const StepActivations& x) {
+    const I first = dot_pairs(dot_pairs(I{}, w0, x.plane[0]), w1, x.plane[1]);
+    const I second = dot_pairs(dot_pairs(I{}, w2, x.plane[2]), w3, x.plane[3]);
+    return first + second;
+}
+#if defined(__AVX2__)
+inline I step_dot(__m256i codes, const StepActivations& x) {
     const __m256i values = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
     const __m256i nibble = _mm256_set1_epi8(15);
-    __m256i low = _mm256_shuffle_epi8(values, _mm256_and_si256(codes, nibble));
-    __m256i high = _mm256_shuffle_epi8(values, _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble));
-    return {{(I)_mm256_srai_epi16(_mm256_slli_epi16(low, 8), 8), (I)_mm256_srai_epi16(_mm256_slli_epi16(high, 8), 8),
-             (I)_mm256_srai_epi16(low, 8), (I)_mm256_srai_epi16(high, 8)}};
+    const __m256i low = _mm256_shuffle_epi8(values, _mm256_and_si256(codes, nibble));
+    const __m256i high = _mm256_shuffle_epi8(values, _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble));
+    return dot_planes((I)_mm256_srai_epi16(_mm256_slli_epi16(low, 8), 8),
+                      (I)_mm256_srai_epi16(_mm256_slli_epi16(high, 8), 8), (I)_mm256_srai_epi16(low, 8),
+                      (I)_mm256_srai_epi16(high, 8), x);
 }
-inline Planes load_step(const uint8_t* blocks) { return decode_step(load_as<__m256i>(blocks)); }
-inline Planes load_part_of_step(const uint8_t* blocks, int) {
-    return decode_step(_mm256_zextsi128_si256(load_as<__m128i>(blocks)));
+inline I step_dot(const uint8_t* blocks, const StepActivations& x) { return step_dot(load_as<__m256i>(blocks), x); }
+inline I part_of_step_dot(const uint8_t* blocks, int, const StepActivations& x) {
+    return step_dot(_mm256_zextsi128_si256(load_as<__m128i>(blocks)), x);
 }
 template <int n> inline F step_scales(F scales) {
     const __m256i lanes = _mm256_setr_epi32(2 * n, 2 * n, 2 * n, 2 * n, 2 * n + 1, 2 * n + 1, 2 * n + 1, 2 * n + 1);
     return (F)_mm256_permutevar8x32_ps((__m256)scales, lanes);
 }
 #else
-inline S decode_words(S code) {
-    S magnitude = code & 7;
+inline I decode_words(S code) {
+    const S magnitude = code & 7;
     // 0 1 2 3 4 6 8 12: a comparison that holds is -1.
-    S value = magnitude - (magnitude > 4) - (magnitude > 5) - 3 * (magnitude > 6);
-    S negative = -(S)((code >> 3) & 1);
-    return (value ^ negative) - negative;
+    const S value = magnitude - (magnitude > 4) - (magnitude > 5) - 3 * (magnitude > 6);
+    const S negative = -((code >> 3) & 1);
+    return (I)((value ^ negative) - negative);
 }
-inline Planes load_step(const uint8_t* blocks) {
-    S codes = load_as<S>(blocks);
-    return {{(I)decode_words(codes), (I)decode_words(codes >> 4), (I)decode_words(codes >> 8),
-             (I)decode_words(codes >> 12)}};
+inline I step_dot(const uint8_t* blocks, const StepActivations& x) {
+    const S codes = load_as<S>(blocks);
+    return dot_planes(decode_words(codes), decode_words(codes >> 4), decode_words(codes >> 8),
+                      decode_words(codes >> 12), x);
 }
-inline Planes load_part_of_step(const uint8_t* blocks, int) { return load_step(blocks); }
+inline I part_of_step_dot(const uint8_t* blocks, int, const StepActivations& x) { return step_dot(blocks, x); }
 template <int n> inline F step_scales(F scales) { return set1(scales[n]); }
+#endif
 #endif
 
 // exp(x), x at most 88: Cephes' polynomial on [-ln 2 / 2, ln 2 / 2], relative error 2e-7; 0 below -87.
