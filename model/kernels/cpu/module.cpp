@@ -11,6 +11,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "bandwidth.h"
 #include "dense.h"
 #include "dispatch.h"
 #include "experts.h"
@@ -135,6 +136,12 @@ NB_MODULE(_cpu, m) {
           "gate_up_bias"_a.noconvert(), "down_blocks"_a.noconvert(), "down_scales"_a.noconvert(),
           "down_bias"_a.noconvert());
 
+    m.def("read_once",
+          [](nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> data, int threads) {
+              nb::gil_scoped_release release;
+              return gptoss::read_once(data.data(), data.nbytes(), threads);
+          },
+          "data"_a.noconvert(), "threads"_a, "Read an array once, to time it.");
     m.def("rms_norm",
           [](Address x, Address scale, int tokens, int columns, float eps, Address out, int threads) {
               nb::gil_scoped_release release;
