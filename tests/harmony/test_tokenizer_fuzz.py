@@ -15,7 +15,7 @@ import tokenizers
 
 from gptoss.harmony import Encoding, EncodingError, HarmonyError, VocabularyError, o200k
 
-MUTANTS = 2500
+MUTANTS = 2000
 SPECIALS = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>"]
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, 12345 times.\n\n  And then? It's   done!\t",
