@@ -111,11 +111,10 @@ class CpuOps(ReferenceOps):
         """Rotate the first half of each head against its second half."""
         x, cos, sin = _floats(x), _floats(cos), _floats(sin)
         out, threads = torch.empty_like(x), torch.get_num_threads()
-        tokens, heads, head_dim = x.shape[-3:]
-        for part, to in zip(x.reshape(-1, *x.shape[-3:]), out.view(-1, *x.shape[-3:]), strict=True):
-            _cpu.rope(
-                part.data_ptr(), cos.data_ptr(), sin.data_ptr(), tokens, heads, head_dim // 2, to.data_ptr(), threads
-            )
+        *lead, tokens, heads, head_dim = x.shape
+        for part, to in zip(x.flatten(0, -4), out.flatten(0, -4), strict=True) if lead else [(x, out)]:
+            addresses = part.data_ptr(), cos.data_ptr(), sin.data_ptr()
+            _cpu.rope(*addresses, tokens, heads, head_dim // 2, to.data_ptr(), threads)
         return out
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:

@@ -21,7 +21,7 @@ class Bf16Dense final : public Dense {
         const Kernels& k = active_kernels();
         count(k, tokens == 1 ? Op::bf16_gemv : Op::bf16_gemm);
         const int64_t pieces = (rows + kRowsAtATime - 1) / kRowsAtATime;
-        parallel_for(threads, pieces, tokens == 1 ? 4 : 1, [&](int64_t piece, int) {
+        parallel_for(threads, pieces, 1, [&](int64_t piece, int) {
             const int first = int(piece) * kRowsAtATime, n = std::min(kRowsAtATime, rows - first);
             const uint16_t* weights = weights_ + size_t(first) * columns;
             if (tokens == 1)
@@ -71,7 +71,7 @@ class Int8Dense final : public Dense {
 
     void gemv(const Kernels& k, const Activations& q, float* out, int threads) const {
         count(k, Op::int8_gemv);
-        parallel_for(threads, panels_, 4, [&](int64_t panel, int) {
+        parallel_for(threads, panels_, 2, [&](int64_t panel, int) {
             for (int t = 0; t < q.tokens(); t++) {
                 float sums[kPanelRows];
                 k.int8_panel(weights_.get() + panel * panel_weights(), scales_.get() + panel * panel_scales(), groups_,

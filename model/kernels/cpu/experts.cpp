@@ -150,7 +150,7 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
     const Arranged arranged(k, routing, q, token_of, threads);
     const Buffer<float> activated(size_t(assignments) * width());
     const int up_panels = panels(gate_up_.rows);
-    parallel_for(threads, int64_t(routing.groups.size()) * up_panels, tokens == 1 ? 8 : 2, [&](int64_t item, int id) {
+    parallel_for(threads, int64_t(routing.groups.size()) * up_panels, tokens == 1 ? 4 : 2, [&](int64_t item, int id) {
         const auto& group = routing.groups[item / up_panels];
         const int first = int(item % up_panels) * kPanelRows, rows = std::min(kPanelRows, gate_up_.rows - first);
         Product& product = products[id];
@@ -165,10 +165,10 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
     });
 
     const Activations h(assignments, width());
-    parallel_for(assignments < 2 ? 1 : threads, assignments, 1,
+    parallel_for(assignments < 8 ? 1 : threads, assignments, 4,
                  [&](int64_t a, int) { h.quantize(k, activated.get(), int(a)); });
     const Arranged h_arranged(k, routing, h, self, threads);
-    parallel_for(threads, panels(hidden()), tokens == 1 ? 2 : 1, [&](int64_t panel, int id) {
+    parallel_for(threads, panels(hidden()), 1, [&](int64_t panel, int id) {
         const int first = int(panel) * kPanelRows, rows = std::min(kPanelRows, hidden() - first);
         Product& product = products[id];
         for (int t = 0; t < tokens; t++) std::fill_n(out + size_t(t) * hidden() + first, rows, 0.0f);
