@@ -20,8 +20,8 @@ from gptoss.model.folder import CheckpointFolder
 from gptoss.model.mxfp4 import NAN_SCALE
 from gptoss.model.published_hashes import PublishedHash, find_published_hashes
 
-_PIECE = 1 << 24
-"""Numbers that are looked at together (32 MB in bf16)."""
+_PIECE = 1 << 22
+"""Numbers that are looked at together (8 MB in bf16)."""
 
 Progress = Callable[[int, int], None]
 
