@@ -35,8 +35,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompt", type=int, action="append", help="tokens; may be repeated (256 and 1024)")
     parser.add_argument("--decode", type=int, default=32)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="one thread, and its CPU time: ratios on a machine that others use too"
+    )
     parser.add_argument("--no-repack", action="store_true", help="leave out llama.cpp with repacked weights")
     options = parser.parse_args()
+    if options.cpu_time:
+        options.threads = 1
     lengths = options.prompt or [256, 1024]
     sides = SIDES[:2] if options.no_repack else SIDES
     rounds = []
@@ -53,7 +58,8 @@ def make_request(options: argparse.Namespace, lengths: Sequence[int], seed: int)
     random = np.random.default_rng(seed)
     prompts = [random.integers(0, 199_000, length).tolist() for length in lengths]
     decode = random.integers(0, 199_000, options.decode).tolist()
-    return {"threads": options.threads, "dense": options.dense, "prompts": prompts, "decode": decode, "logits": None}
+    how = {"threads": options.threads, "cpu_time": options.cpu_time, "dense": options.dense}
+    return {**how, "prompts": prompts, "decode": decode, "logits": None}
 
 
 def run(side: str, options: argparse.Namespace, request: dict[str, Any]) -> dict[str, Any]:

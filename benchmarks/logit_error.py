@@ -62,8 +62,8 @@ def run(checkpoint: Checkpoint, ops: Ops, ids: list[int], one_by_one: bool) -> t
 def peer(python: Path, gguf: Path, ids: list[int]) -> torch.Tensor:
     with tempfile.TemporaryDirectory() as folder:
         logits, request = Path(folder) / "logits", Path(folder) / "request.json"
-        threads = torch.get_num_threads()
-        wanted = {"threads": threads, "repack": False, "prompts": [ids], "decode": [], "logits": str(logits)}
+        wanted = {"threads": torch.get_num_threads(), "cpu_time": False, "repack": False}
+        wanted |= {"prompts": [ids], "decode": [], "logits": str(logits)}
         request.write_text(json.dumps(wanted))
         subprocess.run([python, PEER, gguf, request], check=True, stdout=subprocess.DEVNULL)
         return torch.from_numpy(np.fromfile(logits, np.float32).reshape(len(ids), -1))

@@ -2,8 +2,8 @@
 
     python ours.py CHECKPOINT REQUEST.json
 
-REQUEST: {"threads", "dense", "prompts": [[ids], ...], "decode": [ids]}. Between the decoded tokens a plain loop reads
-the unembedding, of which each token reads all too: `read` holds its bytes a second.
+REQUEST: {"threads", "cpu_time", "dense", "prompts": [[ids], ...], "decode": [ids]}. Between the decoded tokens a
+plain loop reads the unembedding, of which each token reads all too: `read` holds its bytes a second.
 """
 
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 
 def main() -> None:
     path, request = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    clock = time.process_time if request["cpu_time"] else time.perf_counter
     os.environ["OMP_NUM_THREADS"] = str(request["threads"])
     import torch
 
@@ -26,21 +27,21 @@ def main() -> None:
     from gptoss.model.transformer import Transformer
     from gptoss.model.weights import Weights
 
-    begin = time.perf_counter()
+    begin = clock()
     checkpoint = Checkpoint.open(Path(path))
     weights = Weights.from_checkpoint(checkpoint)
     model = Transformer(checkpoint.config, weights, CpuOps(dense=request["dense"]))
-    load = time.perf_counter() - begin
+    load = clock() - begin
     threads = torch.get_num_threads()
     plain = weights.unembedding.weight
 
     def run(ids: list[int], start: int) -> float:
         cache.rewind(start)
-        begin = time.perf_counter()
+        begin = clock()
         for at in range(0, len(ids), PREFILL_CHUNK):
             piece = ids[at : at + PREFILL_CHUNK]
             model(piece, cache, "last" if at + len(piece) == len(ids) else "none")
-        return time.perf_counter() - begin
+        return clock() - begin
 
     with torch.inference_mode():
         cache = model.new_cache(max(map(len, request["prompts"])) + len(request["decode"]) + 256)
@@ -50,9 +51,9 @@ def main() -> None:
         for token in request["decode"]:
             decode.append(run([token], cache.length))
             if len(decode) % 4 == 0:
-                begin = time.perf_counter()
+                begin = clock()
                 _cpu.read_once(plain.view(torch.uint8), threads)
-                read.append(plain.nbytes / (time.perf_counter() - begin))
+                read.append(plain.nbytes / (clock() - begin))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     result = {"load": load, "prefill": prefill, "decode": decode, "read": read, "peak_bytes": peak}
     print(json.dumps({**result, "bytes_a_token": bytes_a_token(model), "kernels": _cpu.counts()}))

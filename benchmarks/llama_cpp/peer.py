@@ -2,9 +2,9 @@
 
     python peer.py FILE.gguf REQUEST.json
 
-REQUEST: {"threads", "repack", "prompts": [[ids], ...], "decode": [ids], "logits": path or null}. Each prompt is
-computed from an empty context and timed; the ids of `decode` follow the last prompt one by one. Prints one line of
-JSON: seconds. With `logits`, the logits of every position of the last prompt go there, as float32.
+REQUEST: {"threads", "cpu_time", "repack", "prompts": [[ids], ...], "decode": [ids], "logits": path or null}. Each
+prompt is computed from an empty context and timed; the ids of `decode` follow the last prompt one by one. Prints one
+line of JSON: seconds. With `logits`, the logits of every position of the last prompt go there, as float32.
 """
 
 import ctypes
@@ -24,17 +24,18 @@ def quiet(level: int, text: bytes, data: object) -> None:
 
 def main() -> None:
     path, request = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    clock = time.process_time if request["cpu_time"] else time.perf_counter
     longest = max(map(len, request["prompts"]))
     llama.llama_log_set(quiet, ctypes.c_void_p(0))
     llama.llama_backend_init()
     model_params = llama.llama_model_default_params()
     model_params.use_mmap = True
     model_params.use_extra_bufts = request["repack"]
-    begin = time.perf_counter()
+    begin = clock()
     model = llama.llama_model_load_from_file(path.encode(), model_params)
     if not model:
         raise SystemExit(f"llama.cpp could not load {path}")
-    load = time.perf_counter() - begin
+    load = clock() - begin
     params = llama.llama_context_default_params()
     params.n_ctx = longest + len(request["decode"]) + 256
     params.n_threads = params.n_threads_batch = request["threads"]
@@ -48,11 +49,11 @@ def main() -> None:
             batch.token[i], batch.pos[i] = token, start + i
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
             batch.logits[i] = all_logits or i == len(ids) - 1
-        begin = time.perf_counter()
+        begin = clock()
         if llama.llama_decode(context, batch) != 0:
             raise SystemExit("llama_decode failed")
         llama.llama_get_logits(context)
-        seconds = time.perf_counter() - begin
+        seconds = clock() - begin
         llama.llama_batch_free(batch)
         return seconds
 
