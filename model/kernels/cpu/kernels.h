@@ -84,6 +84,8 @@ struct Kernels {
     // Rotate pairs (i, i + half) of each head.
     void (*rope)(const float* x, const float* cos, const float* sin, int heads, int half, float* out);
     void (*attention)(const AttentionTask& task);
+    // A plain read loop; the value depends on every byte but the last few.
+    int32_t (*read_once)(const void* data, size_t bytes);
 };
 
 } // namespace gptoss

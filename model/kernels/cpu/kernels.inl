@@ -385,19 +385,28 @@ void pack_int8(const uint16_t* weights, int rows, int columns, int8_t* packed, u
             // Divided, not multiplied by the inverse: halves are frequent among bfloat16 quotients, and which way they
             // go should not depend on the level.
             const F step = set1(largest > 1e-30f ? bf16_to_float(scale) : __builtin_inff());
-            int32_t q[kGroup];
+            int8_t q[kGroup];
             const F magic = set1(12582912.0f);
             for (int i = 0; i < kGroup; i += W)
-                store_as(q + i, as_int(load_bf16(raw + i) / step + magic) - as_int(magic));
+                store_as_8_bits(q + i, as_int(load_bf16(raw + i) / step + magic) - as_int(magic));
             for (int i = 0; i < kGroup; i += 4) {
-                int8_t* four = to + (i / 4 * kPanelRows + r) * 4;
-                four[0] = int8_t(q[i]);
-                four[1] = int8_t(q[i + 2]);
-                four[2] = int8_t(q[i + 1]);
-                four[3] = int8_t(q[i + 3]);
+                uint32_t four;
+                std::memcpy(&four, q + i, 4);
+                four = (four & 0xff0000ffu) | (four >> 8 & 0xff00u) | (four << 8 & 0xff0000u);
+                std::memcpy(to + (i / 4 * kPanelRows + r) * 4, &four, 4);
             }
         }
     }
+}
+
+// The plain read loop that decoding is held against; returns a value that depends on every byte.
+int32_t read_once(const void* data, size_t bytes) {
+    const char* p = static_cast<const char*>(data);
+    I any[8] = {};
+    for (size_t at = 0; at + sizeof any <= bytes; at += sizeof any)
+        for (int i = 0; i < 8; i++) any[i] |= load_as<I>(p + at + i * sizeof(I));
+    for (int i = 1; i < 8; i++) any[0] |= any[i];
+    return max_lane_int(any[0]);
 }
 
 // --- the rest ----------------------------------------------------------------------------------------------------------
@@ -460,6 +469,7 @@ extern const Kernels kernels; // const objects are local to their file unless de
 const Kernels kernels = {
     GPTOSS_ISA_NAME, quantize, arrange, mxfp4_rows, int8_panel, bf16_rows, bf16_block, unpack_mxfp4, unpack_int8,
     panel_gemm,      pack_int8, swiglu,   rms_norm,   rope,       attention,
+    read_once,
 };
 
 } // namespace gptoss::GPTOSS_ISA

@@ -77,6 +77,16 @@ inline void store_as_16_bits(int16_t* p, I v) {
 #endif
 }
 
+inline void store_as_8_bits(int8_t* p, I v) {
+#if defined(__AVX512F__)
+    store_as(p, _mm512_cvtepi32_epi8((__m512i)v));
+#else
+    int32_t lanes[W];
+    store_as(lanes, v);
+    for (int i = 0; i < W; i++) p[i] = int8_t(lanes[i]);
+#endif
+}
+
 inline F load_bf16(const uint16_t* p) { return (F)(widen(load_as<HalfU>(p)) << 16); }
 inline float bf16_to_float(uint16_t h) {
     uint32_t bits = uint32_t(h) << 16;
