@@ -1,12 +1,19 @@
 // Attention of one head of keys and values, in blocks of keys with a running softmax (Milakov and Gimelshein 2018).
 // Included by kernels.inl. head_dim is a multiple of 16.
 
+// Ask for the same row of the next block: rows of one head lie too far apart for the hardware to guess.
+inline void prefetch_row(const void* row, ptrdiff_t row_bytes, size_t bytes) {
+    const char* next = static_cast<const char*>(row) + kKeyBlock * row_bytes;
+    for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(next + at, 0, 0);
+}
+
 // Keys as columns, so that the scores of neighbouring keys lie in neighbouring lanes. bfloat16 keys are moved in pairs
 // of dimensions and stay packed: out (head_dim / 2, kKeyBlock) dwords; float32 keys: out (head_dim, kKeyBlock).
 inline void transpose_keys(const Strided& k, int64_t first, int count, int head_dim, float* out) {
     const int units = k.bf16 ? head_dim / 2 : head_dim;
     const size_t unit_bytes = 4, row_bytes = size_t(k.stride) * (k.bf16 ? 2 : 4);
     const char* row = static_cast<const char*>(k.data) + size_t(first) * row_bytes;
+    for (int i = 0; i < count; i++) prefetch_row(row + i * row_bytes, row_bytes, units * unit_bytes);
 #if defined(__AVX512F__)
     int i = 0;
     for (; i + 16 <= count; i += 16, row += 16 * row_bytes)
@@ -49,6 +56,7 @@ inline void widen_values(const Strided& v, int64_t first, int count, int head_di
     for (int i = 0; i < count; i++, out += head_dim) {
         if (v.bf16) {
             const uint16_t* row = static_cast<const uint16_t*>(v.data) + (first + i) * v.stride;
+            prefetch_row(row, v.stride * 2, head_dim * 2);
             for (int d = 0; d < head_dim; d += W) store(out + d, load_bf16(row + d));
         } else {
             std::memcpy(out, static_cast<const float*>(v.data) + (first + i) * v.stride, head_dim * sizeof *out);
