@@ -1,7 +1,7 @@
 """Fixtures for every part: small models of random weights, in memory, and as checkpoints of every published layout."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,18 @@ from safetensors.torch import save_file
 
 from gptoss.model.config import LayerConfig, ModelConfig, RopeConfig
 from gptoss.model.mxfp4 import Mxfp4Tensor, dequantize
-from gptoss.model.ops import select_ops
 from gptoss.model.transformer import Transformer
 from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
 
 VOCABULARY = 300
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reference_backend() -> Iterator[None]:
+    """What is not about a fast backend holds the program to the exact one, whatever was compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPTOSS_BACKEND", "reference")
+        yield
 
 
 def random_transformer(seed: int = 0, packed: bool = True, num_layers: int = 4, window: int = 8) -> Transformer:
@@ -75,7 +82,7 @@ def random_transformer(seed: int = 0, packed: bool = True, num_layers: int = 4, 
     weights = Weights(
         normal(VOCABULARY, hidden, std=1.0), layers, 1 + normal(hidden), Linear(normal(VOCABULARY, hidden))
     )
-    return Transformer(config, weights, select_ops("reference"))
+    return Transformer(config, weights)
 
 
 @pytest.fixture(scope="session")
