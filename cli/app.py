@@ -15,6 +15,7 @@ from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
+from gptoss.cli.pull import pull
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
 
@@ -162,6 +163,9 @@ def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
     from gptoss.cli import chat as command
 
     return command.chat(invocation, stats=stats)
+
+
+app.command()(pull)
 
 
 @harmony.command()
