@@ -17,7 +17,9 @@ from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
 from gptoss.cli.pull import pull
 from gptoss.cli.settings import Folders
+from gptoss.cli.show import show
 from gptoss.cli.text import one_line
+from gptoss.cli.verify import verify
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
@@ -166,6 +168,8 @@ def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
 
 
 app.command()(pull)
+app.command()(show)
+app.command()(verify)
 
 
 @harmony.command()
