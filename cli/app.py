@@ -13,6 +13,7 @@ import typer
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.models import list_models, rm
 from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
 from gptoss.cli.pull import pull
@@ -168,6 +169,8 @@ def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
 
 
 app.command()(pull)
+app.command("list")(list_models)
+app.command()(rm)
 app.command()(show)
 app.command()(verify)
 

@@ -10,11 +10,10 @@ import typer
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import UsageError
 from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.hub.reference import HubReference, hub_reference
 from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.output import Output
 from gptoss.cli.text import one_line
-from gptoss.model.catalog import CATALOG, find_spec
+from gptoss.model.catalog import CATALOG, HubReference, find_spec, hub_reference
 
 if TYPE_CHECKING:
     from gptoss.cli.hub.pull import Pulled

@@ -10,8 +10,8 @@ from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, TypeVar
 
 from gptoss.cli.errors import PullError
-from gptoss.cli.hub.reference import HubReference
 from gptoss.cli.text import one_line
+from gptoss.model.catalog import HubReference
 from gptoss.model.errors import ModelError, ModelNotFoundError, quote
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _from_status(error: HfHubHTTPError, reference: HubReference, what: str, hub:
     if isinstance(error, DisabledRepoError):
         return ModelNotFoundError(f"{hub} has disabled {repository}")
     if isinstance(error, RevisionNotFoundError):
-        return ModelNotFoundError(f"{repository} has no revision {quote(reference.revision)} on {hub}")
+        return ModelNotFoundError(f"{repository} has no revision {quote(reference.revision or 'main')} on {hub}")
     if isinstance(error, RemoteEntryNotFoundError):
         return ModelNotFoundError(f"{repository} has no {what} on {hub}")
     if isinstance(error, RepositoryNotFoundError) or status == 404:

@@ -122,7 +122,7 @@ class HubCache:
         """See `Destination`."""
         for file in files:
             self._link(file)
-        revision = self.listing.reference.revision
+        revision = self.listing.reference.revision or "main"
         if revision != self.listing.commit:
             ref = self.cache / self._entry / "refs" / revision
             ref.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from gptoss.cli.errors import PullError
 from gptoss.cli.hub.client import endpoint, hub_errors, read_timeout_s, request_headers, retrying
-from gptoss.cli.hub.reference import HubReference
+from gptoss.model.catalog import HubReference
 from gptoss.model.errors import UnsupportedModelError, quote
 from gptoss.model.json_file import JsonError, parse_json_object
 
@@ -97,7 +97,10 @@ def fetch_listing(reference: HubReference, note: Callable[[str], None]) -> Listi
             headers = request_headers()  # once: the library finds the token anew at every call
             api = HfApi(endpoint=endpoint(), token=False, headers=headers)
             return api.model_info(
-                reference.repository, revision=reference.revision, files_metadata=True, timeout=read_timeout_s()
+                reference.repository,
+                revision=reference.revision or "main",
+                files_metadata=True,
+                timeout=read_timeout_s(),
             )
 
     try:

@@ -106,7 +106,11 @@ def test_a_damaged_finished_file_of_an_interrupted_pull_is_found(gptoss, hub, hu
     ("fault", "status", "says"),
     [
         ({"status": 401, "code": "RepoNotFound"}, 3, "has no model owner/made, or does not show it to everyone"),
-        ({"status": 401, "headers": {"X-Error-Message": "Invalid credentials in Authorization header"}}, 3, "the token"),
+        (
+            {"status": 401, "headers": {"X-Error-Message": "Invalid credentials in Authorization header"}},
+            3,
+            "the token",
+        ),
         ({"status": 403, "code": "GatedRepo"}, 3, "accept them at http://127.0.0.1"),
         ({"status": 403}, 3, "ask for access there"),
         ({"status": 404, "code": "RepoNotFound"}, 3, "has no model owner/made"),

@@ -49,7 +49,7 @@ def test_names_are_unique_and_the_default_is_one_of_them():
 def test_what_is_not_here_says_its_size_and_where_it_was_looked_for(name, places):
     spec = find_spec(name)
     models, hub = places
-    refused(name, places, spec.size, repr(str(models / name)), repr(str(hub)), spec.repository, "-m FOLDER")
+    refused(name, places, spec.size, repr(str(models / name)), repr(str(hub)), f"`gptoss pull {name}`", "-m FOLDER")
 
 
 def test_sizes_for_people():
@@ -148,7 +148,7 @@ def test_a_home_folder(places, make_checkpoint, tmp_path, monkeypatch):
         ("a\0b", [r"'a\x00b'"]),
         ("x" * 9999, ["xxx...xxx"]),
         ("~nobody-of-this-name/x", ["no folder"]),
-        ("me/mine", ["me/mine (its size is not known here)", "models/me/mine'"]),
+        ("me/mine", ["me/mine is not on this machine: `gptoss pull me/mine`", "models/me/mine'"]),
     ],
 )
 def test_what_is_nothing(model, parts, places):
