@@ -11,7 +11,9 @@ from gptoss.cli.environment import Environment
 from gptoss.cli.errors import UsageError
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.hub.sizes import show_bytes
+from gptoss.cli.options import HomeOption
 from gptoss.cli.output import Output
+from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
 from gptoss.model.catalog import CATALOG, HubReference, find_spec, hub_reference
 
@@ -24,7 +26,7 @@ ToOption = Annotated[
 ]
 
 
-def pull(context: typer.Context, model: PullArgument, to: ToOption = None) -> ExitStatus:
+def pull(context: typer.Context, model: PullArgument, to: ToOption = None, home: HomeOption = None) -> ExitStatus:
     """Fetch a model from the hub.
 
     What an interrupted pull has fetched is not fetched again.
@@ -34,7 +36,11 @@ def pull(context: typer.Context, model: PullArgument, to: ToOption = None) -> Ex
     if spec is not None and spec.repository is None:
         environment.messages().write(f"{model} comes with gptoss: there is nothing to pull\n")
         return ExitStatus.ANSWERED
-    pull_model(environment, _wanted(model), to)
+    pulled = pull_model(environment, _wanted(model), to)
+    if to is not None:
+        from gptoss.cli.hub.last_use import record_folder
+
+        record_folder(Folders.locate(environment.variables, home).state, pulled.folder)
     return ExitStatus.ANSWERED
 
 

@@ -1,4 +1,4 @@
-"""Every way in which the hub, the connection or the disk may fail: one line, a status, and nothing lost but the wrong."""
+"""Every way in which the hub, the connection or the disk may fail: one line, a status, nothing lost but what is wrong."""
 
 import errno
 import json
@@ -9,6 +9,7 @@ import pytest
 
 from gptoss.cli.hub import pull as pull_module
 
+BAD_TOKEN = "Invalid credentials in Authorization header"  # so the hub says it
 SHARD = "model-00002-of-00003.safetensors"
 
 
@@ -107,9 +108,9 @@ def test_a_damaged_finished_file_of_an_interrupted_pull_is_found(gptoss, hub, hu
     [
         ({"status": 401, "code": "RepoNotFound"}, 3, "has no model owner/made, or does not show it to everyone"),
         (
-            {"status": 401, "headers": {"X-Error-Message": "Invalid credentials in Authorization header"}},
+            {"status": 401, "headers": {"X-Error-Message": BAD_TOKEN}},
             3,
-            "the token",
+            "does not accept the token",
         ),
         ({"status": 403, "code": "GatedRepo"}, 3, "accept them at http://127.0.0.1"),
         ({"status": 403}, 3, "ask for access there"),

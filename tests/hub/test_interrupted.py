@@ -2,6 +2,7 @@
 
 import signal
 import time
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -88,8 +89,7 @@ def test_the_library_waits_for_a_pull_and_a_pull_for_the_library(spawn, hub, hom
     process = spawn("pull", "owner/made")
     hub.wait_until(lambda: hub.sent[name] > 0)
     path = huggingface_hub.hf_hub_download("owner/made", name, cache_dir=home / "hf" / "hub", endpoint=hub.url)
-    with open(path, "rb") as file:
-        assert file.read() == checkpoint[name]
+    assert Path(path).read_bytes() == checkpoint[name]
     assert process.wait(timeout=60) == 0
     assert hub.sent[name] == len(checkpoint[name])
 
@@ -98,12 +98,8 @@ def test_left_overs_of_killed_downloads_are_cleaned(gptoss, hub, cache) -> None:
     key = hub.repositories["owner/made"].key("model-00001-of-00003.safetensors")
     blobs = cache / "blobs"
     blobs.mkdir(parents=True)
-    for name in (
-        f"{key}.0123abcd.incomplete",
-        f"{'a' * 64}.incomplete",
-        "mine.incomplete",
-        f"{'b' * 64}.incomplete.bak",
-    ):
+    left_over = [f"{key}.0123abcd.incomplete", f"{'a' * 64}.incomplete"]
+    for name in (*left_over, "mine.incomplete", f"{'b' * 64}.incomplete.bak"):
         (blobs / name).write_bytes(b"x" * 1000)
     result = gptoss("pull", "owner/made")
     assert result.status == 0
