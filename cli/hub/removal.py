@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from gptoss.cli.errors import PullError
@@ -64,7 +65,9 @@ def _remove_from_cache(model: InstalledModel) -> list[Path]:
         entry = next((repo for repo in scanned.repos if repo.repo_path.name == root.name), None)
         if entry is None:
             raise PullError(f"{quote(root)} is damaged, and the hub's library does not know it: remove it by yourself")
-        scanned.delete_revisions(*(revision.commit_hash for revision in entry.revisions)).execute()
+        # The strategy goes by commits alone, and a copy of a repository has those of its original.
+        alone = replace(scanned, repos=frozenset({entry}))
+        alone.delete_revisions(*(revision.commit_hash for revision in entry.revisions)).execute()
     if root.exists():
         raise PullError(f"{quote(root)} could not be removed as a whole: look at who owns it")
     return []

@@ -1,4 +1,4 @@
-"""Every way in which the hub, the connection or the disk may fail: one line, a status, nothing lost but what is wrong."""
+"""Every way in which the hub, the connection or the disk may fail: one line, a status, nothing lost."""
 
 import errno
 import json

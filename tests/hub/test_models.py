@@ -142,6 +142,7 @@ def test_rm_asks(gptoss, cache) -> None:
 
 
 def test_rm_leaves_what_others_have_in_the_cache(gptoss, hub, hub_server, home, cache) -> None:
+    """Also a copy of the repository, which has the same commit."""
     hub.repositories["owner/other"] = hub_server.Repository(dict(hub.repositories["owner/made"].files))
     gptoss("pull", "owner/made")
     gptoss("pull", "owner/other")
