@@ -102,7 +102,11 @@ def program(
         environment: Environment = context.obj
         environment.output().write(f"gptoss {installed_version('gptoss')}\n")
         raise typer.Exit
-    _want_command(context)
+    if context.invoked_subcommand is None:
+        from gptoss.cli.welcome import welcome
+
+        environment = context.obj
+        raise typer.Exit(welcome(environment, Folders.locate(environment.variables)))
 
 
 @harmony.callback()

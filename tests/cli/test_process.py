@@ -158,7 +158,6 @@ def test_module_is_the_program() -> None:
 
 
 def test_without_a_command_the_help_is_no_result() -> None:
-    for group in ([], ["harmony"]):
-        done = subprocess.run([sys.executable, "-m", "gptoss.cli", *group], capture_output=True, text=True, timeout=30)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("Usage: gptoss")
+    done = subprocess.run([sys.executable, "-m", "gptoss.cli", "harmony"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: gptoss")
