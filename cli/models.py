@@ -64,7 +64,7 @@ def rm(
     folders, messages = Folders.locate(environment.variables, home), environment.messages()
     chosen = _choose(model, installed_models(folders))
     require_removable(chosen)
-    told = f"{one_line(chosen.name)}, {show_bytes(chosen.nbytes)} in {one_line(str(chosen.folder))}"
+    told = f"{one_line(chosen.name)}, {show_bytes(chosen.nbytes)} in {one_line(str(chosen.root))}"
     if not yes:
         if environment.stdin is None or not environment.stdin.isatty() or not messages.is_terminal:
             raise UsageError(f"rm asks before it removes {told}: without a terminal, say --yes")
@@ -109,7 +109,7 @@ def _choose(model: str, models: list[InstalledModel]) -> InstalledModel:
 
 def _row(model: InstalledModel) -> tuple[str, ...]:
     used = "-" if model.last_used is None else datetime.date.fromtimestamp(model.last_used).isoformat()
-    where = model.place.value if model.place == "built in" else _short(model.folder)
+    where = model.place.value if model.place == "built in" else _short(model.root)
     if not model.is_complete:
         where += f"  (not complete: gptoss pull {model.name})"
     return one_line(model.name), show_bytes(model.nbytes), model.layout or "?", used, one_line(where)

@@ -59,6 +59,13 @@ class InstalledModel:
     is_complete: bool
     last_used: float | None
 
+    @property
+    def root(self) -> Path:
+        """The folder that is the model's as a whole: in the hub's cache, the one above all snapshots."""
+        if self.place is not Place.CACHE:
+            return self.folder
+        return next(path for path in self.folder.parents if path.name == "snapshots").parent
+
 
 def installed_models(folders: Folders) -> list[InstalledModel]:
     """All models of this machine, the built-in one first, the others by name."""

@@ -111,6 +111,8 @@ def fetch_listing(reference: HubReference, note: Callable[[str], None]) -> Listi
     if not _COMMIT.fullmatch(commit):
         raise PullError(f"{endpoint()} names {quote(commit)} as the commit of {reference.repository}")
     wanted = [sibling for sibling in siblings if is_checkpoint_file(str(sibling.rfilename))]
+    if len({sibling.rfilename for sibling in wanted}) < len(wanted):
+        raise PullError(f"{endpoint()} lists a file of {reference.repository} twice")
     if len(wanted) > MAX_FILES:
         raise UnsupportedModelError(f"{reference.repository} has {len(wanted)} files, more than {MAX_FILES}")
     return Listing(reference, commit, tuple(sorted((_file(each, reference) for each in wanted), key=_by_name)))

@@ -29,7 +29,7 @@ def require_removable(model: InstalledModel) -> None:
         raise PullError(f"{model.name} comes with gptoss: there is nothing to remove")
     if model.place is Place.FOLDER and not read_record(model.folder):
         raise PullError(f"{quote(model.folder)} was not put there by gptoss: remove it by yourself")
-    link = next((path for path in (_root(model), model.folder) if path.is_symlink()), None)
+    link = next((path for path in (model.root, model.folder) if path.is_symlink()), None)
     if link is not None:
         raise PullError(f"{quote(link)} is a link to {quote(link.resolve())}: remove it by yourself")
 
@@ -42,22 +42,15 @@ def remove(model: InstalledModel) -> list[Path]:
     """
     require_removable(model)
     quiet_library()
-    with disk_errors(_root(model)):
+    with disk_errors(model.root):
         return _remove_from_cache(model) if model.place is Place.CACHE else _remove_folder(model)
-
-
-def _root(model: InstalledModel) -> Path:
-    """The folder that would go as a whole."""
-    if model.place is Place.CACHE:
-        return next(path for path in model.folder.parents if path.name == "snapshots").parent
-    return model.folder
 
 
 def _remove_from_cache(model: InstalledModel) -> list[Path]:
     """By the library's own strategy, which knows what else may need a blob."""
     from huggingface_hub import scan_cache_dir
 
-    cache, root = default_hub_cache(), _root(model)
+    cache, root = default_hub_cache(), model.root
     with held_if_free(cache / ".locks" / root.name / PULL_LOCK) as free:
         if not free:
             raise PullError(f"{model.name} {_BUSY}")

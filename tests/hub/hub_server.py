@@ -54,6 +54,8 @@ class Repository:
     files: dict[str, bytes]
     commit: str = "c0ffee" + "0" * 34
     token: str | None = None
+    twice: bool = False
+    """Whether each file is listed twice."""
     lies: dict[str, dict[str, object]] = field(default_factory=dict)
     """What the list of files says otherwise of a file: `size`, `key`."""
 
@@ -191,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
             "modelId": name,
             "sha": repository.lies.get("", {}).get("sha", repository.commit),
             "private": False,
-            "siblings": [repository.sibling(each) for each in repository.files],
+            "siblings": [repository.sibling(each) for each in repository.files] * (2 if repository.twice else 1),
         }
         content = json.dumps(told).encode()
         self.send_response(200)

@@ -226,6 +226,13 @@ def test_a_list_that_lies(gptoss, hub, home, lies, says) -> None:
     assert says in last_line(result)
 
 
+def test_a_list_with_a_file_twice(gptoss, hub) -> None:
+    hub.repositories["owner/made"].twice = True
+    result = gptoss("pull", "owner/made")
+    assert result.status == 1
+    assert "lists a file of owner/made twice" in last_line(result)
+
+
 def test_names_that_lead_elsewhere_are_not_wanted(gptoss, hub, home) -> None:
     hub.repositories["owner/made"].files |= {
         "../evil.safetensors": b"x",

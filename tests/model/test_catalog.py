@@ -98,6 +98,22 @@ def test_a_broken_folder_of_that_name_is_left_to_explain_itself(places):
         Checkpoint.open(locate("20b", models, hub))
 
 
+def test_a_revision_in_the_cache(places, make_checkpoint):
+    models, hub = places
+    commit = "0a" * 20
+    main = make_checkpoint(snapshot(hub, "me/mine", "1b" * 20))
+    other = make_checkpoint(snapshot(hub, "me/mine", commit, main=False))
+    (hub / "models--me--mine" / "refs" / "refs" / "pr").mkdir(parents=True)
+    (hub / "models--me--mine" / "refs" / "refs" / "pr" / "1").write_text(commit)
+    assert locate("me/mine", models, hub) == locate("me/mine@main", models, hub) == main
+    assert locate(f"me/mine@{commit}", models, hub) == locate("me/mine@refs/pr/1", models, hub) == other
+    make_checkpoint(models / "me" / "mine")
+    assert locate("me/mine@main", models, hub) == main  # of a folder it is not known which revision it is
+    refused("me/mine@v2", places, "`gptoss pull me/mine@v2`")
+    for model in ("me/mine@", "me/mine@../x", "me/mine@/x", "me/mine@a..b", "nano@main"):
+        refused(model, places, "there is no model")
+
+
 @pytest.mark.parametrize("revision", ["../../../outside", "/etc", "", "a\nb", "\xff", "x" * 1000])
 def test_a_reference_does_not_lead_out_of_the_cache(revision, places, make_checkpoint, tmp_path):
     make_checkpoint(tmp_path / "outside")
