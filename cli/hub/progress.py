@@ -65,7 +65,8 @@ class Meter:
             return told
         seconds = max(self._clock() - self._recent[0][0], 1e-3)
         speed = sum(nbytes for _, nbytes in self._recent) / seconds
-        return f"{told}, {show_bytes(speed)}/s, {show_seconds((self.total - self.done) / speed)} left"
+        left = self.total - self.done
+        return f"{told}, {show_bytes(speed)}/s" + (f", {show_seconds(left / speed)} left" if left else "")
 
 
 class PlainWatch(AbstractContextManager["PlainWatch"]):
@@ -88,9 +89,8 @@ class PlainWatch(AbstractContextManager["PlainWatch"]):
     def there(self, name: str, nbytes: int) -> None:
         """See `Watch`."""
         self._meter.set(name, nbytes)
-        if nbytes:
-            whole = "there already" if self._meter.is_complete(name) else f"goes on after {show_bytes(nbytes)}"
-            self.note(f"{name}: {whole}")
+        if nbytes and not self._meter.is_complete(name):
+            self.note(f"{name}: goes on after {show_bytes(nbytes)}")
 
     def moved(self, name: str, nbytes: int) -> None:
         """See `Watch`."""
