@@ -1,5 +1,6 @@
 """Pulls that are killed, and pulls at the same time: nothing is lost that was on the disk, nothing is spoilt."""
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ def whole(checkpoint) -> int:
     return sum(len(content) for name, content in checkpoint.items() if name.startswith("model-"))
 
 
-@pytest.mark.parametrize("to_folder", [False, True])
+@pytest.mark.parametrize("to_folder", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_killed_three_times(spawn, hub, home, cache, checkpoint, to_folder) -> None:
     folder = home / "there" if to_folder else cache / "snapshots" / COMMIT
     arguments = ["pull", "owner/made", *(["--to", str(folder)] if to_folder else [])]
@@ -46,6 +47,27 @@ def test_killed_three_times(spawn, hub, home, cache, checkpoint, to_folder) -> N
     assert 0 <= twice <= 3 * IN_FLIGHT
     assert [name for name in hub.sent if hub.sent[name] != len(checkpoint[name]) and name[:5] != "model"] == []
     assert not list(home.rglob("*.incomplete"))
+
+
+def test_nothing_but_its_own_lines_is_said(spawn, hub, hub_server) -> None:
+    """The library logs and warns about the same failures in its own words."""
+    hub.faults = [
+        hub_server.Fault("/api/models/owner", status=503, times=1),
+        hub_server.Fault("model-00002", cut_after=100_000, times=1),
+        hub_server.Fault("model-00003", corrupt=True),
+    ]
+    process = spawn("pull", "owner/made")
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (1, "")
+    patterns = [
+        rf"{hub.url} failed \(503, the list of files\); trying again in 1 s",
+        r"7 files, 3\.16 MB",
+        r"[A-Za-z0-9.-]+: complete \(.*\)",
+        r"model-00002-of-00003\.safetensors: the connection to .* broke off .*; trying again in 1 s",
+        r"gptoss: model-00003-of-00003\.safetensors arrived with the hash [0-9a-f]{64}, but .*",
+    ]
+    strange = [line for line in stderr.splitlines() if not any(re.fullmatch(pattern, line) for pattern in patterns)]
+    assert strange == []
 
 
 def test_interrupt_says_what_is_kept(spawn, hub, checkpoint) -> None:
