@@ -31,7 +31,7 @@ def answering(hub, hub_server, tmp_path, make_checkpoint, make_byte_tokenizer) -
 def test_the_whole_way(spawn, hub, home, answering) -> None:
     def run(*arguments: str) -> tuple[int, str, str]:
         process = spawn(*arguments)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=180)
         return process.returncode, stdout, stderr
 
     def sent() -> int:
