@@ -24,6 +24,8 @@ def load_model(request: LoadRequest) -> LoadedModel:
     encoding = load_encoding(folder, checkpoint.config.vocab_size)
     if request.threads is not None:
         torch.set_num_threads(request.threads)
+    if request.before_weights is not None:
+        request.before_weights()
     engine = Engine.load(
         folder,
         device=request.device,
@@ -32,4 +34,10 @@ def load_model(request: LoadRequest) -> LoadedModel:
         progress=request.progress,
     )
     packing = engine.transformer.packing
-    return LoadedModel(request.model, engine, encoding, notes=() if packing is None else (str(packing),))
+    return LoadedModel(
+        request.model,
+        engine,
+        encoding,
+        notes=() if packing is None else (str(packing),),
+        can_skip_reasoning=checkpoint.config.can_skip_reasoning,
+    )

@@ -1,4 +1,4 @@
-"""Markdown source as a sequence of leaves: paragraphs, headings, code, tables, each with what stands before its rows."""
+"""Markdown source as a sequence of leaves: paragraphs, headings, code, tables, each with what its rows begin with."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The Markdown of model output: CommonMark with tables and maths, less what does not suit text that is still growing.
 
-References and underlined headings are left out, since their meaning comes lines later; HTML is text. Maths in `\\(..\\)`,
-`\\[..\\]`, `$..$` and `$$..$$` stays as it is written: in CommonMark its backslashes and stars would be markup.
+References and underlined headings are left out, since their meaning comes lines later; HTML is text. Maths, written
+in `\\(..\\)`, `\\[..\\]`, `$..$` and `$$..$$`, stays as it is written: CommonMark would take it for markup.
 """
 
 from __future__ import annotations

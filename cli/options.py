@@ -38,7 +38,7 @@ _SETTINGS: dict[str, Any] = {
         ReasoningView | None,
         typer.Option(
             "--reasoning",
-            help="Reasoning on standard error: auto shows it on a terminal, fold leaves one line of it. [default: auto]",
+            help="Reasoning on standard error: auto shows it on a terminal, fold leaves one line. [default: auto]",
         ),
     ],
     "repetition": Annotated[

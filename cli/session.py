@@ -100,6 +100,7 @@ class Session:
         model: the model's name, for events.
         params: how to sample; by default as the checkpoint asks.
         skip_reasoning: close the reasoning before it begins, so that the answer comes at once.
+        can_skip_reasoning: whether the model answers well so.
         stop_repetition: end a turn in which the model only repeats itself any more.
     """
 
@@ -112,6 +113,7 @@ class Session:
         model: str,
         params: SamplingParams | None = None,
         skip_reasoning: bool = False,
+        can_skip_reasoning: bool = True,
         stop_repetition: bool = True,
     ) -> None:
         self.engine = engine
@@ -120,6 +122,7 @@ class Session:
         self.model = model
         self.params = params or engine.defaults
         self.skip_reasoning = skip_reasoning
+        self.can_skip_reasoning = can_skip_reasoning
         self.stop_repetition = stop_repetition
         self._stopping = False
         self._sampling = False

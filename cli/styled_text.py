@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
+from unicodedata import category
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -14,9 +15,9 @@ Line: TypeAlias = list[Segment]
 """Pieces of text with their styles; `\\n` is a line break where the text is still to be wrapped."""
 
 _EMOJI_PRESENTATION = "\N{VARIATION SELECTOR-16}"
-# Where East Asian text must not be broken (JIS X 4051, "kinsoku"): not before these, not after those.
-_CLOSING = frozenset("、。，．：；？！）］｝」』】》〉〕’”…ー々")
-_OPENING = frozenset("（［｛「『【《〈〔‘“")
+# Where East Asian text must not be broken (after JIS X 4051, "kinsoku"): not before the one, not after the other.
+_STICKS_TO_PREVIOUS = ("Pe", "Pf", "Po", "Lm")
+_STICKS_TO_NEXT = ("Ps", "Pi")
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,24 @@ def _break(characters: list[tuple[str, Style | None]], begin: int, width: int) -
             elif place is not None:
                 place = (place[0], index + 1)
         else:
-            if index > begin and (size == 2 or width_of(previous) == 2):
-                if character not in _CLOSING and previous not in _OPENING and previous != " " and size > 0:
-                    place = (index, index)
+            if index > begin and _may_part(previous, character):
+                place = (index, index)
             if cells + size > width and index > begin:
                 return place or (index, index)
         cells += size
         previous = character
     return len(characters), len(characters)
+
+
+def _may_part(before: str, behind: str) -> bool:
+    """Whether a row may end between two characters that no space stands between: wide ones, mostly."""
+    return (
+        2 in (_cells(before), _cells(behind))
+        and before != " "
+        and _cells(behind) > 0
+        and category(behind) not in _STICKS_TO_PREVIOUS
+        and category(before) not in _STICKS_TO_NEXT
+    )
 
 
 def _after_spaces(characters: list[tuple[str, Style | None]], index: int) -> int:

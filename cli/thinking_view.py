@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.segment import Segment
 
 from gptoss.cli import theme
-from gptoss.cli.styled_text import Line, plain, skip, wrap
+from gptoss.cli.styled_text import Line, plain, skip, width_of, wrap
 from gptoss.cli.text import counted, duration
 
 _PROSE_WIDTH = 100
@@ -43,19 +43,19 @@ class ThinkingView:
         rows = wrap(self._text, min(width, _PROSE_WIDTH))
         taken = f"{counted(self.tokens, 'token')}, {duration(self.seconds)}"
         if self._hidden:
-            return [], [self._rule(f"thinking: {taken}{self._hint}", width)]
+            return [], [self._rule(f"thinking: {taken}", width, self._hint)]
         if self._folded:
             window = [row.line for row in rows[-_WINDOW_ROWS:]]
             if len(rows) > 20 * _WINDOW_ROWS:  # what has scrolled out of the window need not be wrapped again
                 self._text = skip(self._text, rows[-_WINDOW_ROWS - 1].end)
-            return [], [self._rule(f"thinking: {taken}{self._hint}", width), *window]
+            return [], [self._rule(f"thinking: {taken}", width, self._hint), *window]
         done = [] if self._begun else [self._rule("thinking", width)]
         done += [row.line for row in rows[:-1]]
         self._begun = True
         if len(rows) > 1:
             self._text = skip(self._text, rows[-2].end)
         last = [rows[-1].line] if rows else []
-        return done, [*last, self._rule(f"{taken}{self._hint}", width)]
+        return done, [*last, self._rule(f"{taken}", width, self._hint)]
 
     def finish(self, width: int) -> list[Line]:
         """All that is left; then another reasoning can begin."""
@@ -68,6 +68,7 @@ class ThinkingView:
             return [[Segment(f"{self._line * 2} {summary}", theme.DIM)]]
         return [*done, *open_rows[:-1], self._rule(summary, width)]
 
-    def _rule(self, title: str, width: int) -> Line:
-        text = f"{self._line * 2} {title} "
+    def _rule(self, title: str, width: int, hint: str = "") -> Line:
+        text = f"{self._line * 2} {title}"
+        text += f"{hint} " if width_of(text + hint) < width else " "
         return [Segment(text.ljust(min(_RULE_WIDTH, width), self._line), theme.DIM)]

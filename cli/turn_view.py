@@ -26,10 +26,10 @@ from gptoss.cli.events import (
 from gptoss.cli.live import LiveRegion
 from gptoss.cli.markdown_view import MarkdownView
 from gptoss.cli.output import Output
-from gptoss.cli.thinking_view import ThinkingView
 from gptoss.cli.settings import ReasoningView
 from gptoss.cli.styled_text import Line, wrap
 from gptoss.cli.text import Sanitizer, counted, one_line, sanitize
+from gptoss.cli.thinking_view import ThinkingView
 
 # A prompt that is read in no time needs no progress; it would only flicker.
 _QUIET_PREFILL_TOKENS = 128
@@ -87,6 +87,8 @@ class TurnView(Display):
         self._section: type[Event] | None = None
         self._sanitizer = Sanitizer()
         self._reasoning_since = 0.0
+        self._pending = 0
+        """Tokens of which it is not known yet what they say."""
         self._next_draw = 0.0
 
     def show(self, event: Event) -> None:
@@ -98,9 +100,8 @@ class TurnView(Display):
                 self._region.update([], [self._progress(done, total)])
             case PrefillProgress():
                 self._region.update([], [])
-            case Sampled() if self._section is ReasoningDelta:
-                self._reasoning.tokens += 1
-                self._draw()
+            case Sampled():
+                self._pending += 1
             case ReasoningDelta(text) | CommentaryDelta(text) | FinalDelta(text):
                 self._feed(type(event), text)
             case ToolCall(recipient, arguments):
@@ -119,7 +120,6 @@ class TurnView(Display):
             return
         view = self._views[self._section]
         view.feed(self._sanitizer.finish())
-        self._reasoning.seconds = self._clock() - self._reasoning_since
         done = view.finish(self._region.width - self._indent)
         self._region.update(self._looking(done), [])
         self._section = None
@@ -131,7 +131,11 @@ class TurnView(Display):
             self._next_draw = 0.0
             if section is ReasoningDelta:
                 self._reasoning_since = self._clock()
-                self._reasoning.tokens = 1
+                self._pending = 1  # those before were of the header
+        if section is ReasoningDelta:
+            self._reasoning.tokens += self._pending
+            self._reasoning.seconds = self._clock() - self._reasoning_since
+        self._pending = 0
         self._views[section].feed(self._sanitizer.feed(text))
         self._draw()
 
@@ -140,7 +144,6 @@ class TurnView(Display):
         now = self._clock()
         if self._section is None or now < self._next_draw:
             return
-        self._reasoning.seconds = now - self._reasoning_since
         done, open_rows = self._views[self._section].rows(self._region.width - self._indent)
         self._region.update(self._looking(done), self._looking(open_rows))
         after = self._clock()
