@@ -163,7 +163,7 @@ class TurnView(Display):
         part = done / total
         filled = round(part * _BAR)
         bar = f"{self._output.line * filled}{' ' * (_BAR - filled)}"
-        return [Segment(f"reading the prompt [{bar}] {part:.0%} of {counted(total, 'token')}", theme.DIM)]
+        return [Segment(f"reading the prompt: {part:>4.0%} of {counted(total, 'token')} [{bar}]", theme.DIM)]
 
     def _call(self, recipient: str, arguments: str) -> list[Line]:
         """A call: the tool's name, and its arguments, the longer ones cut."""
