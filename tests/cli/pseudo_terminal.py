@@ -49,9 +49,12 @@ class Terminal:
         return _stripped(lines[:-1]) if lines and lines[-1].startswith(STATUS_BAR) else lines
 
     def status_bar(self) -> str:
-        """What stands below the prompt."""
-        last = (_stripped(self.screen.display) or [""])[-1]
-        return last if last.startswith(STATUS_BAR) else ""
+        """What stands below the prompt; it comes when the terminal has said where its cursor is."""
+        end = time.monotonic() + 20
+        while not (_stripped(self.screen.display) or [""])[-1].startswith(STATUS_BAR):
+            assert time.monotonic() < end, "no status bar"
+            self._read()
+        return _stripped(self.screen.display)[-1]
 
     def history(self) -> list[str]:
         """What has scrolled off the screen, and the screen."""
