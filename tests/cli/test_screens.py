@@ -42,7 +42,9 @@ def by_length(words: list[str]) -> list[str]:
 
 中文句子没有空格，也要正确换行，不能把宽字符切成两半。 From right to left: שלום עולם.
 """
-REASONING = "They ask about sorting in Python. I show both ways, say that they are stable, and give a table.\n\nThen a proof."
+REASONING = (
+    "They ask about sorting in Python. I show both ways, say that they are stable, and give a table.\n\nThen a proof."
+)
 CALL = (
     "<|channel|>analysis<|message|>I need the weather.<|end|>"
     "<|start|>assistant<|channel|>commentary<|message|>I will look **first** at the weather, and then say what to wear."
