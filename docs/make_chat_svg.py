@@ -21,8 +21,8 @@ from rich.style import Style
 from rich.text import Text
 
 PICTURE = Path(__file__).parent / "chat.svg"
-COLUMNS, ROWS = 84, 34
-LINES = ["What is 347 + 85?", "/effort high", "And 912 minus 355?", "/context"]
+COLUMNS, ROWS = 80, 40
+LINES = ["What is 347 + 85?", "/effort high", "And 912 minus 355?"]
 # Blinking carries dimness to where the picture is drawn: pyte does not keep it, and gptoss never blinks.
 _DIMMING = re.compile(r"\x1b\[((?:\d+;)*)2((?:;\d+)*)m")
 
