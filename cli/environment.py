@@ -44,6 +44,8 @@ class LoadedModel:
     """What loading has to say."""
     can_skip_reasoning: bool = True
     """Whether it answers well with its reasoning closed before it begins (effort none)."""
+    folder: Path | None = None
+    """Where it lies; None: it is no folder's."""
 
 
 ModelLoader = Callable[[LoadRequest], LoadedModel]

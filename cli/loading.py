@@ -45,5 +45,6 @@ def load_model(request: LoadRequest) -> LoadedModel:
         engine,
         encoding,
         notes=() if packing is None else (str(packing),),
+        folder=folder,
         can_skip_reasoning=checkpoint.config.can_skip_reasoning,
     )

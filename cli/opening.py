@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.errors import UsageError
+from gptoss.cli.hub.last_use import record_use
+from gptoss.cli.keyboard import echo
 from gptoss.cli.options import Invocation
+from gptoss.cli.pull import offer_pull
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort, Quantize, Repetition, Settings
 from gptoss.cli.terminal_display import StatusLine
 from gptoss.cli.ticker import Ticker
 from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
+from gptoss.model.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from gptoss.model.sampler import SamplingParams
@@ -50,13 +54,31 @@ def load(
     Raises:
         ModelError: it is missing or cannot be used.
     """
-    environment, settings = invocation.environment, invocation.settings
+    environment = invocation.environment
+    try:
+        loaded = _load(invocation, model, status_line, before_weights)
+    except ModelNotFoundError:
+        with echo(environment.stdin, on=True):
+            if not offer_pull(environment, model):
+                raise
+        loaded = _load(invocation, model, status_line, before_weights)
+    if loaded.folder is not None:
+        record_use(invocation.folders.state, loaded.folder)
+    for note in loaded.notes:
+        status_line.leave(note)
+    return loaded
+
+
+def _load(
+    invocation: Invocation, model: str, status_line: StatusLine, before_weights: Callable[[], None] | None
+) -> LoadedModel:
+    settings = invocation.settings
     with Ticker(status_line, f"loading {model}") as ticker:
 
         def tell(part: float) -> None:
             ticker.text = f"packing the experts of {model}: {part:.0%}"
 
-        loaded = environment.load_model(
+        return invocation.environment.load_model(
             LoadRequest(
                 model=model,
                 models_folder=invocation.folders.models,
@@ -68,9 +90,6 @@ def load(
                 before_weights=before_weights,
             )
         )
-    for note in loaded.notes:
-        status_line.leave(note)
-    return loaded
 
 
 def check_effort(model: LoadedModel | Session, effort: Effort) -> None:

@@ -74,7 +74,12 @@ def _row(screen: pyte.Screen, number: int) -> Text:
         cell = screen.buffer[number][column]
         colour = None if cell.fg == "default" else cell.fg
         style = Style(
-            color=colour, bold=cell.bold, italic=cell.italics, dim=cell.blink, underline=cell.underscore, reverse=cell.reverse
+            color=colour,
+            bold=cell.bold,
+            italic=cell.italics,
+            dim=cell.blink,
+            underline=cell.underscore,
+            reverse=cell.reverse,
         )
         text.append(cell.data, style)
     text.rstrip()
