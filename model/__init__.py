@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gptoss.model.cache import KVCache
     from gptoss.model.checkpoint import Checkpoint
     from gptoss.model.config import ModelConfig
-    from gptoss.model.constraint import Constraint, Constraints, Forced, Hold, Masked
+    from gptoss.model.constraint import Constraint, Constraints, Forced, Hold, Masked, StopTokens
     from gptoss.model.engine import Engine, Generation, Timing
     from gptoss.model.errors import (
         CheckpointError,
@@ -36,6 +36,7 @@ _HOME = {
     "Forced": "constraint",
     "Hold": "constraint",
     "Masked": "constraint",
+    "StopTokens": "constraint",
     "Engine": "engine",
     "Generation": "engine",
     "Timing": "engine",
