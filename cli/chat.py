@@ -13,9 +13,9 @@ from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.interrupts import on_interrupt, without_interrupts
 from gptoss.cli.keyboard import echo
 from gptoss.cli.opening import (
+    begin_again,
     effort_of,
     instructions_of,
-    open_conversation,
     open_session,
     with_effort,
     with_instructions,
@@ -125,7 +125,7 @@ class Chat:
 
     def clear(self) -> None:
         """Begin anew with the same settings."""
-        self._session.conversation = open_conversation(self._environment.today(), self.effort, self.instructions)
+        self._session.conversation = begin_again(self._session.conversation, self._environment.today())
         self.ending = None
 
     def retry(self) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from gptoss.cli.constraints.turn import HeldTurn, TurnHolding
 from gptoss.cli.events import (
     Event,
     FinishReason,
@@ -24,6 +25,8 @@ from gptoss.cli.turn import Turn
 from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion
 
 if TYPE_CHECKING:
+    from gptoss.cli.answer_format import AnswerFormat
+    from gptoss.model.constraint import Constraint
     from gptoss.model.sampler import SamplingParams
 
 
@@ -80,7 +83,7 @@ class Engine(Protocol):
         self,
         ids: Sequence[int],
         params: SamplingParams | None = None,
-        constraint: Any = None,
+        constraint: Constraint | None = None,
         stop: Collection[int] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Generation:
@@ -98,6 +101,10 @@ class Session:
         model: the model's name, for events.
         params: how to sample; by default as the checkpoint asks.
         skip_reasoning: close the reasoning before it begins, so that the answer comes at once.
+        answer_format: what every answer must look like; `open_conversation` tells the model of it.
+        think_budget: how many tokens a turn may reason, None sets no limit.
+
+    Headers are held to their grammar in every turn.
     """
 
     def __init__(
@@ -109,6 +116,8 @@ class Session:
         model: str,
         params: SamplingParams | None = None,
         skip_reasoning: bool = False,
+        answer_format: AnswerFormat | None = None,
+        think_budget: int | None = None,
     ) -> None:
         self.engine = engine
         self.encoding = encoding
@@ -116,6 +125,8 @@ class Session:
         self.model = model
         self.params = params or engine.defaults
         self.skip_reasoning = skip_reasoning
+        self._holding = TurnHolding(encoding, answer_format.grammar if answer_format else None, think_budget)
+        self._held: HeldTurn | None = None
         self._stopping = False
         self._sampling = False
 
@@ -152,6 +163,14 @@ class Session:
         self._stopping = True
         return self._sampling
 
+    def answer_now(self) -> bool:
+        """End the reasoning at the next token and begin the answer, from any thread; False where no turn goes on."""
+        held = self._held
+        if held is None:
+            return False
+        held.budget.answer_now()
+        return True
+
     def _answer(
         self, conversation: Conversation, progress: Callable[[PrefillProgress], None] | None
     ) -> Iterator[Event]:
@@ -160,13 +179,16 @@ class Session:
         prompt = render_for_completion(conversation, self.encoding)
         if self.skip_reasoning:
             prompt, header = self._without_reasoning(prompt)
+        held = self._holding.hold(conversation, header)
         generation = self.engine.generate(
             prompt,
             self.params,
+            held.constraint,
             stop=self.encoding.stop_tokens | self.engine.stop_tokens,
             progress=None if progress is None else lambda done, total: progress(PrefillProgress(done, total)),
         )
         self.conversation = conversation
+        self._held = held
         turn = Turn(self.encoding, header)
         self._stopping = self._sampling = False
         count = 0
@@ -179,6 +201,7 @@ class Session:
             yield from turn.finish(cut=generation.finish_reason != "stop")
         finally:
             self._sampling = False
+            self._held = None
             generation.close()
             for _ in turn.finish(cut=True):  # does nothing where the turn has come to its end
                 pass

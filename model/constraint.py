@@ -1,7 +1,7 @@
 """What may be said next: a constraint masks the next token, or forces the next tokens, or leaves them free, or ends.
 
 Header-holding, schemas, reasoning budgets, "answer now" and stop tokens are constraints over token ids, joined by
-`Constraints`; neither the model nor the display knows of them.
+`Constraints`; neither the model nor the display knows of them. Imports torch when the first mask is made.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from gptoss.model.errors import ConstraintError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _WORD_BITS = 32
 
@@ -31,6 +32,8 @@ class Masked:
     @classmethod
     def allowing(cls, token_ids: Iterable[int], vocab_size: int) -> Masked:
         """The mask that allows `token_ids` alone."""
+        import torch
+
         flags = torch.zeros(-(-vocab_size // _WORD_BITS) * _WORD_BITS, dtype=torch.int64)
         flags[list(token_ids)] = 1
         words = (flags.view(-1, _WORD_BITS) << torch.arange(_WORD_BITS)).sum(-1)
@@ -48,6 +51,8 @@ class Masked:
 
     def apply_(self, logits: Tensor) -> None:
         """Add -inf to the `logits` (vocabulary,) of what may not come, in place."""
+        import torch
+
         rows = self.bits.to(logits.device, non_blocking=True).view(torch.uint8).int()
         # Eight tokens a table row: 66 us for 201,088 entries, where `masked_fill_` takes 700 (one core, 2026-11).
         penalty = _penalties(logits.device, logits.dtype).index_select(0, rows).view(-1)[: logits.shape[-1]]
@@ -58,6 +63,8 @@ class Masked:
 @cache
 def _penalties(device: torch.device, dtype: torch.dtype) -> Tensor:
     """What each value of a byte of a mask adds to the logits of its eight tokens: (256, 8)."""
+    import torch
+
     bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
     return torch.zeros(256, 8, dtype=dtype).masked_fill_(bits == 0, -torch.inf).to(device)
 
@@ -112,7 +119,10 @@ class Constraints:
 
     def accept(self, token_id: int) -> bool:
         """Tell all of them; the generation is complete when one of them says so."""
-        return any([constraint.accept(token_id) for constraint in self._constraints])
+        is_complete = False
+        for constraint in self._constraints:
+            is_complete |= constraint.accept(token_id)
+        return is_complete
 
 
 class StopTokens:
