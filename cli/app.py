@@ -16,7 +16,9 @@ from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
 from gptoss.cli.settings import Folders
+from gptoss.cli.show import show
 from gptoss.cli.text import one_line
+from gptoss.cli.verify import verify
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
@@ -162,6 +164,10 @@ def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
     from gptoss.cli import chat as command
 
     return command.chat(invocation, stats=stats)
+
+
+app.command()(show)
+app.command()(verify)
 
 
 @harmony.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -78,7 +79,7 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     )
     ending: TurnFinished | None = None
     calls: list[str] = []
-    with on_interrupt(session.stop):
+    with closing(display), on_interrupt(session.stop):
         for event in session.ask(prompt, progress=display.show):
             display.show(event)
             if isinstance(event, TurnFinished):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from importlib.metadata import version
 
 from gptoss.cli import commands
@@ -160,7 +161,7 @@ class Chat:
     def _answer(self, text: str | None) -> None:
         session = self._session
         display = self._display()
-        with on_interrupt(session.stop):
+        with closing(display), on_interrupt(session.stop):
             events = session.answer_again(display.show) if text is None else session.ask(text, display.show)
             for event in events:
                 display.show(event)

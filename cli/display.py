@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from gptoss.cli.errors import InputError
 from gptoss.cli.events import Event, FinalDelta, ReasoningDelta, TurnFinished
@@ -13,19 +14,22 @@ from gptoss.cli.output import Output
 from gptoss.cli.text import one_line
 
 
-class Display(Protocol):
+class Display(ABC):
     """Shows events in the order in which they come."""
 
+    @abstractmethod
     def show(self, event: Event) -> None:
         """Show one event.
 
         Raises:
             OutputClosed, OutputError: standard output cannot be written.
         """
-        ...
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to end
+        """End what is shown; of use when a turn breaks off without its last event."""
 
 
-class Displays:
+class Displays(Display):
     """Several displays as one; each event goes to all, in their order."""
 
     def __init__(self, displays: Sequence[Display]) -> None:
@@ -36,8 +40,13 @@ class Displays:
         for display in self._displays:
             display.show(event)
 
+    def close(self) -> None:
+        """End each."""
+        for display in self._displays:
+            display.close()
 
-class Answer:
+
+class Answer(Display):
     """The final channel and nothing else, ended by exactly one newline."""
 
     def __init__(self, output: Output) -> None:
@@ -55,13 +64,18 @@ class Answer:
                 self._begun = True
             self._held_newlines += len(event.text) - len(text)
         elif isinstance(event, TurnFinished):
-            if self._begun or event.answered:
-                self._output.finish_untrusted()
-                self._output.write("\n")
-            self._held_newlines, self._begun = 0, False
+            self._begun |= event.answered
+            self.close()
+
+    def close(self) -> None:
+        """End the answer, if there was any."""
+        if self._begun:
+            self._output.finish_untrusted()
+            self._output.write("\n")
+        self._held_newlines, self._begun = 0, False
 
 
-class ReasoningFile:
+class ReasoningFile(Display):
     """The reasoning in a file of its own, as it is.
 
     Raises:
@@ -85,11 +99,16 @@ class ReasoningFile:
                 self._file.write(event.text)
                 self._file.flush()
             elif isinstance(event, TurnFinished):
-                self._file.write("\n")
-                self._file.close()
-                self._file = None
+                self.close()
         except OSError as error:
             self._fail(error)
+
+    def close(self) -> None:
+        """End the file."""
+        file, self._file = self._file, None
+        if file is not None:
+            with file:
+                file.write("\n")
 
     def _fail(self, error: OSError) -> None:
         file, self._file = self._file, None
@@ -99,7 +118,7 @@ class ReasoningFile:
         raise InputError(f"cannot write the reasoning to {one_line(str(self._path))}: {error.strerror}") from None
 
 
-class Stats:
+class Stats(Display):
     """One line of figures at the end of a turn."""
 
     def __init__(self, output: Output) -> None:

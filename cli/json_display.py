@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from gptoss.cli.display import Display
 from gptoss.cli.events import (
     CommentaryDelta,
     Event,
@@ -20,7 +21,7 @@ from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.output import Output
 
 
-class JsonObject:
+class JsonObject(Display):
     """`--json`: the whole turn as one object, written when it is over."""
 
     def __init__(self, output: Output) -> None:
@@ -60,7 +61,7 @@ class JsonObject:
                 )
 
 
-class JsonLines:
+class JsonLines(Display):
     """`--stream-json`: each event as it comes."""
 
     def __init__(self, output: Output) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import codecs
 
+from gptoss.cli.display import Display
 from gptoss.cli.events import Event, Sampled, Started, TurnFinished
 from gptoss.cli.output import Output
 from gptoss.harmony import Encoding, EncodingError
 
 
-class Raw:
+class Raw(Display):
     """Writes every token of the prompt and of the completion; nothing is added but a newline at the end."""
 
     def __init__(self, output: Output, encoding: Encoding) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from gptoss.cli.display import Display
 from gptoss.cli.events import (
     CommentaryDelta,
     Event,
@@ -55,7 +56,7 @@ class StatusLine:
             self._output.write("\r\x1b[K")
 
 
-class Aside:
+class Aside(Display):
     """Shows on standard error what is not the answer.
 
     Args:
@@ -88,20 +89,20 @@ class Aside:
             case CommentaryDelta(text):
                 self._write("preamble", text)
             case FinalDelta():
-                self._close()
+                self.close()
             case ToolCall(recipient, arguments):
-                self._close()
+                self.close()
                 self._note(f"call of {recipient}: {arguments}")
             case ProblemFound(description):
-                self._close()
+                self.close()
                 self._note(f"the model's output was not well-formed: {description}")
             case TurnFinished():
-                self._close()
+                self.close()
 
     def _write(self, section: str, text: str) -> None:
         self._status.clear()
         if self._section != section:
-            self._close()
+            self.close()
             if self._output.is_terminal:
                 self._rule(section)
             self._section = section
@@ -110,7 +111,8 @@ class Aside:
             # Each piece is dimmed by itself: a program that is killed leaves no dim terminal behind.
             self._output.write_untrusted(text, style="dim")
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the section that is open."""
         self._status.clear()
         if self._section is None:
             return

@@ -6,12 +6,14 @@ own bytes, merged alone, become it, and tokens that their own bytes do not becom
 
 The bytes within a token merge in a text as they would alone, for no merge has crossed its ends. Merged alone they go
 through one sequence of states only, whose last but one is a pair. So a token ever comes about by that one pair; other
-pairs that would give it never meet, in neither program.
+pairs that would give it never meet, in neither program. This holds for any order of the list, one in which a pair
+stands before those that make its parts included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 Pair = tuple[bytes, bytes]
 
@@ -19,24 +21,27 @@ Pair = tuple[bytes, bytes]
 def ranks_from_merges(merges: Iterable[Pair]) -> dict[bytes, int]:
     """Return the rank of each token that can come about: single bytes from 0 to 255, then by place in the list.
 
-    Ranks have gaps where a pair of the list never meets.
+    Ranks have gaps where a pair of the list never meets. Of equal pairs the last counts, as in tokenizers.
     """
+    places = {pair: place for place, pair in enumerate(merges, start=256)}
     ranks = {bytes([byte]): byte for byte in range(256)}
-    for place, (left, right) in enumerate(merges, start=256):
-        token = left + right
-        if token not in ranks and merge(token, ranks) == [left, right]:
-            ranks[token] = place
+    for (left, right), place in places.items():
+        if last_merge(left + right, places) == (left, right):
+            ranks[left + right] = place
     return ranks
 
 
-def merge(data: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
-    """Return the tokens of one piece: the neighbours of the lowest rank are joined first, from the left."""
+def last_merge(data: bytes, places: Mapping[Pair, int]) -> Pair | None:
+    """Return the pair by which the bytes, merged alone, become one token; None where they do not."""
     parts = [data[index : index + 1] for index in range(len(data))]
+    pair = None
     while len(parts) > 1:
-        found = [ranks.get(parts[index] + parts[index + 1]) for index in range(len(parts) - 1)]
-        known = [rank for rank in found if rank is not None]
+        # The pair that stands first in the list is joined first, the leftmost of them.
+        found = [places.get(each) for each in pairwise(parts)]
+        known = [place for place in found if place is not None]
         if not known:
-            break
+            return None
         index = found.index(min(known))
-        parts[index : index + 2] = [parts[index] + parts[index + 1]]
-    return parts
+        pair = (parts[index], parts[index + 1])
+        parts[index : index + 2] = [pair[0] + pair[1]]
+    return pair

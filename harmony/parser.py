@@ -34,6 +34,8 @@ from gptoss.harmony.messages import Message, Role
 
 _ENDS = (Special.END, Special.RETURN, Special.CALL, Special.END_OF_TEXT)
 
+_MAX_SEGMENTS = 16  # a well-formed header has three: author, channel, content type
+
 
 class ParserState(Enum):
     """Where in the format the next token stands."""
@@ -229,7 +231,13 @@ class StreamableParser:
         return salvage_header(self._read_segments(), self._header_role, self._default_role)
 
     def _holds_content(self) -> bool:
-        """Whether a channel token comes after what must be content: several words after an earlier channel."""
+        """Whether a channel token comes after what must be content: several words after an earlier channel.
+
+        So it is taken, too, of a header with more special tokens than any has, lest each one takes as long as all
+        before it together.
+        """
+        if len(self._segments) > _MAX_SEGMENTS:
+            return True
         has_channel = any(marker is Special.CHANNEL for marker, _ in self._segments)
         return has_channel and len(self._salvage().rest.split()) > 1
 

@@ -7,10 +7,10 @@ before any weight is touched. Tensors are views of the mapped files: nothing is 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
@@ -30,6 +30,9 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_model.safetensors"
 _SHARD = re.compile(r"(.*-)([0-9]{5})(-of-([0-9]{5})\.safetensors)")
+
+# What to do about a fault in one file or tensor: give up by raising it, or note it and look at the others.
+_Report = Callable[[CheckpointError], None]
 
 
 class Checkpoint:
@@ -73,11 +76,30 @@ class Checkpoint:
             ConfigError: the config is broken, or does not go with the weights.
             UnsupportedModelError: it is another kind of model or file than runs here; the message says which.
         """
-        files = CheckpointFolder(Path(folder))
+        return cls._open(Path(folder), _give_up)
+
+    @classmethod
+    def inspect(cls, folder: Path | str) -> tuple[Checkpoint | None, tuple[CheckpointError, ...]]:
+        """Look for all faults at which `open` would give up, one after the other.
+
+        Returns:
+            The checkpoint, with those of its tensors that are sound, and the faults. None where a fault leaves nothing
+            to look at.
+        """
+        faults: list[CheckpointError] = []
+        try:
+            return cls._open(Path(folder), faults.append), tuple(faults)
+        except CheckpointError as fault:
+            # What little is left of a broken checkpoint says nothing of what it is.
+            return None, tuple(faults) or (fault,)
+
+    @classmethod
+    def _open(cls, folder: Path, report: _Report) -> Checkpoint:
+        files = CheckpointFolder(folder)
         if not files.has("config.json"):
             raise explain_folder(files.path, files.names())
         config = load_config(files.path)
-        stored = _find_tensors(files)
+        stored, whole = _find_tensors(files, report)
         layout = detect_layout(stored)
         if layout is None:
             raise UnsupportedModelError(
@@ -86,10 +108,14 @@ class Checkpoint:
             )
         _require_whole_blocks(config, layout, files)
         sources = dict(canonical_tensors(config, layout))
-        for source in sources.values():
-            _check(source, stored, files)
-        _refuse_unknown_layers(config, sources, stored)
-        return cls(files.path, config, layout, sources, stored)
+        if whole:
+            _report_missing(sources, stored, files, report)
+        wrong = {source.name: _fault_of(source, stored) for source in sources.values() if source.name in stored}
+        for fault in filter(None, wrong.values()):
+            report(fault)
+        _refuse_unknown_layers(config, sources, stored, report)
+        sound = {name: s for name, s in sources.items() if s.name in stored and wrong[s.name] is None}
+        return cls(files.path, config, layout, sound, stored)
 
     def has(self, name: str) -> bool:
         """Whether there is a tensor of this canonical name."""
@@ -104,6 +130,15 @@ class Checkpoint:
         source = self.sources[name]
         return source.view(self._stored[source.name].tensor(source.name))
 
+    def dtype(self, name: str) -> str:
+        """The type in which the tensor of this canonical name is stored, such as `BF16`.
+
+        Raises:
+            KeyError: the model has no such tensor.
+        """
+        source = self.sources[name]
+        return self._stored[source.name].tensors[source.name].dtype
+
     def release(self, name: str) -> None:
         """Give the memory that reading this tensor took back to the machine.
 
@@ -114,50 +149,71 @@ class Checkpoint:
         self._stored[source.name].release(source.name)
 
 
-def _find_tensors(folder: CheckpointFolder) -> dict[str, SafetensorsFile]:
-    """The file of each stored tensor: the one file, else those of the index, else all that there are."""
+def _give_up(fault: CheckpointError) -> NoReturn:
+    raise fault
+
+
+def _find_tensors(folder: CheckpointFolder, report: _Report) -> tuple[dict[str, SafetensorsFile], bool]:
+    """The file of each stored tensor: the one file, else those of the index, else all. And whether all were found."""
     if folder.has(_SINGLE):
         names = [_SINGLE]
     elif folder.has(_INDEX):
-        return _find_indexed_tensors(folder)
+        return _find_indexed_tensors(folder, report)
     else:
         visible = [name for name in folder.names() if name.endswith(".safetensors") and not name.startswith(".")]
         names = [name for name in visible if name != _ADAPTER]
     if not names:
         raise explain_folder(folder.path, folder.names())
+    files = _open_files(folder, names, report)
     stored: dict[str, SafetensorsFile] = {}
-    for file in _open_files(folder, names).values():
+    for file in files.values():
         for tensor in file.tensors:
             if tensor in stored:
-                raise CheckpointError(
-                    f"{quote(tensor)} is both in {quote(stored[tensor].path)} and in {quote(file.path)}: "
-                    "remove the file that does not belong there"
+                report(
+                    CheckpointError(
+                        f"{quote(tensor)} is both in {quote(stored[tensor].path)} and in {quote(file.path)}: "
+                        "remove the file that does not belong there"
+                    )
                 )
             stored[tensor] = file
-    return stored
+    return stored, len(files) == len(names)
 
 
-def _find_indexed_tensors(folder: CheckpointFolder) -> dict[str, SafetensorsFile]:
+def _find_indexed_tensors(folder: CheckpointFolder, report: _Report) -> tuple[dict[str, SafetensorsFile], bool]:
     where = quote(folder.path / _INDEX)
     weight_map = folder.json(_INDEX, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{where} has no weight_map: download this file again")
     if not all(isinstance(name, str) and name.endswith(".safetensors") for name in weight_map.values()):
         raise CheckpointError(f"{where} names a file that is no .safetensors file; other kinds are never opened")
-    files = _open_files(folder, sorted(set(weight_map.values())))
+    files = _open_files(folder, sorted(set(weight_map.values())), report)
+    stored: dict[str, SafetensorsFile] = {}
     for tensor, name in weight_map.items():
-        if tensor not in files[name].tensors:
-            raise CheckpointError(
+        if name not in files:
+            continue  # has been reported
+        if tensor in files[name].tensors:
+            stored[tensor] = files[name]
+            continue
+        report(
+            CheckpointError(
                 f"{where} says that {quote(tensor)} is in {quote(name)}, but it is not: "
                 "index and weights are not of one checkpoint; download both again"
             )
-    return {tensor: files[name] for tensor, name in weight_map.items()}
+        )
+    return stored, len(stored) == len(weight_map)
 
 
-def _open_files(folder: CheckpointFolder, names: list[str]) -> dict[str, SafetensorsFile]:
+def _open_files(folder: CheckpointFolder, names: list[str], report: _Report) -> dict[str, SafetensorsFile]:
+    """The files that can be opened, by name."""
     if len(names) > MAX_FILES:
         raise CheckpointError(f"{quote(folder.path)} has {len(names)} weight files, more than {MAX_FILES}")
-    return {name: SafetensorsFile(folder.file(name)) for name in names}
+    files: dict[str, SafetensorsFile] = {}
+    for name in names:
+        try:
+            files[name] = SafetensorsFile(folder.file(name))
+        except CheckpointError as fault:
+            report(fault)
+    return files
 
 
 def _require_whole_blocks(config: ModelConfig, layout: Layout, folder: CheckpointFolder) -> None:
@@ -171,27 +227,44 @@ def _require_whole_blocks(config: ModelConfig, layout: Layout, folder: Checkpoin
             )
 
 
-def _check(source: TensorSource, stored: Mapping[str, SafetensorsFile], folder: CheckpointFolder) -> None:
-    file = stored.get(source.name)
-    if file is None:
-        missing = _missing_shard(folder)
-        where = f"{quote(missing)} is missing: download it" if missing else "download the checkpoint again"
-        raise CheckpointError(f"{quote(folder.path)} has no tensor {quote(source.name)}: {where}")
+def _report_missing(
+    sources: Mapping[str, TensorSource],
+    stored: Mapping[str, SafetensorsFile],
+    folder: CheckpointFolder,
+    report: _Report,
+) -> None:
+    """Report the tensors that no file has; where a file of the series is missing, it alone."""
+    names = [source.name for source in sources.values() if source.name not in stored]
+    shard = _missing_shard(folder) if names else None
+    if shard is not None:
+        names = names[:1]
+    for name in dict.fromkeys(names):
+        what = f"{quote(shard)} is missing: download it" if shard else "download the checkpoint again"
+        report(CheckpointError(f"{quote(folder.path)} has no tensor {quote(name)}: {what}"))
+
+
+def _fault_of(source: TensorSource, stored: Mapping[str, SafetensorsFile]) -> CheckpointError | None:
+    """What is wrong with a stored tensor, by its file's header."""
+    file = stored[source.name]
     info = file.tensors[source.name]
     if info.shape not in source.stored_shapes:
-        raise CheckpointError(
+        return CheckpointError(
             f"{quote(file.path)}: {quote(source.name)} has the shape {_shape(info.shape)}, but by config.json it is "
             f"{_shape(source.stored_shapes[0])}: config and weights are not of one checkpoint"
         )
     if info.dtype not in source.dtypes:
-        raise CheckpointError(
+        return CheckpointError(
             f"{quote(file.path)}: {quote(source.name)} has the type {info.dtype}, not "
             f"{' or '.join(sorted(source.dtypes))}: use an MXFP4 or bf16 checkpoint"
         )
+    return None
 
 
 def _refuse_unknown_layers(
-    config: ModelConfig, sources: Mapping[str, TensorSource], stored: Mapping[str, SafetensorsFile]
+    config: ModelConfig,
+    sources: Mapping[str, TensorSource],
+    stored: Mapping[str, SafetensorsFile],
+    report: _Report,
 ) -> None:
     """Refuse what would make another model of the layers; a model that leaves it out would answer nonsense."""
     used = {source.name for source in sources.values()}
@@ -200,11 +273,14 @@ def _refuse_unknown_layers(
         if match is None or name in used or IGNORED.search(name):
             continue
         if int(match.group(1)) >= config.num_layers:
-            raise ConfigError(
-                f"{quote(file.path)} holds {quote(name)}, but config.json speaks of {config.num_layers} layers: "
-                "config and weights are not of one checkpoint"
+            report(
+                ConfigError(
+                    f"{quote(file.path)} holds {quote(name)}, but config.json speaks of {config.num_layers} layers: "
+                    "config and weights are not of one checkpoint"
+                )
             )
-        raise UnsupportedModelError(f"{quote(file.path)} holds {quote(name)}, which no gpt-oss model has")
+        else:
+            report(UnsupportedModelError(f"{quote(file.path)} holds {quote(name)}, which no gpt-oss model has"))
 
 
 def _missing_shard(folder: CheckpointFolder) -> str | None:

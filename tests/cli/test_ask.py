@@ -201,6 +201,17 @@ def test_fault_of_the_program_is_one_line_too(gptoss) -> None:
         gptoss("ask", "Hi", load=load, variables={"GPTOSS_TRACEBACK": "1"})
 
 
+def test_failure_in_the_reasoning_begins_a_line_of_its_own(gptoss, scripted, encoding, tmp_path) -> None:
+    from gptoss.model.errors import ModelError
+
+    completion = [*encoding.encode_with_special("<|channel|>analysis<|message|>hm"), ModelError("broken")]
+    path = tmp_path / "reasoning.txt"
+    arguments = ["--reasoning", "show", "--reasoning-file", str(path)]
+    result = gptoss("ask", "Hi", *arguments, engine=scripted.ScriptedEngine([completion]))
+    assert (result.status, result.stdout, result.stderr) == (3, "", "hm\ngptoss: broken\n")
+    assert path.read_text() == "hm\n"
+
+
 def test_model_speaking_for_the_user_is_left_out(gptoss) -> None:
     completion = (
         "<|channel|>final<|message|>4<|end|><|start|>user<|message|>Forget it.<|end|>"

@@ -175,3 +175,14 @@ def test_input_that_is_no_text(gptoss, reply) -> None:
     result = gptoss("chat", stdin=b"a\n\xff\n", completions=[reply("A")])
     assert (result.status, result.stdout) == (1, "A\n")
     assert result.stderr == "gptoss: standard input is not UTF-8 text (0xff at byte 0 of a line)\n"
+
+
+def test_failure_in_mid_answer_begins_a_line_of_its_own(chat, scripted, encoding, reply) -> None:
+    from gptoss.model.errors import ModelError
+
+    completion = [*encoding.encode_with_special(reply("one two", "hm"))[:-1], ModelError("the logits are not numbers")]
+    engine = scripted.ScriptedEngine([completion, encoding.encode_with_special(reply("three", "hm"))])
+    result = chat("a", "b", engine=engine, arguments=["--reasoning", "show"])
+    assert result.stdout == "one two\nthree\n"
+    assert result.stderr == "hm\nthe logits are not numbers\nhm\n"
+    assert "<|channel|>final<|message|>one two<|end|><|start|>user<|message|>b" in result.prompts[1]

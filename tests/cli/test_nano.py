@@ -3,10 +3,16 @@
 import json
 import subprocess
 import sys
+from datetime import date
 
 import pytest
 
+from gptoss.cli.environment import LoadRequest
+from gptoss.cli.events import FinalDelta, PrefillProgress
 from gptoss.cli.loading import load_model
+from gptoss.cli.opening import open_conversation
+from gptoss.cli.session import Session
+from gptoss.cli.settings import Effort
 
 QUESTION = "What is 347 + 85?"
 
@@ -65,6 +71,25 @@ def test_second_turn_computes_its_own_tokens_alone(nano) -> None:
     assert cached_tokens == prompt_tokens + 1  # up to where the first reasoning began
     assert "432" in result.stdout.splitlines()[0]
     assert len(result.stdout.splitlines()) == 2
+
+
+def test_interrupt_while_the_prompt_is_computed_leaves_the_engine_sound(tmp_path) -> None:
+    def open_session() -> Session:
+        loaded = load_model(LoadRequest("nano", tmp_path))
+        conversation = open_conversation(date(2026, 3, 14), Effort.LOW, None)
+        return Session(loaded.engine, loaded.encoding, conversation, model="nano")
+
+    def answer(session: Session) -> list[FinalDelta]:
+        return [event for event in session.ask(QUESTION) if isinstance(event, FinalDelta)]
+
+    def interrupt(progress: PrefillProgress) -> None:
+        raise KeyboardInterrupt
+
+    session = open_session()
+    asked = session.conversation
+    assert list(session.ask(QUESTION, interrupt))[-1].finish_reason == "interrupted"
+    session.conversation = asked
+    assert answer(session) == answer(open_session()) != []
 
 
 def test_real_process_in_a_pipe() -> None:

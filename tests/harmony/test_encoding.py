@@ -175,7 +175,7 @@ def test_special_tokens_that_clash_are_refused(encoding):
 MEGABYTE = 1_000_000
 
 
-@pytest.mark.parametrize("character", [" ", "\n", "\t", "\u3000", "a", "A", "-", "0", "é", "中", "\U0001f600", "\x00"])
+@pytest.mark.parametrize("character", [" ", "\n", "\u3000", "a", "-", "é", "\U0001f600"])
 def test_a_megabyte_of_one_character(character, encoding):
     text = character * (MEGABYTE // len(character.encode()))
     started = time.process_time()

@@ -89,7 +89,7 @@ def completion_messages(draw: st.DrawFn) -> Message:
 
 
 @given(messages=st.lists(completion_messages(), min_size=1, max_size=4), after_channel=st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_generated_completions_are_parsed_as_officially(messages, after_channel, encoding, official):
     text = "".join(encoding.decode(render_message(message, encoding)) for message in messages)
     completion = [token for message in messages for token in render_message(message, encoding)]
@@ -112,7 +112,7 @@ def test_generated_completions_are_parsed_as_officially(messages, after_channel,
 
 
 @given(data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_any_ordinary_tokens_give_the_official_text(data, encoding, official):
     """Content of tokens that are no whole characters, or no UTF-8 at all."""
     content = data.draw(st.lists(st.integers(0, 300) | st.integers(0, 199_997), max_size=8))
@@ -223,7 +223,7 @@ def round_trip_messages(draw: st.DrawFn) -> Message:
 
 
 @given(messages=st.lists(round_trip_messages(), max_size=5))
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_the_stated_subset_renders_and_parses_back(messages, encoding):
     conversation = Conversation(tuple(messages))
     parsed, problems = parse(render(conversation, encoding, drop_analysis=False), encoding, None, strict=True)
@@ -269,7 +269,7 @@ def other_messages(draw: st.DrawFn) -> Message:
 
 
 @given(messages=st.lists(other_messages(), max_size=4))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_rendering_what_was_parsed_gives_the_same_tokens(messages, encoding):
     ids = render(Conversation(tuple(messages)), encoding, drop_analysis=False)
     parsed, _ = parse(ids, encoding, None)
@@ -277,7 +277,7 @@ def test_rendering_what_was_parsed_gives_the_same_tokens(messages, encoding):
 
 
 @given(messages=st.lists(odd_messages(), max_size=3))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_conversation_parses_without_an_exception(messages, encoding):
     ids = render(Conversation(tuple(messages)), encoding, drop_analysis=False)
     parsed, _ = parse(ids, encoding, None)

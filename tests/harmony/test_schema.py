@@ -60,7 +60,7 @@ def conversation_of(schema: object) -> Conversation:
 
 
 @given(schema=parameters)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 def test_schemas_are_official(schema, encoding, official):
     conversation = conversation_of(schema)
     assert encoding.decode(render(conversation, encoding)) == encoding.decode(official.render(conversation))

@@ -19,6 +19,7 @@ from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.config import load_generation_defaults
 from gptoss.model.errors import CheckpointError, ConfigError, ModelError, UnsupportedModelError
 from gptoss.model.transformer import Transformer
+from gptoss.model.verify import verify
 
 MUTANTS = 4000
 INDEX = "model.safetensors.index.json"
@@ -211,8 +212,12 @@ def test_every_mutant_ends_in_a_typed_error_or_a_whole_model(originals, capsys):
         except CheckpointError as error:
             outcome = type(error).__name__
             message = str(error)
-        finally:
-            replace(path, content)
+        else:
+            assert verify(folder).sound
+        faults = verify(folder).faults if outcome.endswith("Error") and number % 3 == 0 else None
+        replace(path, content)
+        # Who looks for all faults meets the same one first.
+        assert faults is None or faults[0] == message, f"mutant {number}: {faults} where {message!r} was"
         assert message.isprintable(), f"mutant {number}: {message!r}"
         assert len(message) < 800, f"mutant {number}: {message!r}"
         outcomes[target, outcome] += 1

@@ -1,0 +1,124 @@
+"""What a checkpoint is, for people: sizes, precisions, memory, licence. Reads headers and small files alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.config import ModelConfig
+from gptoss.model.errors import CheckpointError
+from gptoss.model.folder import CheckpointFolder
+from gptoss.model.json_file import open_regular_file
+
+CACHE_BYTES = 2
+"""Bytes of one key or value in the cache (bfloat16)."""
+
+_PARTS = {
+    "embedding": re.compile(r"embedding\.weight"),
+    "unembedding": re.compile(r"unembedding\.weight"),
+    "attention": re.compile(r"layers\.\d+\.(?:[qkvo]\.|sinks)"),
+    "router": re.compile(r"layers\.\d+\.router\."),
+    "experts": re.compile(r"layers\.\d+\.(?:gate_up|down)\.(?:blocks|scales|weight)"),
+    "expert biases": re.compile(r"layers\.\d+\.(?:gate_up|down)\.bias"),
+    "norms": re.compile(r"(?:layers\.\d+\.\w+_)?norm\.weight"),
+}
+_PACKED = "MXFP4"
+_LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
+_MAX_TEXT_BYTES = 1 << 16
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
+_LICENCE_ENTRY = re.compile(r"^(license(?:_name)?):[ \t]+(\S.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a model: the types in which it is stored, such as `BF16` or `MXFP4`, and its bytes."""
+
+    precisions: tuple[str, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint is.
+
+    Attributes:
+        folder: where it lies.
+        layout: how its files name and shape the tensors.
+        config: the model's blueprint.
+        parts: its parts by name.
+        num_files: files with weights.
+        file_bytes: their bytes on disk.
+        weight_bytes: bytes of all weights that the model uses: what they take in memory at most.
+        licence: as the publisher names it; None where nothing is said.
+    """
+
+    folder: Path
+    layout: str
+    config: ModelConfig
+    parts: Mapping[str, Part]
+    num_files: int
+    file_bytes: int
+    weight_bytes: int
+    licence: str | None
+
+    def cache_bytes(self, context: int) -> int:
+        """Bytes of the keys and values of `context` tokens, in all layers."""
+        kept = 2 * self.config.num_key_value_heads * self.config.head_dim * CACHE_BYTES
+        return context * kept * self.config.num_layers
+
+
+def describe(path: Path | str) -> Description:
+    """Describe the checkpoint in a folder.
+
+    Raises:
+        CheckpointError: as `Checkpoint.open`.
+    """
+    checkpoint = Checkpoint.open(path)
+    return Description(
+        folder=checkpoint.folder,
+        layout=checkpoint.layout.value,
+        config=checkpoint.config,
+        parts=_parts(checkpoint),
+        num_files=len(checkpoint.files),
+        file_bytes=sum(file.stat().st_size for file in checkpoint.files),
+        weight_bytes=checkpoint.nbytes,
+        licence=_licence(CheckpointFolder(checkpoint.folder)),
+    )
+
+
+def _parts(checkpoint: Checkpoint) -> dict[str, Part]:
+    parts: dict[str, Part] = {}
+    for part, pattern in _PARTS.items():
+        names = [name for name in checkpoint.sources if pattern.match(name)]
+        types = {_PACKED if name.endswith((".blocks", ".scales")) else checkpoint.dtype(name) for name in names}
+        parts[part] = Part(tuple(sorted(types)), sum(checkpoint.tensor(name).nbytes for name in names))
+    if checkpoint.config.tie_word_embeddings:
+        del parts["unembedding"]
+    return parts
+
+
+def _licence(folder: CheckpointFolder) -> str | None:
+    """The licence by the README's front matter, else the first line of a licence file."""
+    front = _FRONT_MATTER.match(_text(folder, "README.md") or "")
+    stated = dict(_LICENCE_ENTRY.findall(front.group(1))) if front else {}
+    # A licence of one's own is `license: other` with a name beside it.
+    if licence := stated.get("license_name") or stated.get("license"):
+        return str(licence).strip().strip("'\"")
+    for name in _LICENCE_FILES:
+        if text := _text(folder, name):
+            return next((line.strip() for line in text.splitlines() if line.strip()), None)
+    return None
+
+
+def _text(folder: CheckpointFolder, name: str) -> str | None:
+    """The beginning of a text file; None where there is none that may be read."""
+    if not folder.has(name):
+        return None
+    try:
+        with open_regular_file(folder.file(name)) as file:
+            return file.read(_MAX_TEXT_BYTES).decode("utf-8", "replace").replace("\r\n", "\n")
+    except (OSError, CheckpointError):
+        return None
