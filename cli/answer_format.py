@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import json
 import re
 import sys
@@ -21,8 +20,9 @@ from gptoss.harmony import ResponseFormat
 from gptoss.harmony.content import JSON
 
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
-_CLASS = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
-_FIELD = re.compile(r"\s*([^\s:,]+)\s*(?::\s*(\w+)\s*(\[\s*\])?)?\s*")
+# A class begins with a capital letter, or stands in a module of a package; all else is a field.
+_CLASS = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?=:)|[A-Za-z_]\w*(?=:[A-Z])):([A-Za-z_]\w*)")
+_FIELD = re.compile(r"\s*([\w-]+)\s*(?::\s*(\w+)\s*(\[\s*\])?)?\s*")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def read_schema(value: str) -> Mapping[str, Any]:
     if value.lstrip().startswith("{"):
         return _parse(value, "--schema")
     as_class = _CLASS.fullmatch(value.strip())
-    if as_class is not None and as_class[2] not in _TYPES:
+    if as_class is not None:
         return _class_schema(as_class[1], as_class[2])
     path = Path(value)
     is_file = path.suffix == ".json" or "/" in value
@@ -167,11 +167,10 @@ def _class_schema(module: str, name: str) -> Mapping[str, Any]:
 
 
 def _regex_error(message: str) -> str:
-    """What is wrong and at which character, of an error with a picture of many lines."""
+    """What is wrong and at which character, of an error that may have a picture: the pattern, a caret below, why."""
     lines = message.split("\n")
-    for above, line in itertools.pairwise(lines):
-        if line.strip() and not line.strip("^ "):
-            indent = len(above) - len(above.lstrip())
-            reason = next((each for each in lines if each.startswith("error: ")), "error: ").removeprefix("error: ")
-            return f"at character {line.index('^') - indent + 1}: {reason}"
+    for pattern, caret, reason in zip(lines, lines[1:], lines[2:], strict=False):
+        if caret.strip() and not caret.strip("^ ") and reason.startswith("error: "):
+            indent = len(pattern) - len(pattern.lstrip())
+            return f"at character {caret.index('^') - indent + 1}: {reason.removeprefix('error: ')}"
     return one_line(lines[0].rpartition(" (in regex): ")[2])

@@ -190,5 +190,7 @@ class Chat:
             self.say("the context is full: /clear begins anew")
         elif ending.limit == "max_tokens":
             self.say("cut at --max-tokens; what was said is kept")
+        elif ending.limit == "grammar":
+            self.say("cut, as the schema or pattern has grown too complex for the grammar engine")
         elif not ending.answered:
             self.say("the model ended without an answer; /retry asks again")

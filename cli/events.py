@@ -102,7 +102,7 @@ class TurnFinished:
     """The turn is over, and the conversation holds what was said.
 
     Attributes:
-        limit: which limit cut it, when the reason is length.
+        limit: which limit cut it, when the reason is length; grammar is one of the grammar engine's own.
         answered: whether there was a final message.
         seed: of the sampling, which repeats it.
     """
@@ -112,7 +112,7 @@ class TurnFinished:
     timing: TurnTiming
     answered: bool
     seed: int | None
-    limit: Literal["max_tokens", "context"] | None = None
+    limit: Literal["max_tokens", "context", "grammar"] | None = None
 
 
 Event = (

@@ -5,6 +5,7 @@ Knows the conversation, the encoding and the engine; knows nothing of terminals,
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -23,11 +24,15 @@ from gptoss.cli.events import (
 )
 from gptoss.cli.turn import Turn
 from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion
+from gptoss.model.errors import ConstraintError
 
 if TYPE_CHECKING:
     from gptoss.cli.answer_format import AnswerFormat
     from gptoss.model.constraint import Constraint
     from gptoss.model.sampler import SamplingParams
+
+
+log = logging.getLogger(__name__)
 
 
 class Timing(Protocol):
@@ -129,6 +134,7 @@ class Session:
         self._held: HeldTurn | None = None
         self._stopping = False
         self._sampling = False
+        self._given_up = False
 
     def ask(self, text: str, progress: Callable[[PrefillProgress], None] | None = None) -> Iterator[Event]:
         """Say `text` and yield what comes of it; then the conversation holds both.
@@ -190,15 +196,17 @@ class Session:
         self.conversation = conversation
         self._held = held
         turn = Turn(self.encoding, header)
-        self._stopping = self._sampling = False
+        self._stopping = self._sampling = self._given_up = False
         count = 0
+        ended: str | None = None
         try:
             yield Started(self.model, generation.prompt_tokens, generation.cached_tokens, tuple(prompt))
             for token in self._tokens(generation):
                 count += 1
                 yield Sampled(token)
                 yield from turn.feed(token.id)
-            yield from turn.finish(cut=generation.finish_reason != "stop")
+            ended = "grammar" if self._given_up else generation.finish_reason
+            yield from turn.finish(cut=ended != "stop")
         finally:
             self._sampling = False
             self._held = None
@@ -207,8 +215,8 @@ class Session:
                 pass
             self.conversation = conversation.extended(turn.messages)
         yield TurnFinished(
-            finish_reason=_FINISH_REASONS[generation.finish_reason],
-            limit=_LIMITS.get(generation.finish_reason),
+            finish_reason=_FINISH_REASONS[ended],
+            limit=_LIMITS.get(ended),
             usage=Usage(generation.prompt_tokens, generation.cached_tokens, count, turn.reasoning_tokens),
             timing=TurnTiming(generation.timing.prefill_s, generation.timing.decode_s, time.perf_counter() - began),
             answered=turn.answered,
@@ -216,11 +224,15 @@ class Session:
         )
 
     def _tokens(self, generation: Generation) -> Iterator[SampledToken]:
-        """The tokens until the end, `stop`, or an interrupt while one is awaited."""
+        """The tokens until the end, `stop`, an interrupt while one is awaited, or a grammar that cannot go on."""
         while not self._stopping:
             try:
                 token = next(generation)
             except (StopIteration, KeyboardInterrupt):
+                return
+            except ConstraintError as error:
+                log.info("%s", error)
+                self._given_up = True
                 return
             self._sampling = True
             yield token
@@ -240,5 +252,10 @@ _FINISH_REASONS: dict[str | None, FinishReason] = {
     "stop": "stop",
     "length": "length",
     "context": "length",
+    "grammar": "length",
 }
-_LIMITS: dict[str | None, Literal["max_tokens", "context"]] = {"length": "max_tokens", "context": "context"}
+_LIMITS: dict[str | None, Literal["max_tokens", "context", "grammar"]] = {
+    "length": "max_tokens",
+    "context": "context",
+    "grammar": "grammar",
+}

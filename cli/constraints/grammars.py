@@ -40,7 +40,8 @@ class GrammarEngine:
 
     def warm(self) -> None:
         """Build the table, in a thread of its own."""
-        threading.Thread(target=self._get_tokenizer, daemon=True, name="grammar engine").start()
+        # No daemon: at its exit Python would unwind the thread through the frames of llguidance, which aborts.
+        threading.Thread(target=self._get_tokenizer, name="grammar engine").start()
 
     def matcher(self, grammar: Grammar) -> Matcher:
         """A new matcher at the beginning of a text.

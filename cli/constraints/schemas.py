@@ -35,7 +35,7 @@ _SCHEMA_KEYS = (
 )
 _LIST_KEYS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 _MAPPING_KEYS = ("properties", "patternProperties", "dependentSchemas", *_DEFINITIONS)
-_MOST_PARTS = 200  # that are tried in the search
+_MOST_CHARACTERS = 10_000_000  # that the search compiles: about a second
 
 
 def schema_grammar(schema: Mapping[str, Any], what: str = "schema") -> Grammar:
@@ -86,11 +86,14 @@ def _compile(text: str) -> tuple[str, str]:
     except ValueError as error:
         return "", str(error)
     is_refused, messages = LLMatcher.validate_grammar_with_warnings(source)
-    return source, messages[0] if is_refused else ""
+    # Where the engine was is told by its own numbering of references.
+    return source, messages[0].partition("while processing ")[0].strip() if is_refused else ""
 
 
 def _reworded(reason: str) -> str:
     prefix = "Unimplemented keys: "
+    if reason.startswith("oneOf constraints"):
+        return "the grammar engine cannot hold oneOf, unless its parts exclude each other by type; anyOf may do"
     if not reason.startswith(prefix):
         return reason
     try:
@@ -103,14 +106,19 @@ def _reworded(reason: str) -> str:
 def _find(schema: Any, reason: str) -> str:
     """The innermost part of the schema that is refused for this reason, as a JSON pointer."""
     definitions = {key: schema[key] for key in (*_DEFINITIONS, "$schema") if key in schema}
-    place, part = "", schema
+    place, part, left = "", schema, _MOST_CHARACTERS
     tried: set[str] = set()
     while True:
         for child_place, child in _children(place, part, schema):
-            if child_place in tried or not isinstance(child, Mapping) or len(tried) >= _MOST_PARTS:
+            if child_place in tried or not isinstance(child, Mapping):
                 continue
             tried.add(child_place)
-            if _compile(json.dumps({**definitions, **child}))[1] == reason:
+            # A reference may have no siblings in the older drafts.
+            text = json.dumps({**definitions, "allOf": [child]})
+            left -= len(text)
+            if left < 0:
+                return place
+            if _compile(text)[1] == reason:
                 place, part = child_place, child
                 break
         else:
