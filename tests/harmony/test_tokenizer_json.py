@@ -174,6 +174,17 @@ def test_a_token_that_no_merge_makes(load):
     assert ours.encode("ab") == theirs.encode("ab").ids == [ord("a"), ord("b")]
 
 
+def test_tokens_too_long_to_work_out_are_refused_at_once(load):
+    """A small file could otherwise take hours."""
+    pairs = [["a" * length, "a"] for length in range(1, 1000)]
+    data = tokenizer_json(bytes_and(*(b"a" * length for length in range(2, 1001))), pairs)
+    with pytest.raises(VocabularyError, match="its tokens are too long to work out their merges"):
+        load(data)
+    fewer = tokenizer_json(bytes_and(*(b"a" * length for length in range(2, 101))), pairs[:99])
+    ours, theirs = load(fewer)
+    assert ours.encode("a" * 250) == theirs.encode("a" * 250).ids
+
+
 @st.composite
 def merge_lists(draw: st.DrawFn) -> list[tuple[bytes, bytes]]:
     """Merges of any order: pairs that never meet, tokens made in two ways, pairs before those that make their parts."""

@@ -110,12 +110,18 @@ def test_rows_that_are_no_blocks_are_refused(tmp_path, make_checkpoint):
 
 
 _LOADER = """
-import json, resource, sys
+import json, sys
+from pathlib import Path
 from gptoss.model import Transformer
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before = peak()
+
+def memory(field):
+    # Not getrusage: there a process begins with the peak of the one that started it.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+before = memory("VmRSS:")
 report = Transformer.from_checkpoint(sys.argv[1], quantize="mxfp4").packing
-print(json.dumps({"grown": peak() - before, "before": report.bytes_before, "after": report.bytes_after}))
+print(json.dumps({"grown": memory("VmHWM:") - before, "before": report.bytes_before, "after": report.bytes_after}))
 """
 
 
@@ -127,5 +133,5 @@ def test_memory_stays_bounded(tmp_path, make_checkpoint):
     told = json.loads(process.stdout)
     one_matrix = 8 * 1024 * 2 * 768 * 2
     assert told["before"] == 6 * 1.5 * one_matrix
-    # A loader that unpacks all, or keeps the file's pages, grows by at least `before`.
-    assert told["grown"] < told["after"] + one_matrix + (80 << 20) < told["before"]
+    # A loader that keeps the file's pages grows by `before` and `after`.
+    assert told["after"] < told["grown"] < told["after"] + one_matrix + (120 << 20) < told["before"] + told["after"]
