@@ -36,10 +36,10 @@ class GrammarEngine:
         self.encoding = encoding
         self._tokenizer: LLTokenizer | None = None
         self._lock = threading.Lock()
-        self._escapes: tuple[Tensor, Tensor] | None = None
+        self._escapes: tuple[Tensor, Tensor]
 
     def warm(self) -> None:
-        """Build the table, in a thread of its own."""
+        """Build all that matchers need, in a thread of its own."""
         # No daemon: at its exit Python would unwind the thread through the frames of llguidance, which aborts.
         threading.Thread(target=self._get_tokenizer, name="grammar engine").start()
 
@@ -51,10 +51,11 @@ class GrammarEngine:
         """
         from llguidance import LLMatcher
 
-        matcher = LLMatcher(self._get_tokenizer(), grammar.source, log_level=0)
+        tokenizer = self._get_tokenizer()
+        matcher = LLMatcher(tokenizer, grammar.source, log_level=0)
         if matcher.is_error():
             raise ConstraintError(f"the grammar engine does not take the grammar: {matcher.get_error()}")
-        return Matcher(matcher, self, JsonNames() if grammar.is_json else None)
+        return Matcher(matcher, self.encoding, (JsonNames(), *self._escapes) if grammar.is_json else None)
 
     def _get_tokenizer(self) -> LLTokenizer:
         with self._lock:
@@ -62,32 +63,30 @@ class GrammarEngine:
                 from llguidance import LLTokenizer
 
                 vocabulary: Any = _Vocabulary(self.encoding)
+                self._escapes = self._find_escapes()
                 self._tokenizer = LLTokenizer(vocabulary, eos_token=sorted(self.encoding.stop_tokens))
             return self._tokenizer
 
-    @property
-    def escapes(self) -> tuple[Tensor, Tensor]:
+    def _find_escapes(self) -> tuple[Tensor, Tensor]:
         """The tokens with a numbered escape in them, and those that can go on in an escape that has begun."""
-        if self._escapes is None:
-            import torch
+        import torch
 
-            texts = [(token, self.encoding.token_bytes(token)) for token in sorted(self.encoding.ordinary_tokens)]
-            begin = [token for token, text in texts if b"\\u" in text]
-            go_on = [token for token, text in texts if text[:1] in b"u0123456789abcdefABCDEF"]
-            self._escapes = torch.tensor(begin, dtype=torch.long), torch.tensor(go_on, dtype=torch.long)
-        return self._escapes
+        texts = [(token, self.encoding.token_bytes(token)) for token in sorted(self.encoding.ordinary_tokens)]
+        begin = [token for token, text in texts if b"\\u" in text]
+        go_on = [token for token, text in texts if text[:1] in b"u0123456789abcdefABCDEF"]
+        return torch.tensor(begin, dtype=torch.long), torch.tensor(go_on, dtype=torch.long)
 
 
 class Matcher:
     """One text that grows token by token, and what may come next in it."""
 
-    def __init__(self, matcher: LLMatcher, engine: GrammarEngine, names: JsonNames | None) -> None:
+    def __init__(self, matcher: LLMatcher, encoding: Encoding, names: tuple[JsonNames, Tensor, Tensor] | None) -> None:
         import torch
 
         self._matcher = matcher
-        self._engine = engine
+        self._encoding = encoding
         self._names = names
-        self._bits = torch.empty(-(-engine.encoding.vocab_size // 32), dtype=torch.int32)
+        self._bits = torch.empty(-(-encoding.vocab_size // 32), dtype=torch.int32)
 
     def next(self) -> Masked:
         """What may come; of the special tokens only those that end a completion, where the text may end.
@@ -99,7 +98,7 @@ class Matcher:
         if self._matcher.is_error():
             raise ConstraintError(f"the grammar engine cannot go on: {self._matcher.get_error()}")
         if self._names is not None:
-            self._forbid_second_spellings(self._bits, self._names)
+            self._forbid_second_spellings(self._bits, *self._names)
         return Masked(self._bits)
 
     def accept(self, token_id: int) -> None:
@@ -111,14 +110,13 @@ class Matcher:
         if not self._matcher.consume_token(token_id):
             raise ConstraintError(f"the grammar engine cannot go on: {self._matcher.get_error()}")
         if self._names is not None:
-            self._names.read(self._engine.encoding.token_bytes(token_id))
+            self._names[0].read(self._encoding.token_bytes(token_id))
 
-    def _forbid_second_spellings(self, bits: Tensor, names: JsonNames) -> None:
-        begin, go_on = self._engine.escapes
+    def _forbid_second_spellings(self, bits: Tensor, names: JsonNames, begin: Tensor, go_on: Tensor) -> None:
         tokens = go_on if names.in_escape else begin
         allowed = tokens[((bits[tokens >> 5] >> (tokens & 31)) & 1).bool()].tolist()
         for token in allowed:
-            if not names.copy().read(self._engine.encoding.token_bytes(token)):
+            if not names.copy().read(self._encoding.token_bytes(token)):
                 word, bit = divmod(token, 32)
                 held = int(bits[word])
                 bits[word] = held & 0x7FFFFFFF if bit == 31 else held & ~(1 << bit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter
 
 import jsonschema
 import pytest
@@ -205,7 +206,7 @@ def run_schema(open_random_session, encoding, schema, seed: int, max_tokens: int
 
 
 def test_schemas_of_schemastore(byte_encoding, open_random_session, collected_schemas):
-    small = [schema for _, schema in collected_schemas if len(json.dumps(schema)) < 100_000]
+    small = [schema for _, schema in collected_schemas if len(json.dumps(schema)) < 30_000]
     sample = random.Random(5).sample(small, 16)
     ends = [run_schema(open_random_session, byte_encoding, schema, i, 80) for i, schema in enumerate(sample)]
     assert ends.count("complete") >= 3, ends
@@ -215,8 +216,10 @@ def test_schemas_of_schemastore(byte_encoding, open_random_session, collected_sc
 @pytest.mark.long
 def test_five_hundred_schemas_of_schemastore(byte_encoding, o200k, open_random_session, collected_schemas):
     sample = random.Random(6).sample(collected_schemas, 500)
-    ends = [
-        run_schema(open_random_session, o200k if i % 10 == 0 else byte_encoding, schema, i, 300)
+    ends = Counter(
+        run_schema(open_random_session, o200k if i % 25 == 0 else byte_encoding, schema, i, 300)
         for i, (_, schema) in enumerate(sample)
-    ]
-    assert ends.count("complete") > 150
+    )
+    for end, count in ends.most_common():
+        print(f"{count:5} {end}")
+    assert ends["complete"] > 150
