@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +65,10 @@ def open_random_session(random_engine: Callable[..., Engine]) -> Callable[..., S
 
 
 @pytest.fixture(scope="session")
-def collected_schemas() -> list[tuple[str, dict[str, Any]]]:
-    """The schemas of SchemaStore in the package check-jsonschema: whole ones, their definitions, their properties."""
-    origin = importlib.util.find_spec("check_jsonschema").origin
-    folder = Path(origin).parent / "builtin_schemas"
-    return [case for path in sorted(folder.rglob("*.json")) for case in cases(path)]
-
-
-def cases(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    schema = json.loads(path.read_text(encoding="utf-8"))
-    shared = {key: schema[key] for key in ("$schema", "$defs", "definitions") if key in schema}
-    yield path.name, schema
-    for key in ("$defs", "definitions"):
-        for name in schema.get(key, {}):
-            pointer = f"#/{key}/{name.replace('~', '~0').replace('/', '~1')}"
-            yield f"{path.name}{pointer}", {**shared, "allOf": [{"$ref": pointer}]}
-    for name, part in schema.get("properties", {}).items():
-        yield f"{path.name}#/properties/{name}", {**shared, "allOf": [part]}
+def collect_schemas() -> Callable[..., list[tuple[str, dict[str, Any]]]]:
+    """`collected.collect_schemas`, which the benchmark uses too."""
+    path = Path(__file__).parent / "collected.py"
+    spec = importlib.util.spec_from_file_location("collected_schemas", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.collect_schemas
