@@ -15,9 +15,9 @@ from gptoss.cli.constraints.grammars import Grammar
 from gptoss.cli.errors import SchemaError
 from gptoss.cli.text import one_line
 
-# Whatever the schema's own "x-guidance" says. White space is bounded, because a model that is at a loss writes it for
-# ever; forty characters are eight lines of nesting and more.
-_OPTIONS = {"lenient": False, "coerce_one_of": False, "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,40}"}
+# Whatever the schema's own "x-guidance" says. White space is a new line with its indentation or a few blanks, because
+# a model that is at a loss writes it for ever.
+_OPTIONS = {"lenient": False, "coerce_one_of": False, "whitespace_pattern": r"\x0A[\x20\x09]{0,40}|[\x20\x09]{1,8}"}
 
 _DEFINITIONS = ("$defs", "definitions")
 _SCHEMA_KEYS = (

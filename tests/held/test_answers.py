@@ -44,7 +44,7 @@ def test_an_answer_that_is_complete_fits_its_schema(request, open_random_session
     complete = 0
     for seed in range(seeds):
         session = open_random_session(
-            encoding, seed=seed, max_tokens=100, skip_reasoning=True, answer_format=schema_format(PERSON)
+            encoding, seed=seed, max_tokens=50, skip_reasoning=True, answer_format=schema_format(PERSON)
         )
         answer, ending = answer_of(session)
         if ending.finish_reason == "stop":
@@ -145,8 +145,12 @@ def test_the_text_ends_where_its_grammar_does_and_not_before(engine):
 
 
 def test_white_space_is_bounded(engine):
-    assert holds(engine, {}, "[" + "\n" + " " * 30 + "1]")
-    assert not holds(engine, {}, "[" + "\n" * 60 + "1]")
+    value = {"a": [1, {"b": "c"}], "d": {}}
+    for indent in (None, 1, 2, 4, "\t"):
+        assert holds(engine, {}, json.dumps(value, indent=indent))
+    assert holds(engine, {}, json.dumps(value, separators=(",", ":")))
+    assert not holds(engine, {}, "[\n\n1]")
+    assert not holds(engine, {}, "[" + " " * 20 + "1]")
 
 
 @pytest.mark.parametrize("engine_name", ["byte_engine", "engine"])

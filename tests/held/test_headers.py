@@ -52,8 +52,8 @@ def test_forty_generations_have_no_malformed_header(byte_encoding, open_random_s
 
 
 def test_the_vocabulary_of_gpt_oss_is_held_too(o200k, open_random_session):
-    for seed in range(4):
-        assert check(open_random_session(o200k, TOOLS, seed=seed, max_tokens=20), o200k) == 1
+    for seed in (0, 4, 8):
+        assert check(open_random_session(o200k, TOOLS, seed=seed, max_tokens=12), o200k) == 1
 
 
 @pytest.mark.long
