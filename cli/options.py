@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from gptoss.cli.environment import Environment
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.policy import PolicyOption, policy_as_instructions
 from gptoss.cli.settings import Effort, Folders, Quantize, ReasoningView, Repetition, Settings, load_settings
+
+if TYPE_CHECKING:
+    from gptoss.cli.answer_format import AnswerFormat
 
 # One for each field of Settings.
 _SETTINGS: dict[str, Any] = {
@@ -49,6 +52,10 @@ _SETTINGS: dict[str, Any] = {
         int | None,
         typer.Option("-n", "--max-tokens", min=1, metavar="N", help="Stop after N tokens, reasoning included."),
     ],
+    "think_budget": Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Close the reasoning after N tokens and begin the answer."),
+    ],
     "temperature": Annotated[
         float | None,
         typer.Option(
@@ -75,6 +82,21 @@ _SETTINGS: dict[str, Any] = {
         typer.Option(help="Pack bf16 experts while loading: a quarter of the memory, a little less exact."),
     ],
 }
+# What answers must look like; beside the settings, as it is asked for anew each time.
+_FORMATS: dict[str, Any] = {
+    "schema": Annotated[
+        str | None,
+        typer.Option(
+            "--schema",
+            metavar="SCHEMA",
+            help="Answer in JSON under a schema: a file, JSON, 'name:str, n:int', or module:Class (Pydantic).",
+        ),
+    ],
+    "regex": Annotated[
+        str | None, typer.Option("--regex", metavar="REGEX", help="Answer with what matches REGEX as a whole.")
+    ],
+    "choice": Annotated[str | None, typer.Option("--choice", metavar="A,B,C", help="Answer with one of these.")],
+}
 HomeOption = Annotated[
     Path | None,
     typer.Option(
@@ -91,6 +113,16 @@ class Invocation:
     environment: Environment
     folders: Folders
     settings: Settings
+    answer_format: AnswerFormat | None = None
+
+
+def _answer_format(**options: str | None) -> AnswerFormat | None:
+    if not any(value is not None for value in options.values()):
+        return None
+    # Imported here, as the harmony package takes longer to import than `gptoss --help` may take in all.
+    from gptoss.cli.answer_format import answer_format
+
+    return answer_format(**options)
 
 
 def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatus]:
@@ -110,7 +142,8 @@ def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatu
         if policy is not None:
             flags["instructions"] = policy_as_instructions(policy, flags["instructions"])
         settings = load_settings(flags, environment.variables, folders.config)
-        return command(Invocation(environment, folders, settings), **values)
+        formats = {name: values.pop(name) for name in _FORMATS}
+        return command(Invocation(environment, folders, settings, _answer_format(**formats)), **values)
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -119,6 +152,7 @@ def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatu
             inspect.Parameter("context", keyword, annotation=typer.Context),
             *(parameter.replace(kind=keyword) for parameter in own),
             *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _SETTINGS.items()),
+            *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _FORMATS.items()),
             inspect.Parameter("policy", keyword, default=None, annotation=PolicyOption),
             inspect.Parameter("home", keyword, default=None, annotation=HomeOption),
         ]
