@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -270,8 +270,9 @@ class Chat:
     def _answer(self, text: str | None) -> None:
         session = self.session
         display = self._display()
-        now = key_calls(self.environment.stdin, ANSWER_NOW_KEY, getattr(session, "answer_now", bool))
-        with closing(display), on_interrupt(session.stop), now:
+        answer_now = getattr(session, "answer_now", None)
+        key = key_calls(self.environment.stdin, ANSWER_NOW_KEY, answer_now) if answer_now else nullcontext()
+        with closing(display), on_interrupt(session.stop), key:
             events = session.answer_again(display.show) if text is None else session.ask(text, display.show)
             for event in events:
                 display.show(event)
@@ -286,7 +287,7 @@ class Chat:
     def _display(self) -> Displays:
         displays: list[Display] = []
         if self._has_screen:
-            hint = f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now" if self.person_types else ""
+            hint = f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now" if self._can_answer_now else ""
             displays.append(TurnView(self.output, look=self.reasoning, hint=hint))
         else:
             if self.messages.is_terminal or self.reasoning is not ReasoningView.HIDE:
@@ -295,6 +296,10 @@ class Chat:
         if self._stats:
             displays.append(Stats(self.messages))
         return Displays(displays)
+
+    @property
+    def _can_answer_now(self) -> bool:
+        return self.person_types and hasattr(self.session, "answer_now")
 
     def _tell_ending(self, ending: TurnFinished) -> None:
         if ending.finish_reason == "interrupted":
