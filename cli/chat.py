@@ -285,7 +285,7 @@ class Chat:
     def _display(self) -> Displays:
         displays: list[Display] = []
         if self._has_screen:
-            hint = f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now" if self._can_answer_now else ""
+            hint = f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now" if self.person_types else ""
             displays.append(TurnView(self.output, look=self.reasoning, hint=hint))
         else:
             if self.messages.is_terminal or self.reasoning is not ReasoningView.HIDE:
@@ -294,10 +294,6 @@ class Chat:
         if self._stats:
             displays.append(Stats(self.messages))
         return Displays(displays)
-
-    @property
-    def _can_answer_now(self) -> bool:
-        return self.person_types and hasattr(self.session, "answer_now")
 
     def _tell_ending(self, ending: TurnFinished) -> None:
         if ending.finish_reason == "interrupted":

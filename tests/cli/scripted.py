@@ -6,7 +6,8 @@ Run as a program it is `gptoss` for tests that need a process of their own:
 
 The script is an object: `completions`, the texts with special tokens that the turns are to sample, one a turn; and
 optionally `token_delay_s`, `prefill_delay_s`, `load_delay_s`, `loading` (a file to make when loading begins),
-`pause` (how many tokens to give before it, and seconds), `max_context`, `load_error` (a class of gptoss.model.errors
+`pause` (how many tokens to give before it, and seconds), `after_forced` (what follows where a constraint forces tokens;
+without it constraints are not asked), `max_context`, `load_error` (a class of gptoss.model.errors
 and its text).
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 from gptoss.cli.app import run
 from gptoss.cli.environment import Environment, LoadedModel, LoadRequest
 from gptoss.harmony import Encoding
+from gptoss.model.constraint import Forced
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class ScriptedTiming:
 
 
 class ScriptedGeneration:
-    def __init__(self, engine, ids, params, completion, stop, progress) -> None:
+    def __init__(self, engine, ids, params, completion, stop, progress, constraint=None) -> None:
+        self.constraint = constraint if engine.after_forced else None
         self.engine, self.params, self.stop, self.progress = engine, params, stop, progress
         self.completion = list(completion)
         self.prompt_tokens = len(ids)
@@ -79,7 +82,10 @@ class ScriptedGeneration:
         time.sleep(seconds if self.generated == after else self.engine.token_delay_s)
         if not self.completion:
             raise AssertionError("the script ended before the turn did")
+        self._obey()
         token = self.completion.pop(0)
+        if self.constraint is not None:
+            self.constraint.accept(token)
         if isinstance(token, BaseException):
             raise token
         self.generated += 1
@@ -92,14 +98,29 @@ class ScriptedGeneration:
             self.finish_reason = "context"
         return ScriptedToken(token)
 
+    def _obey(self) -> None:
+        hold = None if self.constraint is None else self.constraint.next()
+        if isinstance(hold, Forced):
+            self.completion = [*hold.token_ids, *self.engine.after_forced]
+            self.constraint = None
+
     def close(self) -> None:
         self.closed = True
 
 
 class ScriptedEngine:
     def __init__(
-        self, completions, *, max_context=4096, token_delay_s=0.0, prefill_delay_s=0.0, pause=(-1, 0), defaults=None
+        self,
+        completions,
+        *,
+        max_context=4096,
+        token_delay_s=0.0,
+        prefill_delay_s=0.0,
+        pause=(-1, 0),
+        defaults=None,
+        after_forced=(),
     ) -> None:
+        self.after_forced = list(after_forced)
         self.completions = [list(completion) for completion in completions]
         self.max_context = max_context
         self.token_delay_s = token_delay_s
@@ -127,7 +148,7 @@ class ScriptedEngine:
         self.prompts.append(list(ids))
         self.params.append(params or self.defaults)
         return ScriptedGeneration(
-            self, list(ids), params or self.defaults, self.completions.pop(0), frozenset(stop), progress
+            self, list(ids), params or self.defaults, self.completions.pop(0), frozenset(stop), progress, constraint
         )
 
 
@@ -150,6 +171,7 @@ def main() -> int:
             token_delay_s=script.get("token_delay_s", 0),
             prefill_delay_s=script.get("prefill_delay_s", 0),
             pause=script.get("pause", (-1, 0)),
+            after_forced=encoding.encode_with_special(script.get("after_forced", "")),
         )
         return LoadedModel(request.model, engine, encoding)
 

@@ -1,5 +1,6 @@
 """What is typed at the input line of `gptoss chat`: search, editors, completion, large pastes; what stands below it."""
 
+import re
 import sys
 import time
 
@@ -154,3 +155,19 @@ def test_key_that_is_a_signal_leaves_what_was_typed() -> None:
     child.send("\n")
     child.expect_exact(r"[1] 'typed\n'")
     child.close()
+
+
+def test_ctrl_n_ends_the_reasoning_and_has_the_model_answer(terminal, reply) -> None:
+    thoughts = " ".join(f"thought{number}" for number in range(300))
+    screen = terminal(
+        completions=[reply("never", thoughts)], after_forced="Now then.<|return|>", token_delay_s=0.02, rows=50
+    )
+    screen.wait_for_prompt()
+    screen.type("Why?\r")
+    screen.wait_for(".*Ctrl-N: answer now")
+    screen.wait_for(".*thought9")
+    screen.type("next\x0e")
+    lines = screen.wait_for("> next")
+    assert "Now then." in lines
+    assert not any("thought299" in line for line in lines)
+    assert any(re.search(r"thought for .* tokens", line) for line in lines)
