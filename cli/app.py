@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gptoss.cli import sessions
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
@@ -44,6 +45,7 @@ harmony = typer.Typer(
     invoke_without_command=True,
 )
 app.add_typer(harmony, name="harmony")
+app.add_typer(sessions.app, name="sessions")
 
 
 def main() -> None:

@@ -14,10 +14,11 @@ from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.inputs import gather_prompt
 from gptoss.cli.interrupts import on_interrupt
 from gptoss.cli.json_display import JsonLines, JsonObject
-from gptoss.cli.opening import open_session
 from gptoss.cli.options import Invocation
 from gptoss.cli.output import Output
 from gptoss.cli.raw_display import Raw
+from gptoss.cli.recorder import Recorder
+from gptoss.cli.resuming import open_saved_session
 from gptoss.cli.session import Session
 from gptoss.cli.settings import ReasoningView, Settings
 from gptoss.cli.terminal_display import Aside, StatusLine
@@ -68,12 +69,12 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     messages = environment.messages()
     status_line = StatusLine(messages)
     reasoning_file = [ReasoningFile(options.reasoning_file)] if options.reasoning_file else []
-    session = open_session(invocation, status_line)
+    session, recorder = open_saved_session(invocation, status_line, lambda line: messages.write(f"gptoss: {line}\n"))
     display = Displays(
         [
             *_aside(messages, settings.reasoning, status_line),
             *reasoning_file,
-            _main_display(options.form, output, session),
+            _main_display(options.form, output, session, recorder),
             *([Stats(messages)] if options.stats else []),
         ]
     )
@@ -96,12 +97,12 @@ def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> li
     return [Aside(messages, reasoning=view is not ReasoningView.HIDE, status=status_line)]
 
 
-def _main_display(form: OutputForm, output: Output, session: Session) -> Display:
+def _main_display(form: OutputForm, output: Output, session: Session, recorder: Recorder) -> Display:
     match form:
         case OutputForm.JSON:
-            return JsonObject(output)
+            return JsonObject(output, lambda: recorder.id)
         case OutputForm.STREAM_JSON:
-            return JsonLines(output)
+            return JsonLines(output, lambda: recorder.id)
         case OutputForm.RAW:
             return Raw(output, session.encoding)
         case OutputForm.TEXT:

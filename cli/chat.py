@@ -17,13 +17,14 @@ from gptoss.cli.opening import (
     effort_of,
     instructions_of,
     open_conversation,
-    open_session,
     with_effort,
     with_instructions,
 )
 from gptoss.cli.options import Invocation
 from gptoss.cli.output import Output
 from gptoss.cli.prompt import InputLine, Lines, TerminalLine
+from gptoss.cli.recorder import Recorder
+from gptoss.cli.resuming import open_saved_session
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort, ReasoningView, Settings
 from gptoss.cli.terminal_display import Aside, StatusLine
@@ -38,14 +39,16 @@ def chat(invocation: Invocation, *, stats: bool) -> ExitStatus:
     """
     environment = invocation.environment
     output, messages = environment.output(), environment.messages()
-    session = open_session(invocation, StatusLine(messages))
+    session, recorder = open_saved_session(
+        invocation, StatusLine(messages), lambda line: messages.write(f"gptoss: {one_line(line)}\n")
+    )
     stdin = environment.stdin
     line: InputLine
     if stdin is not None and stdin.isatty() and output.is_terminal and not output.is_dumb:
         line = TerminalLine(invocation.folders.state / "history", commands.TABLE)
     else:
         line = Lines(stdin, messages)
-    talk = Chat(environment, session, line, output, messages, invocation.settings, stats=stats)
+    talk = Chat(environment, session, recorder, line, output, messages, invocation.settings, stats=stats)
     return talk.run()
 
 
@@ -56,6 +59,7 @@ class Chat:
         self,
         environment: Environment,
         session: Session,
+        recorder: Recorder,
         line: InputLine,
         output: Output,
         messages: Output,
@@ -64,7 +68,8 @@ class Chat:
         stats: bool,
     ) -> None:
         self._environment = environment
-        self._session = session
+        self._session = self.session = session
+        self.recorder = recorder
         self._line = line
         self._output = output
         self._messages = messages

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gptoss.cli.display import stats_line
 from gptoss.cli.errors import UsageError
+from gptoss.cli.session_commands import COMMANDS as _KEEPING
 from gptoss.cli.settings import Effort
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ _COMMANDS = (
     Command("/reasoning", "[show|hide]", "whether reasoning is shown", _reasoning),
     Command("/retry", "[none|low|medium|high]", "answer the last message again", _retry),
     Command("/stats", "", "tokens and speeds of the last answer", _stats),
+    *(Command(*row) for row in _KEEPING),
     Command("/clear", "", "forget everything said and begin anew", _clear),
     Command("/exit", "", "leave; so does /quit", _exit),
 )

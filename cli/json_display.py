@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -21,11 +22,21 @@ from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.output import Output
 
 
-class JsonObject(Display):
-    """`--json`: the whole turn as one object, written when it is over."""
+def _no_session() -> str | None:
+    return None
 
-    def __init__(self, output: Output) -> None:
+
+class JsonObject(Display):
+    """`--json`: the whole turn as one object, written when it is over.
+
+    Args:
+        output: standard output.
+        session: tells the id of the conversation, if it is saved.
+    """
+
+    def __init__(self, output: Output, session: Callable[[], str | None] = _no_session) -> None:
         self._output = output
+        self._session = session
         self._model = ""
         self._texts = {"reasoning": "", "commentary": "", "answer": ""}
         self._tool_calls: list[dict[str, str]] = []
@@ -57,15 +68,17 @@ class JsonObject(Display):
                         "tool_calls": self._tool_calls,
                         "problems": self._problems,
                         **_ending(event),
+                        "session": self._session(),
                     },
                 )
 
 
 class JsonLines(Display):
-    """`--stream-json`: each event as it comes."""
+    """`--stream-json`: each event as it comes; arguments as `JsonObject` has them."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, session: Callable[[], str | None] = _no_session) -> None:
         self._output = output
+        self._session = session
         self._problems: list[str] = []
 
     def show(self, event: Event) -> None:
@@ -85,7 +98,7 @@ class JsonLines(Display):
             case ProblemFound():
                 self._problems.append(event.description)
             case TurnFinished():
-                self._write("done", **_ending(event), problems=self._problems)
+                self._write("done", **_ending(event), problems=self._problems, session=self._session())
 
     def show_error(self, message: str, status: ExitStatus) -> None:
         """Write the event that says why there is no more."""

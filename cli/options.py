@@ -67,6 +67,19 @@ _SETTINGS: dict[str, Any] = {
         Quantize | None,
         typer.Option(help="Pack bf16 experts while loading: a quarter of the memory, a little less exact."),
     ],
+    "save": Annotated[
+        bool | None, typer.Option("--save/--no-save", help="Keep the conversation on the disk. [default: save]")
+    ],
+}
+# Which conversation goes on.
+_RESUMING: dict[str, Any] = {
+    "resume_latest": Annotated[
+        bool, typer.Option("-c", "--continue", help="Go on in the conversation in which something was said last.")
+    ],
+    "resume": Annotated[
+        str | None,
+        typer.Option("--session", metavar="ID|NAME", help="Go on in this conversation; see gptoss sessions."),
+    ],
 }
 HomeOption = Annotated[
     Path | None,
@@ -84,6 +97,10 @@ class Invocation:
     environment: Environment
     folders: Folders
     settings: Settings
+    flags: frozenset[str] = frozenset()
+    """The settings that the command line itself has."""
+    resume_latest: bool = False
+    resume: str | None = None
 
 
 def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatus]:
@@ -103,7 +120,9 @@ def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatu
         if policy is not None:
             flags["instructions"] = policy_as_instructions(policy, flags["instructions"])
         settings = load_settings(flags, environment.variables, folders.config)
-        return command(Invocation(environment, folders, settings), **values)
+        resuming = {name: values.pop(name) for name in _RESUMING}
+        given = frozenset(name for name, value in flags.items() if value is not None)
+        return command(Invocation(environment, folders, settings, given, **resuming), **values)
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -112,6 +131,8 @@ def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatu
             inspect.Parameter("context", keyword, annotation=typer.Context),
             *(parameter.replace(kind=keyword) for parameter in own),
             *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _SETTINGS.items()),
+            inspect.Parameter("resume_latest", keyword, default=False, annotation=_RESUMING["resume_latest"]),
+            inspect.Parameter("resume", keyword, default=None, annotation=_RESUMING["resume"]),
             inspect.Parameter("policy", keyword, default=None, annotation=PolicyOption),
             inspect.Parameter("home", keyword, default=None, annotation=HomeOption),
         ]

@@ -112,12 +112,24 @@ class Session:
     ) -> None:
         self.engine = engine
         self.encoding = encoding
-        self.conversation = conversation
+        self.watcher: Callable[[], None] | None = None
+        self._conversation = conversation
         self.model = model
         self.params = params or engine.defaults
         self.skip_reasoning = skip_reasoning
         self._stopping = False
         self._sampling = False
+
+    @property
+    def conversation(self) -> Conversation:
+        """What has been said so far; `watcher` is called after every change of it."""
+        return self._conversation
+
+    @conversation.setter
+    def conversation(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        if self.watcher is not None:
+            self.watcher()
 
     def ask(self, text: str, progress: Callable[[PrefillProgress], None] | None = None) -> Iterator[Event]:
         """Say `text` and yield what comes of it; then the conversation holds both.
@@ -170,12 +182,17 @@ class Session:
         turn = Turn(self.encoding, header)
         self._stopping = self._sampling = False
         count = 0
+        messages: list[Message] = []
         try:
             yield Started(self.model, generation.prompt_tokens, generation.cached_tokens, tuple(prompt))
             for token in self._tokens(generation):
                 count += 1
                 yield Sampled(token)
-                yield from turn.feed(token.id)
+                events = turn.feed(token.id)
+                if turn.messages != messages:  # one more is complete: from now on it is not lost, whatever happens
+                    messages = list(turn.messages)
+                    self.conversation = conversation.extended(messages)
+                yield from events
             yield from turn.finish(cut=generation.finish_reason != "stop")
         finally:
             self._sampling = False

@@ -59,6 +59,7 @@ class Settings:
     device: str = "auto"
     threads: int | None = None
     quantize: Quantize | None = None
+    save: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,16 @@ class Folders:
     config: Path
     models: Path
     state: Path
+
+    @property
+    def conversations(self) -> Path:
+        """A log for each conversation."""
+        return self.models.parent / "conversations"
+
+    @property
+    def templates(self) -> Path:
+        """Prompts with gaps."""
+        return self.config.parent / "templates"
 
     @classmethod
     def locate(cls, variables: Mapping[str, str], home: Path | None = None) -> Folders:
@@ -156,6 +167,12 @@ def _number(kind: type, holds: Callable[[Any], bool]) -> Callable[[Any], Any]:
     return convert
 
 
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError
@@ -180,4 +197,5 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "device": (_text, "auto, cpu, cuda or mps"),
     "threads": (_positive, "a whole number, 1 or more"),
     "quantize": (Quantize, "mxfp4"),
+    "save": (_yes_or_no, "true or false"),
 }
