@@ -6,7 +6,7 @@ from contextlib import closing
 from importlib.metadata import version
 
 from gptoss.cli import commands
-from gptoss.cli.display import Answer, Display, Displays, Stats
+from gptoss.cli.display import Answer, Display, Displays, Omissions, Stats
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputError, UsageError, status_of
 from gptoss.cli.events import TurnFinished
@@ -179,7 +179,7 @@ class Chat:
             self._output.write("\n")
 
     def _display(self) -> Displays:
-        displays: list[Display] = []
+        displays: list[Display] = [Omissions(self._messages)]
         if self._messages.is_terminal or self.reasoning_shown:
             status = StatusLine(self._messages)
             displays.append(Aside(self._messages, reasoning=self.reasoning_shown, status=status))

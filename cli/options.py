@@ -13,7 +13,7 @@ import typer
 from gptoss.cli.environment import Environment
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.policy import PolicyOption, policy_as_instructions
-from gptoss.cli.settings import Effort, Folders, Quantize, ReasoningView, Settings, load_settings
+from gptoss.cli.settings import Effort, Folders, Overflow, Quantize, ReasoningView, Settings, load_settings
 
 # One for each field of Settings.
 _SETTINGS: dict[str, Any] = {
@@ -60,6 +60,13 @@ _SETTINGS: dict[str, Any] = {
     "ctx": Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Tokens of prompt and answer together. [default: all the model can]"),
+    ],
+    "overflow": Annotated[
+        Overflow | None,
+        typer.Option(
+            help="When the conversation does not fit the context: fail, or leave its oldest turns out of the prompt. "
+            "[default: error]"
+        ),
     ],
     "device": Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps. [default: auto]")],
     "threads": Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that compute on the CPU.")],

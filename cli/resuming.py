@@ -12,7 +12,7 @@ from gptoss.cli.opening import effort_of, open_session, with_effort
 from gptoss.cli.options import Invocation
 from gptoss.cli.recorder import Recorder
 from gptoss.cli.session import Session
-from gptoss.cli.settings import Effort, Folders, Settings
+from gptoss.cli.settings import Effort, Folders, Overflow, Settings
 from gptoss.cli.store import Store
 from gptoss.cli.terminal_display import StatusLine
 from gptoss.harmony import Conversation, Message, Role
@@ -47,6 +47,7 @@ def open_saved_session(
         settings = _settings_of(log.saved, invocation.settings, invocation.flags)
         invocation = replace(invocation, settings=settings)
     session = open_session(invocation, status_line)
+    session.drop_oldest = invocation.settings.overflow is Overflow.DROP_OLDEST
     if log is not None:
         session.conversation = _joined(log.saved, session.conversation, invocation)
     recorder = Recorder(store, session, log, tell, saving=invocation.settings.save)

@@ -20,6 +20,7 @@ from gptoss.cli.events import (
     TurnTiming,
     Usage,
 )
+from gptoss.cli.overflow import oldest_to_drop, without_oldest
 from gptoss.cli.turn import Turn
 from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion
 
@@ -98,6 +99,9 @@ class Session:
         model: the model's name, for events.
         params: how to sample; by default as the checkpoint asks.
         skip_reasoning: close the reasoning before it begins, so that the answer comes at once.
+
+    Attributes:
+        drop_oldest: leave the oldest turns out of a prompt that would not fit; the conversation keeps them.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class Session:
         self.model = model
         self.params = params or engine.defaults
         self.skip_reasoning = skip_reasoning
+        self.drop_oldest = False
         self._stopping = False
         self._sampling = False
 
@@ -168,10 +173,8 @@ class Session:
         self, conversation: Conversation, progress: Callable[[PrefillProgress], None] | None
     ) -> Iterator[Event]:
         began = time.perf_counter()
-        header: list[int] = []
-        prompt = render_for_completion(conversation, self.encoding)
-        if self.skip_reasoning:
-            prompt, header = self._without_reasoning(prompt)
+        dropped = oldest_to_drop(conversation, self._fits) if self.drop_oldest else 0
+        prompt, header = self._render(without_oldest(conversation, dropped))
         generation = self.engine.generate(
             prompt,
             self.params,
@@ -184,7 +187,7 @@ class Session:
         count = 0
         messages: list[Message] = []
         try:
-            yield Started(self.model, generation.prompt_tokens, generation.cached_tokens, tuple(prompt))
+            yield Started(self.model, generation.prompt_tokens, generation.cached_tokens, tuple(prompt), dropped)
             for token in self._tokens(generation):
                 count += 1
                 yield Sampled(token)
@@ -208,6 +211,17 @@ class Session:
             answered=turn.answered,
             seed=generation.seed,
         )
+
+    def _render(self, conversation: Conversation) -> tuple[list[int], list[int]]:
+        """The prompt, and what of the answer's header stands in it."""
+        prompt = render_for_completion(conversation, self.encoding)
+        return self._without_reasoning(prompt) if self.skip_reasoning else (prompt, [])
+
+    def _fits(self, conversation: Conversation) -> bool:
+        """Whether the prompt leaves room for an answer: of all its tokens, else of a quarter of the context."""
+        longest = self.engine.max_context
+        room = min(self.params.max_tokens or longest // 4, longest // 2)
+        return len(self._render(conversation)[0]) + room <= longest
 
     def _tokens(self, generation: Generation) -> Iterator[SampledToken]:
         """The tokens until the end, `stop`, or an interrupt while one is awaited."""

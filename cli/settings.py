@@ -33,6 +33,13 @@ class Quantize(StrEnum):
     MXFP4 = "mxfp4"
 
 
+class Overflow(StrEnum):
+    """What becomes of a conversation that does not fit the context."""
+
+    ERROR = "error"
+    DROP_OLDEST = "drop-oldest"
+
+
 class ReasoningView(StrEnum):
     """Where reasoning goes: auto shows it on a terminal only."""
 
@@ -56,6 +63,7 @@ class Settings:
     seed: int | None = None
     max_tokens: int | None = None
     ctx: int | None = None
+    overflow: Overflow = Overflow.ERROR
     device: str = "auto"
     threads: int | None = None
     quantize: Quantize | None = None
@@ -111,7 +119,7 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
     chosen = _read_config(config)
     for name, variable in _VARIABLES.items():
         if value := variables.get(variable):
-            chosen[name] = _checked(name, value, f"environment variable {variable}")
+            chosen[name] = checked(name, value, f"environment variable {variable}")
     chosen |= {name: value for name, value in flags.items() if value is not None}
     return Settings(**chosen)
 
@@ -134,10 +142,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     for key, value in table.items():
         place = f"{one_line(str(path))}{_line_of(key, text)}"
         if key not in known:
-            guess = get_close_matches(key, known, n=1)
-            hint = f"did you mean {guess[0]!r}?" if guess else f"known are {', '.join(known)}"
-            raise SettingsError(f"{place}: unknown key '{one_line(key)}': {hint}")
-        chosen[key] = _checked(key, value, place)
+            raise unknown_key(key, place)
+        chosen[key] = checked(key, value, place)
     return chosen
 
 
@@ -149,8 +155,20 @@ def _line_of(key: str, text: str) -> str:
     return "" if number is None else f", line {number}"
 
 
-def _checked(name: str, value: Any, place: str) -> Any:
-    """The value of a setting as its field wants it."""
+def unknown_key(key: str, place: str | None = None) -> SettingsError:
+    """What to say of a setting that does not exist."""
+    known = [field.name for field in fields(Settings)]
+    guess = get_close_matches(key, known, n=1)
+    hint = f"did you mean {guess[0]!r}?" if guess else f"known are {', '.join(known)}"
+    return SettingsError(f"{'' if place is None else f'{place}: '}unknown key '{one_line(key)}': {hint}")
+
+
+def checked(name: str, value: Any, place: str) -> Any:
+    """The value of a setting as its field wants it.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
     convert, wanted = _KINDS[name]
     try:
         return convert(value)
@@ -194,6 +212,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "seed": (_number(int, lambda n: n >= 0), "a whole number, 0 or more"),
     "max_tokens": (_positive, "a whole number, 1 or more"),
     "ctx": (_positive, "a whole number, 1 or more"),
+    "overflow": (Overflow, f"one of {', '.join(Overflow)}"),
     "device": (_text, "auto, cpu, cuda or mps"),
     "threads": (_positive, "a whole number, 1 or more"),
     "quantize": (Quantize, "mxfp4"),

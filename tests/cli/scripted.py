@@ -33,6 +33,7 @@ class Params:
     min_p: float = 0.0
     seed: int | None = None
     max_tokens: int | None = None
+    top_logprobs: int = 0
 
     def override(self, **changes: Any) -> Params:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
@@ -42,6 +43,7 @@ class Params:
 class ScriptedToken:
     id: int
     logprob: float = -0.5
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass
@@ -90,7 +92,7 @@ class ScriptedGeneration:
             self.finish_reason = "length"
         elif self.prompt_tokens + self.generated >= self.engine.max_context:
             self.finish_reason = "context"
-        return ScriptedToken(token)
+        return ScriptedToken(token, top=tuple((token + n, -0.5 - n) for n in range(self.params.top_logprobs)))
 
     def close(self) -> None:
         self.closed = True

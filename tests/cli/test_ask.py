@@ -277,6 +277,7 @@ def test_json_is_one_object(gptoss, reply, tmp_path) -> None:
             "reasoning_tokens": 2,
         },
         "seed": 3,
+        "dropped_turns": 0,
     }
     assert timing.keys() == {"prefill_s", "decode_s", "total_s"}
 
@@ -309,6 +310,7 @@ def test_stream_json_is_one_event_a_line(gptoss, reply) -> None:
         "model": "nano",
         "prompt_tokens": len(result.engine.prompts[0]),
         "cached_tokens": 0,
+        "dropped_turns": 0,
     }
     assert events[1:-1] == [
         {"event": "delta", "channel": "analysis", "text": "See"},
