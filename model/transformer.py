@@ -36,9 +36,9 @@ class Transformer:
 
     def __init__(self, config: ModelConfig, weights: Weights, ops: Ops | None = None) -> None:
         self.config = config
-        self.weights = weights
-        self.ops = ops or select_ops()
         self.device = weights.embedding.device
+        self.ops = ops or select_ops(device=self.device)
+        self.weights = self.ops.prepare(weights)
         self._rope = RotaryEmbedding(config.head_dim, config.rope, self.device)
 
     @classmethod
@@ -63,7 +63,7 @@ class Transformer:
         Raises:
             CheckpointError: it is missing, broken or not of this architecture, or its experts cannot be packed.
         """
-        ops = select_ops(backend)
+        ops = select_ops(backend, device)
         checkpoint = Checkpoint.open(Path(path))
         weights, packing = load_weights(checkpoint, device, quantize, progress)
         transformer = cls(checkpoint.config, weights, ops)

@@ -1,7 +1,7 @@
 """Fixtures for every part: small models of random weights, in memory, and as checkpoints of every published layout."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,14 @@ from gptoss.model.transformer import Transformer
 from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
 
 VOCABULARY = 300
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reference_backend() -> Iterator[None]:
+    """What is not about a fast backend holds the program to the exact one, whatever was compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPTOSS_BACKEND", "reference")
+        yield
 
 
 def random_transformer(seed: int = 0, packed: bool = True, num_layers: int = 4, window: int = 8) -> Transformer:

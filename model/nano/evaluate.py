@@ -90,7 +90,8 @@ def _report(name: str, evaluator: Evaluator, examples: list[data.Example], failu
     lengths = sorted(len(outcome.completion) for outcome in outcomes)
     print(
         f"{name}: {right} of {len(outcomes)} right ({100 * right / len(outcomes):.1f}%), "
-        f"tokens: median {lengths[len(lengths) // 2]}, most {lengths[-1]}"
+        f"tokens: median {lengths[len(lengths) // 2]}, most {lengths[-1]}",
+        flush=True,
     )
     for outcome in [outcome for outcome in outcomes if not outcome.right][:failures]:
         print(f"  {outcome.example.history[-1].text!r} -> {evaluator.tokenizer.decode(outcome.completion)!r}")

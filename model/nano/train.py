@@ -21,12 +21,13 @@ from torch import Tensor
 
 from gptoss.model.config import ModelConfig
 from gptoss.model.nano import data
+from gptoss.model.nano.muon import Muon
 from gptoss.model.nano.tokenizer import SPECIAL_TOKENS, Tokenizer, learn_vocabulary
 from gptoss.model.nano.trainable import (
     Parameters,
+    as_weights,
     config_json,
     initial_parameters,
-    rounded_weights,
     write_checkpoint,
 )
 from gptoss.model.nano.training_ops import TrainingOps
@@ -36,6 +37,7 @@ VOCABULARY_SIZE = 768
 VOCABULARY_EXAMPLES = 6000
 LONGEST = 1024  # tokens of an example
 BALANCE_WEIGHT = 0.003
+WEIGHT_DECAY = 0.1  # times the learning rate, a step
 ROLES_AND_CHANNELS = ("system", "developer", "user", "assistant", "tool", "analysis", "commentary", "final")
 
 
@@ -48,12 +50,17 @@ def make_tokenizer(seed: int) -> Tokenizer:
     return Tokenizer(learn_vocabulary(texts, VOCABULARY_SIZE - len(SPECIAL_TOKENS)))
 
 
-def make_optimizer(parameters: Parameters, lr: float) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter 2019), with weight decay on matrices alone."""
-    matrices = [p for name, p in parameters.items() if p.dim() >= 2 and "bias" not in name]
-    others = [p for name, p in parameters.items() if p.dim() < 2 or "bias" in name]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
+def make_optimizers(parameters: Parameters, lr: float) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices inside the layers, AdamW (Loshchilov and Hutter 2019) for everything else."""
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in parameters.items():
+        inside = name.endswith(("gate_up_proj", "down_proj")) or (".self_attn." in name and name.endswith("weight"))
+        (matrices if inside else others).append(parameter)
+    return [
+        Muon(matrices, lr, weight_decay=WEIGHT_DECAY),
+        torch.optim.AdamW(others, lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: float) -> float:
@@ -61,27 +68,27 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: float)
     return peak * min(1.0, (step + 1) / warmup, (steps - step) / max(1.0, steps * decay))
 
 
-def save_state(path: Path, parameters: Parameters, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_state(path: Path, parameters: Parameters, optimizers: list[torch.optim.Optimizer], step: int) -> None:
     """Write everything from which the training can go on."""
     tensors: dict[str, Tensor] = {}
     for name, value in parameters.items():
         tensors[name] = value.detach().cpu()
-        for key, moment in optimizer.state[value].items():
-            tensors[f"{name}/{key}"] = moment.cpu()
+        for optimizer in optimizers:
+            for key, moment in optimizer.state.get(value, {}).items():
+                tensors[f"{name}/{key}"] = moment.cpu()
     save_file(tensors, path, metadata={"step": str(step)})
 
 
-def load_state(path: Path, parameters: Parameters, optimizer: torch.optim.Optimizer) -> int:
+def load_state(path: Path, parameters: Parameters, optimizers: list[torch.optim.Optimizer]) -> int:
     """Read what `save_state` wrote, in place, and return the step."""
     tensors = load_file(path)
     with torch.no_grad():
         for name, value in parameters.items():
             value.copy_(tensors[name])
-            optimizer.state[value] = {
-                # The fused optimizer keeps its counter beside the parameter, in float32.
-                key: tensors[f"{name}/{key}"].to(value.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            moments = {key.split("/")[1]: t for key, t in tensors.items() if key.startswith(f"{name}/")}
+            for optimizer in optimizers:
+                if any(value is p for group in optimizer.param_groups for p in group["params"]):
+                    optimizer.state[value] = {key: moment.to(value.device) for key, moment in moments.items()}
     with safe_open(path, "pt") as file:
         return int(file.metadata()["step"])
 
@@ -96,37 +103,35 @@ def train(arguments: argparse.Namespace) -> None:
         name: value.detach().to(device).requires_grad_()
         for name, value in initial_parameters(config, arguments.seed).items()
     }
-    optimizer = make_optimizer(parameters, arguments.lr)
-    first = load_state(arguments.resume, parameters, optimizer) if arguments.resume else 0
+    optimizers = make_optimizers(parameters, arguments.lr)
+    first = load_state(arguments.resume, parameters, optimizers) if arguments.resume else 0
     ops = TrainingOps()
     # A resumed run sees new examples.
     source = data.batches(arguments.seed + 1_000_003 * (first + 1), tokenizer, arguments.batch_tokens, LONGEST)
     report = Report()
     for step in range(first, arguments.steps):
         rate = learning_rate(step, arguments.steps, arguments.lr, arguments.warmup, arguments.decay)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss = training_step(config, parameters, ops, source, device)
+        weights = as_weights(parameters, rounded=step >= arguments.round_from * arguments.steps)
+        loss = training_step(Transformer(config, weights, ops), ops, source, device)
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
         report.add(step, loss, rate)
         last = step + 1 == arguments.steps
         if last or (step + 1) % arguments.save_every == 0:
-            save_state(arguments.out / "state.safetensors", parameters, optimizer, step + 1)
+            save_state(arguments.out / "state.safetensors", parameters, optimizers, step + 1)
             write_checkpoint(arguments.out / "checkpoint", parameters, tokenizer)
 
 
 def training_step(
-    config: ModelConfig,
-    parameters: Parameters,
-    ops: TrainingOps,
-    source: Iterator[tuple[Tensor, Tensor]],
-    device: torch.device,
+    transformer: Transformer, ops: TrainingOps, source: Iterator[tuple[Tensor, Tensor]], device: torch.device
 ) -> Tensor:
     """Compute the gradients of one batch; return the loss a learnt token, in nats."""
     inputs, labels = next(source)
-    logits = Transformer(config, rounded_weights(parameters), ops)(inputs.to(device))
+    logits = transformer(inputs.to(device))
     learnt = labels.to(device) != data.IGNORED
     loss = F.cross_entropy(logits[learnt], labels.to(device)[learnt])
     assert ops.balance_loss is not None
@@ -162,6 +167,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=3e-3, help="the highest learning rate")
     parser.add_argument("--warmup", type=int, default=100, help="steps until the learning rate is reached")
     parser.add_argument("--decay", type=float, default=0.35, help="part of the steps on which it goes down to 0")
+    parser.add_argument(
+        "--round-from", type=float, default=0.5, help="part of the steps after which weights are used as shipped"
+    )
     parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens of a batch, padding included")
     parser.add_argument("--save-every", type=int, default=500, help="steps")
     parser.add_argument("--resume", type=Path, help="a state.safetensors to go on from")

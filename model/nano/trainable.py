@@ -1,6 +1,6 @@
 """nano's architecture and its weights while they are learnt: float32 in training, MXFP4 and bfloat16 as it sees them.
 
-Every forward pass of the training runs on the weights as the checkpoint will hold them (rounded, with a
+The later part of the training runs on the weights as the checkpoint will hold them (rounded, with a
 straight-through gradient: Bengio et al. 2013), so that the shipped model is the model that was trained.
 """
 
@@ -137,41 +137,46 @@ def initial_parameters(config: ModelConfig, seed: int) -> Parameters:
     return {name: value.requires_grad_() for name, value in parameters.items()}
 
 
-def rounded_weights(parameters: Parameters) -> Weights:
-    """Return the weights as the checkpoint will hold them, in float32; gradients pass to `parameters` unchanged."""
-    rounded: dict[str, Tensor] = {
-        name: _Rounded.apply(value, _is_packed(name))  # type: ignore[no-untyped-call]
-        for name, value in parameters.items()
-    }
+def as_weights(parameters: Parameters, *, rounded: bool = True) -> Weights:
+    """Return the model's weights in float32, each `rounded` as the checkpoint will hold it.
+
+    Gradients pass through the rounding to `parameters` unchanged.
+    """
+    tensors: Parameters = parameters
+    if rounded:
+        tensors = {
+            name: _Rounded.apply(value, _is_packed(name))  # type: ignore[no-untyped-call]
+            for name, value in parameters.items()
+        }
 
     def linear(name: str) -> Linear:
-        return Linear(rounded[f"{name}.weight"], rounded[f"{name}.bias"])
+        return Linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
 
     def layer(prefix: str) -> LayerWeights:
         experts = f"{prefix}.mlp.experts"
         return LayerWeights(
-            attention_norm=rounded[f"{prefix}.input_layernorm.weight"],
+            attention_norm=tensors[f"{prefix}.input_layernorm.weight"],
             q=linear(f"{prefix}.self_attn.q_proj"),
             k=linear(f"{prefix}.self_attn.k_proj"),
             v=linear(f"{prefix}.self_attn.v_proj"),
             o=linear(f"{prefix}.self_attn.o_proj"),
-            sinks=rounded[f"{prefix}.self_attn.sinks"],
-            mlp_norm=rounded[f"{prefix}.post_attention_layernorm.weight"],
+            sinks=tensors[f"{prefix}.self_attn.sinks"],
+            mlp_norm=tensors[f"{prefix}.post_attention_layernorm.weight"],
             router=linear(f"{prefix}.mlp.router"),
             experts=Experts(
-                gate_up=rounded[f"{experts}.gate_up_proj"],
-                gate_up_bias=rounded[f"{experts}.gate_up_proj_bias"],
-                down=rounded[f"{experts}.down_proj"],
-                down_bias=rounded[f"{experts}.down_proj_bias"],
+                gate_up=tensors[f"{experts}.gate_up_proj"],
+                gate_up_bias=tensors[f"{experts}.gate_up_proj_bias"],
+                down=tensors[f"{experts}.down_proj"],
+                down_bias=tensors[f"{experts}.down_proj_bias"],
             ),
         )
 
     layers = sum(name.endswith(".sinks") for name in parameters)
     return Weights(
-        embedding=rounded["model.embed_tokens.weight"],
+        embedding=tensors["model.embed_tokens.weight"],
         layers=tuple(layer(f"model.layers.{i}") for i in range(layers)),
-        norm=rounded["model.norm.weight"],
-        unembedding=Linear(rounded["lm_head.weight"]),
+        norm=tensors["model.norm.weight"],
+        unembedding=Linear(tensors["lm_head.weight"]),
     )
 
 

@@ -10,13 +10,21 @@ from typing import Protocol
 
 from torch import Tensor
 
-from gptoss.model.weights import Experts, Linear
+from gptoss.model.weights import Experts, Linear, Weights
 
 
 class Ops(Protocol):
     """One way to compute the operations of the model."""
 
     name: str
+
+    def prepare(self, weights: Weights) -> Weights:
+        """The weights as this backend wants them; what its operations are given comes from here.
+
+        Raises:
+            DeviceError: they lie where this backend does not compute.
+        """
+        ...
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`: (..., in) -> (..., out)."""

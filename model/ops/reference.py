@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptoss.model.mxfp4 import Mxfp4Tensor
-from gptoss.model.weights import ExpertMatrix, Experts, Linear
+from gptoss.model.weights import ExpertMatrix, Experts, Linear, Weights
 
 # Elements of a matrix that are widened to float32 at a time (64 MB): bounds the memory of the unembedding.
 _WIDENED_ELEMENTS = 1 << 24
@@ -23,6 +23,10 @@ class ReferenceOps:
     """Plain torch; see :class:`gptoss.model.ops.interface.Ops` for shapes."""
 
     name = "reference"
+
+    def prepare(self, weights: Weights) -> Weights:
+        """The weights as they are."""
+        return weights
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`."""

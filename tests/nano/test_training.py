@@ -9,9 +9,9 @@ from gptoss.model.nano import train
 from gptoss.model.nano.tokenizer import Tokenizer
 from gptoss.model.nano.trainable import (
     Parameters,
+    as_weights,
     config_json,
     initial_parameters,
-    rounded_weights,
     write_checkpoint,
 )
 from gptoss.model.nano.training_ops import TrainingOps
@@ -43,7 +43,7 @@ def test_the_training_operations_agree_with_the_reference(
     ids = torch.randint(config.vocab_size, (2, tokens), generator=torch.Generator().manual_seed(6))
     found = []
     for ops in (TrainingOps(), ReferenceOps()):
-        logits = Transformer(config, rounded_weights(parameters), ops)(ids)
+        logits = Transformer(config, as_weights(parameters), ops)(ids)
         (logits.logsumexp(-1) - logits[..., 0]).mean().backward()
         found.append((logits.detach(), {name: value.grad for name, value in parameters.items()}))
         for value in parameters.values():
@@ -71,7 +71,7 @@ def test_the_checkpoint_is_what_the_training_computes_with(
     write_checkpoint(tmp_path, parameters, tokenizer)
     ids = tokenizer.encode("What is 347 + 85?")
     with torch.no_grad():
-        trained = Transformer(config, rounded_weights(parameters), ReferenceOps())(ids)
+        trained = Transformer(config, as_weights(parameters), ReferenceOps())(ids)
         written = Transformer.from_checkpoint(tmp_path, backend="reference")(ids)
     torch.testing.assert_close(written, trained, rtol=1e-5, atol=1e-5)
 

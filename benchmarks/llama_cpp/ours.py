@@ -1,0 +1,73 @@
+"""gptoss's side of the comparison: the same request as `peer.py`, the same line of JSON.
+
+    python ours.py CHECKPOINT REQUEST.json
+
+REQUEST: {"threads", "cpu_time", "dense", "prompts": [[ids], ...], "decode": [ids]}. Between the decoded tokens a
+plain loop reads the unembedding, of which each token reads all too: `read` holds its bytes a second.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    path, request = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    clock = time.process_time if request["cpu_time"] else time.perf_counter
+    os.environ["OMP_NUM_THREADS"] = str(request["threads"])
+    import torch
+
+    from gptoss.model.checkpoint import Checkpoint
+    from gptoss.model.engine import PREFILL_CHUNK
+    from gptoss.model.kernels import _cpu
+    from gptoss.model.ops.cpu import CpuOps
+    from gptoss.model.transformer import Transformer
+    from gptoss.model.weights import Weights
+
+    begin = clock()
+    checkpoint = Checkpoint.open(Path(path))
+    weights = Weights.from_checkpoint(checkpoint)
+    model = Transformer(checkpoint.config, weights, CpuOps(dense=request["dense"]))
+    load = clock() - begin
+    threads = torch.get_num_threads()
+    plain = weights.unembedding.weight
+
+    def run(ids: list[int], start: int) -> float:
+        cache.rewind(start)
+        begin = clock()
+        for at in range(0, len(ids), PREFILL_CHUNK):
+            piece = ids[at : at + PREFILL_CHUNK]
+            model(piece, cache, "last" if at + len(piece) == len(ids) else "none")
+        return clock() - begin
+
+    with torch.inference_mode():
+        cache = model.new_cache(max(map(len, request["prompts"])) + len(request["decode"]) + 256)
+        run(request["prompts"][0][:8], 0)
+        prefill = [run(ids, 0) for ids in request["prompts"]]
+        decode, read = [], []
+        for token in request["decode"]:
+            decode.append(run([token], cache.length))
+            if len(decode) % 4 == 0:
+                begin = clock()
+                _cpu.read_once(plain.view(torch.uint8), threads)
+                read.append(plain.nbytes / (clock() - begin))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result = {"load": load, "prefill": prefill, "decode": decode, "read": read, "peak_bytes": peak}
+    print(json.dumps({**result, "bytes_a_token": bytes_a_token(model), "kernels": _cpu.counts()}))
+
+
+def bytes_a_token(model) -> int:  # type: ignore[no-untyped-def]
+    """What one token reads of the weights: all of the dense layers, and the experts that it is sent to."""
+    weights, total = model.weights, model.weights.unembedding.kernel.bytes
+    for layer, config in zip(weights.layers, model.config.layers, strict=True):
+        total += sum(m.kernel.bytes for m in (layer.q, layer.k, layer.v, layer.o, layer.router))
+        experts = layer.experts.gate_up.nbytes + layer.experts.down.nbytes
+        total += experts * config.experts_per_token // config.num_experts
+    return total
+
+
+if __name__ == "__main__":
+    main()

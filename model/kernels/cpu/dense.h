@@ -1,0 +1,70 @@
+// A dense layer, y = x W^T + b, its weights exactly as they are (bfloat16) or in eight bits.
+#pragma once
+#include <memory>
+
+#include "kernels.h"
+#include "parallel.h"
+
+namespace gptoss {
+
+// A vector in a checkpoint's own type.
+struct Vector {
+    const void* data = nullptr;
+    bool bf16 = false;
+    float operator[](size_t i) const {
+        if (!data) return 0.0f;
+        if (!bf16) return static_cast<const float*>(data)[i];
+        const uint32_t bits = uint32_t(static_cast<const uint16_t*>(data)[i]) << 16;
+        float x;
+        __builtin_memcpy(&x, &bits, 4);
+        return x;
+    }
+};
+
+// Several tokens' activations as 16-bit integers; see Kernels::quantize.
+class Activations {
+  public:
+    Activations(int tokens, int columns)
+        : stride_(size_t(padded_groups(columns)) * kGroup), columns_(columns), tokens_(tokens),
+          values_(tokens * stride_), scales_(tokens * stride_ / kGroup) {}
+    void quantize(const Kernels& k, const float* x, int token) const {
+        k.quantize(x + size_t(token) * columns_, columns_, values_.get() + token * stride_, scales(token));
+    }
+    int16_t* values(int token) const { return values_.get() + token * stride_; }
+    float* scales(int token) const { return scales_.get() + token * (stride_ / kGroup); }
+    size_t stride() const { return stride_; }
+    int tokens() const { return tokens_; }
+
+  private:
+    size_t stride_;
+    int columns_, tokens_;
+    Buffer<int16_t> values_;
+    Buffer<float> scales_;
+};
+
+class Dense {
+  public:
+    virtual ~Dense() = default;
+    // x (tokens, columns) -> out (tokens, rows), both contiguous.
+    virtual void forward(const float* x, int tokens, float* out, int threads) const = 0;
+    // Bytes of weights that one token reads.
+    virtual size_t bytes() const = 0;
+
+    const int rows, columns;
+    const Vector bias;
+
+  protected:
+    Dense(int rows, int columns, Vector bias) : rows(rows), columns(columns), bias(bias) {}
+};
+
+// The weights stay where they are and must outlive the layer.
+std::unique_ptr<Dense> make_bf16_dense(const uint16_t* weights, int rows, int columns, Vector bias);
+// The weights are copied, as eight-bit integers with one scale for 32 of a row.
+std::unique_ptr<Dense> make_int8_dense(const uint16_t* weights, int rows, int columns, Vector bias, int threads);
+
+// Groups of a panel that are unpacked at a time: with 32 rows 16 KB, which the first-level cache holds.
+constexpr int kPanelGroups = 8;
+// Fewer tokens than this go through the weights one after the other.
+constexpr int kGemmTokens = 4;
+
+} // namespace gptoss

@@ -1,0 +1,189 @@
+#include "experts.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "dispatch.h"
+
+namespace gptoss {
+namespace {
+
+// One token's use of one expert.
+struct Assignment {
+    int token;
+    float share;
+};
+
+// The assignments, those of one expert together.
+struct Routing {
+    struct Group {
+        int expert, first, count;
+    };
+    std::vector<Assignment> assignments;
+    std::vector<Group> groups;
+};
+
+Routing route(const float* logits, int tokens, int experts, int top_k) {
+    std::vector<int> chosen(size_t(tokens) * top_k), order(experts);
+    std::vector<float> shares(chosen.size());
+    std::vector<int> first(experts + 1);
+    for (int t = 0; t < tokens; t++) {
+        const float* row = logits + size_t(t) * experts;
+        // Not-a-number counts as the largest, so that it is chosen and reaches the output.
+        const auto above = [&](int a, int b) {
+            if (std::isnan(row[a]) || std::isnan(row[b])) return std::isnan(row[a]) && !std::isnan(row[b]);
+            return row[a] > row[b];
+        };
+        std::iota(order.begin(), order.end(), 0);
+        std::partial_sort(order.begin(), order.begin() + top_k, order.end(), above);
+        float total = 0.0f;
+        for (int i = 0; i < top_k; i++) {
+            chosen[size_t(t) * top_k + i] = order[i];
+            total += shares[size_t(t) * top_k + i] = std::exp(row[order[i]] - row[order[0]]);
+            first[order[i] + 1]++;
+        }
+        for (int i = 0; i < top_k; i++) shares[size_t(t) * top_k + i] /= total;
+    }
+    std::partial_sum(first.begin(), first.end(), first.begin());
+    Routing routing;
+    for (int e = 0; e < experts; e++)
+        if (first[e + 1] > first[e]) routing.groups.push_back({e, first[e], first[e + 1] - first[e]});
+    routing.assignments.resize(chosen.size());
+    for (size_t i = 0; i < chosen.size(); i++)
+        routing.assignments[first[chosen[i]]++] = {int(i / top_k), shares[i]};
+    return routing;
+}
+
+// What a product of some rows with the activations of one expert's tokens needs; one for each thread.
+class Product {
+  public:
+    Product(const Kernels& k, int most_tokens)
+        : k_(k), values_(most_tokens), scales_(most_tokens), sums(size_t(most_tokens) * kPanelRows),
+          panel_(kPanelGroups * kGroup * kPanelRows), factors_(kPanelGroups * kPanelRows) {}
+
+    // sums[i * 32 + r] = row `first + r` of the expert times activation `inputs[i]`; `arranged` where they are few.
+    void compute(const Mxfp4Matrix& m, int expert, int first, int rows, const Activations& x, const int* inputs,
+                 int tokens, const int8_t* const* arranged) {
+        if (tokens < kGemmTokens) {
+            for (int i = 0; i < tokens; i++)
+                k_.mxfp4_rows(m.block(expert, first), m.scale(expert, first), rows, m.groups, arranged[i],
+                              x.scales(inputs[i]), sums.get() + size_t(i) * kPanelRows);
+            return;
+        }
+        std::fill_n(sums.get(), size_t(tokens) * kPanelRows, 0.0f);
+        for (int g = 0; g < m.groups; g += kPanelGroups) {
+            const int n = std::min(kPanelGroups, m.groups - g);
+            k_.unpack_mxfp4(m.block(expert, first) + size_t(g) * kBlockBytes, m.scale(expert, first) + g, rows,
+                            m.groups, n, panel_.get(), factors_.get());
+            for (int i = 0; i < tokens; i++) {
+                values_[i] = x.values(inputs[i]) + size_t(g) * kGroup;
+                scales_[i] = x.scales(inputs[i]) + g;
+            }
+            k_.panel_gemm(panel_.get(), factors_.get(), n, values_.data(), scales_.data(), tokens, sums.get());
+        }
+    }
+
+  private:
+    const Kernels& k_;
+    std::vector<const int16_t*> values_;
+    std::vector<const float*> scales_;
+
+  public:
+    Buffer<float> sums;
+
+  private:
+    Buffer<int16_t> panel_;
+    Buffer<float> factors_;
+};
+
+// The activations of experts with few tokens, in the order that `mxfp4_rows` wants.
+class Arranged {
+  public:
+    Arranged(const Kernels& k, const Routing& routing, const Activations& x, const std::vector<int>& inputs,
+             int threads)
+        : pointers_(routing.assignments.size()) {
+        std::vector<int> few;
+        for (const auto& group : routing.groups)
+            if (group.count < kGemmTokens)
+                for (int i = 0; i < group.count; i++) few.push_back(group.first + i);
+        const size_t groups = x.stride() / kGroup;
+        storage_ = Buffer<int8_t>(few.size() * groups * kArrangedBytes);
+        parallel_for(few.size() < 8 ? 1 : threads, int64_t(few.size()), 1, [&](int64_t i, int) {
+            int8_t* arranged = storage_.get() + i * groups * kArrangedBytes;
+            k.arrange(x.values(inputs[few[i]]), int(groups), arranged);
+            pointers_[few[i]] = arranged;
+        });
+    }
+    const int8_t* const* operator[](int assignment) const { return pointers_.data() + assignment; }
+
+  private:
+    Buffer<int8_t> storage_;
+    std::vector<const int8_t*> pointers_;
+};
+
+int panels(int rows) { return (rows + kPanelRows - 1) / kPanelRows; }
+
+} // namespace
+
+void Experts::forward(const float* x, const float* router_logits, int tokens, int top_k, float alpha, float limit,
+                      float* out, int threads) const {
+    const Kernels& k = active_kernels();
+    const Routing routing = route(router_logits, tokens, experts, top_k);
+    const int assignments = int(routing.assignments.size());
+    int most = 0;
+    for (const auto& group : routing.groups) {
+        most = std::max(most, group.count);
+        count(k, group.count < kGemmTokens ? Op::mxfp4_gemv : Op::mxfp4_gemm);
+    }
+    std::vector<Product> products;
+    products.reserve(threads);
+    for (int i = 0; i < threads; i++) products.emplace_back(k, most);
+
+    const Activations q(tokens, hidden());
+    parallel_for(tokens < 8 ? 1 : threads, tokens, 4, [&](int64_t t, int) { q.quantize(k, x, int(t)); });
+    std::vector<int> token_of(assignments), self(assignments);
+    for (int a = 0; a < assignments; a++) token_of[a] = routing.assignments[a].token;
+    std::iota(self.begin(), self.end(), 0);
+
+    const Arranged arranged(k, routing, q, token_of, threads);
+    const Buffer<float> activated(size_t(assignments) * width());
+    const int up_panels = panels(gate_up_.rows);
+    parallel_for(threads, int64_t(routing.groups.size()) * up_panels, tokens == 1 ? 4 : 2, [&](int64_t item, int id) {
+        const auto& group = routing.groups[item / up_panels];
+        const int first = int(item % up_panels) * kPanelRows, rows = std::min(kPanelRows, gate_up_.rows - first);
+        Product& product = products[id];
+        product.compute(gate_up_, group.expert, first, rows, q, token_of.data() + group.first, group.count,
+                        arranged[group.first]);
+        const size_t bias = size_t(group.expert) * gate_up_.rows + first;
+        for (int i = 0; i < group.count; i++) {
+            float* sums = product.sums.get() + size_t(i) * kPanelRows;
+            for (int r = 0; r < rows; r++) sums[r] += gate_up_.bias[bias + r];
+            k.swiglu(sums, rows / 2, alpha, limit, activated.get() + size_t(group.first + i) * width() + first / 2);
+        }
+    });
+
+    const Activations h(assignments, width());
+    parallel_for(assignments < 8 ? 1 : threads, assignments, 4,
+                 [&](int64_t a, int) { h.quantize(k, activated.get(), int(a)); });
+    const Arranged h_arranged(k, routing, h, self, threads);
+    parallel_for(threads, panels(hidden()), 1, [&](int64_t panel, int id) {
+        const int first = int(panel) * kPanelRows, rows = std::min(kPanelRows, hidden() - first);
+        Product& product = products[id];
+        for (int t = 0; t < tokens; t++) std::fill_n(out + size_t(t) * hidden() + first, rows, 0.0f);
+        for (const auto& group : routing.groups) {
+            product.compute(down_, group.expert, first, rows, h, self.data() + group.first, group.count,
+                            h_arranged[group.first]);
+            const size_t bias = size_t(group.expert) * hidden() + first;
+            for (int i = 0; i < group.count; i++) {
+                const Assignment& a = routing.assignments[group.first + i];
+                const float* sums = product.sums.get() + size_t(i) * kPanelRows;
+                float* to = out + size_t(a.token) * hidden() + first;
+                for (int r = 0; r < rows; r++) to[r] += a.share * (sums[r] + down_.bias[bias + r]);
+            }
+        }
+    });
+}
+
+} // namespace gptoss

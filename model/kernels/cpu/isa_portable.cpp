@@ -1,0 +1,3 @@
+#define GPTOSS_ISA portable
+#define GPTOSS_ISA_NAME "portable"
+#include "kernels.inl"

@@ -1,0 +1,312 @@
+// Vectors of W floats or W 32-bit integers for the instruction set that this translation unit is compiled for.
+//
+// Arithmetic is that of GCC's and Clang's vector extension; only what it cannot say is written with intrinsics, once a
+// level. Everything lies in a namespace of the level's own: an inline function that two units compiled with different
+// flags share by name would be merged by the linker into either's code. For the same reason no standard library
+// template is used below this header.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "kernels.h"
+
+namespace gptoss::GPTOSS_ISA {
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX2__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+typedef float F __attribute__((vector_size(4 * W)));
+typedef int32_t I __attribute__((vector_size(4 * W)));
+typedef uint32_t U __attribute__((vector_size(4 * W)));
+typedef int16_t S __attribute__((vector_size(4 * W)));
+typedef uint16_t HalfU __attribute__((vector_size(2 * W)));
+typedef uint8_t QuarterU __attribute__((vector_size(W)));
+
+template <class V> inline V load_as(const void* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class V> inline void store_as(void* p, V v) { std::memcpy(p, &v, sizeof v); }
+
+inline F load(const float* p) { return load_as<F>(p); }
+inline void store(float* p, F v) { store_as(p, v); }
+inline F set1(float x) { return F{} + x; }
+inline I set1_int(int32_t x) { return I{} + x; }
+inline F as_float(I v) { return (F)v; }
+inline I as_int(F v) { return (I)v; }
+inline F to_float(I v) { return __builtin_convertvector(v, F); }
+
+// GCC 12 takes a conversion between widths apart, lane by lane, where it is not spelled out.
+inline U widen(QuarterU v) {
+#if defined(__AVX512F__)
+    return (U)_mm512_cvtepu8_epi32((__m128i)v);
+#elif defined(__AVX2__)
+    return (U)_mm256_cvtepu8_epi32(_mm_set_epi64x(0, (int64_t)v));
+#else
+    return __builtin_convertvector(v, U);
+#endif
+}
+inline U widen(HalfU v) {
+#if defined(__AVX512F__)
+    return (U)_mm512_cvtepu16_epi32((__m256i)v);
+#elif defined(__AVX2__)
+    return (U)_mm256_cvtepu16_epi32((__m128i)v);
+#elif defined(__SSE2__)
+    return (U)_mm_unpacklo_epi16(_mm_set_epi64x(0, (int64_t)v), _mm_setzero_si128());
+#else
+    return __builtin_convertvector(v, U);
+#endif
+}
+inline void store_as_16_bits(int16_t* p, I v) {
+#if defined(__AVX512F__)
+    store_as(p, _mm512_cvtepi32_epi16((__m512i)v));
+#else
+    store_as(p, __builtin_convertvector(v, HalfU));
+#endif
+}
+
+inline void store_as_8_bits(int8_t* p, I v) {
+#if defined(__AVX512F__)
+    store_as(p, _mm512_cvtepi32_epi8((__m512i)v));
+#else
+    int32_t lanes[W];
+    store_as(lanes, v);
+    for (int i = 0; i < W; i++) p[i] = int8_t(lanes[i]);
+#endif
+}
+
+inline F load_bf16(const uint16_t* p) { return (F)(widen(load_as<HalfU>(p)) << 16); }
+inline float bf16_to_float(uint16_t h) {
+    uint32_t bits = uint32_t(h) << 16;
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+inline F max(F a, F b) { return a > b ? a : b; }
+inline F min(F a, F b) { return a < b ? a : b; }
+inline I max_int(I a, I b) { return a > b ? a : b; }
+
+inline float sum(F v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
+    float lanes[W];
+    store(lanes, v);
+    for (int n = W / 2; n; n /= 2)
+        for (int i = 0; i < n; i++) lanes[i] += lanes[i + n];
+    return lanes[0];
+#endif
+}
+inline float max_lane(F v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)v);
+#else
+    float lanes[W];
+    store(lanes, v);
+    for (int i = 1; i < W; i++) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
+    return lanes[0];
+#endif
+}
+inline int32_t max_lane_int(I v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_epi32((__m512i)v);
+#else
+    int32_t lanes[W];
+    store_as(lanes, v);
+    for (int i = 1; i < W; i++) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
+    return lanes[0];
+#endif
+}
+
+// One pair of 16-bit integers in every lane.
+inline I set1_pair(const int16_t* p) {
+    int32_t pair;
+    std::memcpy(&pair, p, 4);
+    return set1_int(pair);
+}
+
+// Each 32-bit lane of a and b is a pair of 16-bit integers: acc + a.low * b.low + a.high * b.high.
+inline I dot_pairs(I acc, I a, I b) {
+#if defined(__AVX512VNNI__)
+    return (I)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return acc + (I)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+    return acc + (I)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#elif defined(__aarch64__)
+    int16x8_t x = (int16x8_t)a, y = (int16x8_t)b;
+    int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y)), high = vmull_high_s16(x, y);
+    return acc + (I)vpaddq_s32(low, high);
+#else
+    return acc + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+// 2^(s - 127) for E8M0 scales: exact for 0 too, whose power is subnormal, and not-a-number for 255 (MX v1.0, 5.4.1).
+inline F power_of_two(QuarterU scales) {
+    const I s = (I)widen(scales);
+    I bits = max_int(s << 23, set1_int(0x00400000));
+    return as_float(bits | ((s == 255) & 0x00400000));
+}
+inline F load_e8m0(const uint8_t* p, int count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    if (count < W) return power_of_two((QuarterU)_mm_maskz_loadu_epi8(__mmask16((1u << count) - 1), p));
+#else
+    if (count < W) {
+        uint8_t padded[W] = {};
+        for (int i = 0; i < count; i++) padded[i] = p[i];
+        return power_of_two(load_as<QuarterU>(padded));
+    }
+#endif
+    return power_of_two(load_as<QuarterU>(p));
+}
+
+// --- MXFP4 codes ----------------------------------------------------------------------------------------------------
+// Twice the value of each code is an integer. A step is W / 4 blocks, so that every block fills four 32-bit lanes, and
+// meets the activations in an order of its own: `arrange` brings them into it, `load_step` reads one step's, `step_dot`
+// multiplies them with a step's codes.
+
+constexpr int kStepBlocks = W / 4;
+constexpr int kStepBytes = kStepBlocks * kArrangedBytes; // of arranged activations
+
+#if defined(__AVX512VBMI__)
+// Each activation in two halves of 8 bits, so that one instruction multiplies 64 of them. The codes' values are moved
+// up by 12 to have no sign; `correction` takes it back.
+struct StepActivations {
+    __m512i even_high, even_low, odd_high, odd_low, correction;
+};
+inline void arrange(const int16_t* q, int groups, int8_t* out) {
+    for (int g = 0; g < groups; g++, q += kGroup) {
+        int8_t* step = out + size_t(g / kStepBlocks) * kStepBytes + g % kStepBlocks * 16;
+        // A dword holds an even and an odd activation; of each, the lower byte is its lower half.
+        const __m512i low = load_as<__m512i>(q);
+        const __m512i high = _mm512_srai_epi16(_mm512_add_epi16(low, _mm512_set1_epi16(128)), 8);
+        store_as(step, _mm512_cvtepi32_epi8(high));
+        store_as(step + 64, _mm512_cvtepi32_epi8(low));
+        store_as(step + 128, _mm512_cvtepi32_epi8(_mm512_srli_epi32(high, 16)));
+        store_as(step + 192, _mm512_cvtepi32_epi8(_mm512_srli_epi32(low, 16)));
+        // Eight neighbours meet in one lane.
+        __m512i sums = _mm512_madd_epi16(low, _mm512_set1_epi16(-12));
+        sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, _MM_PERM_CDAB));
+        sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, _MM_PERM_BADC));
+        const __m512i firsts = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
+        store_as(step + 256, _mm512_castsi512_si128(_mm512_permutexvar_epi32(firsts, sums)));
+    }
+}
+inline StepActivations load_step(const int8_t* p) {
+    return {load_as<__m512i>(p), load_as<__m512i>(p + 64), load_as<__m512i>(p + 128), load_as<__m512i>(p + 192),
+            load_as<__m512i>(p + 256)};
+}
+inline I step_dot(__m512i codes, const StepActivations& x) {
+    // vpermb looks at six bits of an index; the table holds the sixteen values four times, so that two are ignored.
+    const __m512i values = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    const __m512i even = _mm512_permutexvar_epi8(codes, values);
+    const __m512i odd = _mm512_permutexvar_epi8(_mm512_srli_epi16(codes, 4), values);
+    const __m512i high = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), even, x.even_high), odd, x.odd_high);
+    const __m512i low = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(x.correction, even, x.even_low), odd, x.odd_low);
+    return (I)_mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
+}
+inline I step_dot(const uint8_t* blocks, const StepActivations& x) { return step_dot(load_as<__m512i>(blocks), x); }
+// Of the first `count` blocks; what is multiplied by the others is 0.
+inline I part_of_step_dot(const uint8_t* blocks, int count, const StepActivations& x) {
+    return step_dot(_mm512_maskz_loadu_epi32(__mmask16((1u << 4 * count) - 1), blocks), x);
+}
+// The scales of step n of a chunk of W blocks, each in four lanes.
+template <int n> inline F step_scales(F scales) {
+    const __m512i lanes = _mm512_add_epi32(_mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0),
+                                           _mm512_set1_epi32(4 * n));
+    return (F)_mm512_permutexvar_ps(lanes, (__m512)scales);
+}
+#else
+// Four planes of 16-bit activations: values 4i + n of each block in plane n.
+struct StepActivations {
+    I plane[4];
+};
+inline void arrange(const int16_t* q, int groups, int8_t* out) {
+    for (int g = 0; g < groups; g++)
+        for (int n = 0; n < 4; n++) {
+            int16_t plane[8];
+            for (int i = 0; i < 8; i++) plane[i] = q[g * kGroup + 4 * i + n];
+            int8_t* step = out + size_t(g / kStepBlocks) * kStepBytes;
+            std::memcpy(step + (n * kStepBlocks + g % kStepBlocks) * sizeof plane, plane, sizeof plane);
+        }
+}
+inline StepActivations load_step(const int8_t* p) {
+    return {{load_as<I>(p), load_as<I>(p + 4 * W), load_as<I>(p + 8 * W), load_as<I>(p + 12 * W)}};
+}
+inline I dot_planes(I w0, I w1, I w2, I w3, const StepActivations& x) {
+    const I first = dot_pairs(dot_pairs(I{}, w0, x.plane[0]), w1, x.plane[1]);
+    const I second = dot_pairs(dot_pairs(I{}, w2, x.plane[2]), w3, x.plane[3]);
+    return first + second;
+}
+#if defined(__AVX2__)
+inline I step_dot(__m256i codes, const StepActivations& x) {
+    const __m256i values = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
+    const __m256i nibble = _mm256_set1_epi8(15);
+    const __m256i low = _mm256_shuffle_epi8(values, _mm256_and_si256(codes, nibble));
+    const __m256i high = _mm256_shuffle_epi8(values, _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble));
+    return dot_planes((I)_mm256_srai_epi16(_mm256_slli_epi16(low, 8), 8),
+                      (I)_mm256_srai_epi16(_mm256_slli_epi16(high, 8), 8), (I)_mm256_srai_epi16(low, 8),
+                      (I)_mm256_srai_epi16(high, 8), x);
+}
+inline I step_dot(const uint8_t* blocks, const StepActivations& x) { return step_dot(load_as<__m256i>(blocks), x); }
+inline I part_of_step_dot(const uint8_t* blocks, int, const StepActivations& x) {
+    return step_dot(_mm256_zextsi128_si256(load_as<__m128i>(blocks)), x);
+}
+template <int n> inline F step_scales(F scales) {
+    const __m256i lanes = _mm256_setr_epi32(2 * n, 2 * n, 2 * n, 2 * n, 2 * n + 1, 2 * n + 1, 2 * n + 1, 2 * n + 1);
+    return (F)_mm256_permutevar8x32_ps((__m256)scales, lanes);
+}
+#else
+inline I decode_words(S code) {
+    const S magnitude = code & 7;
+    // 0 1 2 3 4 6 8 12: a comparison that holds is -1.
+    const S value = magnitude - (magnitude > 4) - (magnitude > 5) - 3 * (magnitude > 6);
+    const S negative = -((code >> 3) & 1);
+    return (I)((value ^ negative) - negative);
+}
+inline I step_dot(const uint8_t* blocks, const StepActivations& x) {
+    const S codes = load_as<S>(blocks);
+    return dot_planes(decode_words(codes), decode_words(codes >> 4), decode_words(codes >> 8),
+                      decode_words(codes >> 12), x);
+}
+inline I part_of_step_dot(const uint8_t* blocks, int, const StepActivations& x) { return step_dot(blocks, x); }
+template <int n> inline F step_scales(F scales) { return set1(scales[n]); }
+#endif
+#endif
+
+// exp(x), x at most 88: Cephes' polynomial on [-ln 2 / 2, ln 2 / 2], relative error 2e-7; 0 below -87.
+inline F exp(F x) {
+    F clamped = max(set1(-87.0f), x); // in this order not-a-number remains
+    F n = clamped * 1.44269504088896341f;
+    const F magic = set1(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer
+    n = (n + magic) - magic;
+    F r = clamped - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    F p = set1(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    I exponent = __builtin_convertvector(n, I) + 127;
+    F result = p * as_float(exponent << 23);
+    return x < -87.0f ? F{} : result;
+}
+
+} // namespace gptoss::GPTOSS_ISA

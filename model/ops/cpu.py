@@ -1,0 +1,219 @@
+"""The CPU backend: C++ kernels for AVX-512, AVX2 and any other machine, chosen at run time.
+
+Experts in MXFP4 are read where the checkpoint is mapped. Dense layers are kept as they are ("bf16", computed in
+float32) or in eight bits with one scale for 32 weights ("int8", made at load); activations that meet MXFP4 or
+eight-bit weights are 16-bit integers with one scale for 32. What the kernels do not cover (other types or layouts
+of weights, odd head sizes) goes through the reference backend, and a warning says so. Not differentiable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from gptoss.model.errors import DeviceError, quote
+
+# After torch, whose OpenMP pool it shares.
+from gptoss.model.kernels import _cpu
+from gptoss.model.mxfp4 import Mxfp4Tensor
+from gptoss.model.ops.reference import ReferenceOps
+from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
+
+log = logging.getLogger(__name__)
+
+Dense = Literal["int8", "bf16"]
+
+ISA_VARIABLE = "GPTOSS_CPU_ISA"
+DENSE_VARIABLE = "GPTOSS_CPU_DENSE"
+HEAD_DIM_STEP = 16
+"""The kernels take heads of a multiple of this many dimensions."""
+
+
+@dataclass(frozen=True)
+class BoundLinear(Linear):
+    """A dense layer whose weights the kernels know."""
+
+    kernel: _cpu.Dense | None = None
+
+
+@dataclass(frozen=True)
+class BoundExperts(Experts):
+    """Experts whose weights the kernels know."""
+
+    kernel: _cpu.Experts | None = None
+
+
+class CpuOps(ReferenceOps):
+    """The kernels; see :class:`gptoss.model.ops.interface.Ops` for shapes.
+
+    Args:
+        dense: how dense layers are kept; by default as the variable GPTOSS_CPU_DENSE says, else "int8".
+        isa: the level of the kernels; by default as the variable GPTOSS_CPU_ISA says, else the best of the machine.
+
+    Raises:
+        DeviceError: the machine does not run that level, or there is no such way to keep dense layers.
+    """
+
+    name = "cpu"
+
+    def __init__(self, dense: Dense | None = None, isa: str | None = None) -> None:
+        chosen = dense or os.environ.get(DENSE_VARIABLE) or "int8"
+        if chosen not in get_args(Dense):
+            raise DeviceError(f"{DENSE_VARIABLE} is {quote(chosen)}: choose one of {', '.join(get_args(Dense))}")
+        self.dense = chosen
+        isa = isa or os.environ.get(ISA_VARIABLE) or _cpu.isas()[0]
+        try:
+            _cpu.use_isa(isa)
+        except ValueError:
+            raise DeviceError(f"this machine has no {quote(isa)}: set {ISA_VARIABLE} to {_names()}") from None
+        log.info("cpu kernels: %s, dense layers in %s, %d threads", isa, chosen, torch.get_num_threads())
+
+    @property
+    def description(self) -> str:
+        """The level of the kernels and how dense layers are kept."""
+        return f"{self.name} ({_cpu.isa()}, dense layers in {self.dense})"
+
+    def prepare(self, weights: Weights) -> Weights:
+        """Bind every matrix to its kernel; those without one stay as they are."""
+        if weights.embedding.device.type != "cpu":
+            raise DeviceError(f"the backend {self.name!r} runs on the CPU, but the weights are on another device")
+        return replace(
+            weights,
+            layers=tuple(self._layer(layer) for layer in weights.layers),
+            norm=weights.norm.float(),
+            unembedding=self._linear(weights.unembedding, self.dense),
+        )
+
+    def linear(self, x: Tensor, layer: Linear) -> Tensor:
+        """`x @ weight.T + bias`."""
+        if not isinstance(layer, BoundLinear) or layer.kernel is None:
+            return super().linear(x, layer)
+        x = _floats(x)
+        out = x.new_empty(*x.shape[:-1], layer.weight.shape[0])
+        tokens = x.numel() // x.shape[-1]
+        if tokens:
+            layer.kernel.forward(x.data_ptr(), tokens, out.data_ptr(), torch.get_num_threads())
+        return out
+
+    def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:
+        """`x / sqrt(mean(x^2) + eps) * scale`."""
+        x, scale = _floats(x), _floats(scale)
+        out, columns, threads = torch.empty_like(x), x.shape[-1], torch.get_num_threads()
+        _cpu.rms_norm(x.data_ptr(), scale.data_ptr(), x.numel() // columns, columns, eps, out.data_ptr(), threads)
+        return out
+
+    def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate the first half of each head against its second half."""
+        x, cos, sin = _floats(x), _floats(cos), _floats(sin)
+        out, threads = torch.empty_like(x), torch.get_num_threads()
+        *lead, tokens, heads, head_dim = x.shape
+        for part, to in zip(x.flatten(0, -4), out.flatten(0, -4), strict=True) if lead else [(x, out)]:
+            addresses = part.data_ptr(), cos.data_ptr(), sin.data_ptr()
+            _cpu.rope(*addresses, tokens, heads, head_dim // 2, to.data_ptr(), threads)
+        return out
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:
+        """Blocks of keys with a running softmax."""
+        *lead, tokens, heads, head_dim = q.shape
+        keys, kv_heads = k.shape[-3:-1]
+        if head_dim % HEAD_DIM_STEP or not tokens:
+            return super().attention(q, k, v, sinks, window)
+        q, sinks, k, v = _floats(q), _floats(sinks), _stored(k), _stored(v)
+        if k.dtype != v.dtype:
+            k, v = _floats(k), _floats(v)
+        out, threads = torch.empty_like(q), torch.get_num_threads()
+        if not lead:
+            parts = [(q, k, v, out)]
+        else:
+            parts = list(zip(*(t.reshape(-1, *t.shape[-3:]) for t in (q, k, v, out)), strict=True))
+        for pq, pk, pv, to in parts:
+            _cpu.attention(
+                pq.data_ptr(),
+                *(pk.data_ptr(), pk.stride(0), pk.stride(1)),
+                *(pv.data_ptr(), pv.stride(0), pv.stride(1)),
+                k.dtype == torch.bfloat16,
+                sinks.data_ptr(),
+                tokens,
+                keys,
+                kv_heads,
+                heads // kv_heads,
+                head_dim,
+                window or 0,
+                to.data_ptr(),
+                threads,
+            )
+        return out
+
+    def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
+        """Tokens grouped by expert; few read each row once, many meet it unpacked."""
+        if not isinstance(experts, BoundExperts) or experts.kernel is None:
+            return super().moe(x, router, experts, top_k, alpha, limit)
+        x = _floats(x)
+        logits, out = self.linear(x, router), torch.empty_like(x)
+        tokens = x.numel() // x.shape[-1]
+        if tokens:
+            threads = torch.get_num_threads()
+            addresses = x.data_ptr(), logits.data_ptr()
+            experts.kernel.forward(*addresses, tokens, top_k, alpha, limit, out.data_ptr(), threads)
+        return out
+
+    def _layer(self, layer: LayerWeights) -> LayerWeights:
+        return replace(
+            layer,
+            attention_norm=layer.attention_norm.float(),
+            mlp_norm=layer.mlp_norm.float(),
+            sinks=layer.sinks.float(),
+            q=self._linear(layer.q, self.dense),
+            k=self._linear(layer.k, self.dense),
+            v=self._linear(layer.v, self.dense),
+            o=self._linear(layer.o, self.dense),
+            # A choice of experts turns on small differences, and the router weighs little.
+            router=self._linear(layer.router, "bf16"),
+            experts=_experts(layer.experts),
+        )
+
+    def _linear(self, layer: Linear, dense: str) -> Linear:
+        weight = layer.weight
+        if weight.dtype != torch.bfloat16 or not weight.is_contiguous() or not _is_vector(layer.bias):
+            log.warning("a dense layer in %s takes the slow path", weight.dtype)
+            return layer
+        kernel = _cpu.dense(weight, layer.bias, dense == "int8", torch.get_num_threads())
+        return BoundLinear(weight, layer.bias, kernel)
+
+
+def _experts(experts: Experts) -> Experts:
+    up, down = experts.gate_up, experts.down
+    if not (isinstance(up, Mxfp4Tensor) and isinstance(down, Mxfp4Tensor)):
+        log.warning("experts that are not packed in MXFP4 take the slow path")
+        return experts
+    arrays = up.blocks, up.scales, experts.gate_up_bias, down.blocks, down.scales, experts.down_bias
+    plain = all(array.is_contiguous() for array in arrays)
+    if not (plain and _is_vector(experts.gate_up_bias) and _is_vector(experts.down_bias)):
+        log.warning("experts that are not contiguous in memory take the slow path")
+        return experts
+    own = {field.name: getattr(experts, field.name) for field in fields(Experts)}
+    return BoundExperts(**own, kernel=_cpu.experts(*arrays))
+
+
+def _is_vector(bias: Tensor | None) -> bool:
+    return bias is None or (bias.dtype in (torch.bfloat16, torch.float32) and bias.is_contiguous())
+
+
+def _floats(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float32 and x.is_contiguous() else x.float().contiguous()
+
+
+def _stored(x: Tensor) -> Tensor:
+    """Keys or values as the kernel reads them: bfloat16 or float32, the dimensions of a head together."""
+    if x.dtype not in (torch.bfloat16, torch.float32):
+        x = x.float()
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _names() -> str:
+    return " or ".join(_cpu.isas())

@@ -1,0 +1,335 @@
+"""The CPU backend against the reference backend, at every level that this machine runs."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gptoss.model.errors import DeviceError
+from gptoss.model.mxfp4 import Mxfp4Tensor
+from gptoss.model.ops import select_ops
+from gptoss.model.ops.reference import ReferenceOps
+from gptoss.model.weights import Experts, Linear, Weights
+
+_cpu = pytest.importorskip("gptoss.model.kernels._cpu", reason="built without a compiler", exc_type=ImportError)
+cpu_ops = pytest.importorskip("gptoss.model.ops.cpu", reason="built without a compiler", exc_type=ImportError)
+
+REFERENCE = ReferenceOps()
+LEVELS = ("avx512", "avx2", "portable")
+ALPHA, LIMIT = 1.702, 7.0
+
+
+@pytest.fixture(params=LEVELS)
+def level(request):
+    """One level after the other; the counts begin at none."""
+    if request.param not in _cpu.isas():
+        pytest.skip(f"this machine does not run {request.param}")
+    before = _cpu.isa()
+    _cpu.use_isa(request.param)
+    _cpu.reset_counts()
+    yield request.param
+    _cpu.use_isa(before)
+
+
+@pytest.fixture
+def ops(level):
+    return cpu_ops.CpuOps(dense="bf16", isa=level)
+
+
+def ran(level: str) -> dict[str, int]:
+    """What ran since the last look, by operation; nothing may have run at another level."""
+    counts = _cpu.counts()
+    _cpu.reset_counts()
+    assert all(name.startswith(f"{level}.") for name in counts), counts
+    return {name.removeprefix(f"{level}."): n for name, n in counts.items()}
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, std: float = 1.0, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator(seed)) * std
+
+
+def outliers(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Activations as a trained model has them: a few of a hundred times the others' size."""
+    x = normal(*shape, seed=seed)
+    x[..., ::97] *= 100
+    return x
+
+
+def bf16(*shape: int, std: float = 0.2, seed: int = 0) -> torch.Tensor:
+    return normal(*shape, std=std, seed=seed).to(torch.bfloat16)
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype == torch.float32
+    return float((actual - expected).norm() / expected.norm())
+
+
+def packed(experts: int, rows: int, columns: int, seed: int = 0) -> Mxfp4Tensor:
+    g = generator(seed)
+    blocks = torch.randint(0, 256, (experts, rows, columns // 32, 16), generator=g, dtype=torch.uint8)
+    scales = torch.randint(118, 126, (experts, rows, columns // 32), generator=g, dtype=torch.uint8)
+    return Mxfp4Tensor(blocks, scales)
+
+
+def random_experts(count: int, hidden: int, width: int) -> Experts:
+    return Experts(
+        packed(count, 2 * width, hidden, seed=1),
+        bf16(count, 2 * width, seed=2),
+        packed(count, hidden, width, seed=3),
+        bf16(count, hidden, seed=4),
+    )
+
+
+# Rows and columns around every width that a kernel knows: vectors, panels of 32, pieces of 8 groups, chunks of 16.
+SHAPES = [(1, 1), (5, 7), (16, 32), (31, 33), (33, 96), (64, 288), (100, 544), (130, 1000)]
+TOKENS = [1, 2, 3, 4, 5, 6, 7, 13, 40]
+
+
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+@pytest.mark.parametrize("dense", ["bf16", "int8"])
+def test_a_dense_layer(level, dense, rows, columns):
+    ops = cpu_ops.CpuOps(dense=dense, isa=level)
+    layer = Linear(bf16(rows, columns, seed=1), bf16(rows, seed=2))
+    bound = ops._linear(layer, dense)
+    for tokens in TOKENS:
+        x = outliers(tokens, columns, seed=tokens)
+        error = relative_error(ops.linear(x, bound), REFERENCE.linear(x, layer))
+        # int8: 127 steps to the largest of 32 weights.
+        assert error < (2e-6 if dense == "bf16" else 0.02), (tokens, error)
+        kind = "gemv" if tokens < (2 if dense == "bf16" else 4) else "gemm"
+        assert ran(level)[f"{dense}_{kind}"] == 1
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 9])
+def test_eight_bit_weights_are_what_their_scales_say(level, tokens):
+    """Weights that eight bits hold exactly: what is left is the rounding of the activations to 16 bits."""
+    ops = cpu_ops.CpuOps(dense="int8", isa=level)
+    integers = torch.randint(-127, 128, (70, 320), generator=generator(3)).float()
+    integers[:, ::32] = 127
+    powers = 2.0 ** torch.randint(-12, 3, (70, 10), generator=generator(4))
+    layer = Linear((integers * powers.repeat_interleave(32, dim=1)).to(torch.bfloat16))
+    x = outliers(tokens, 320)
+    assert relative_error(ops.linear(x, ops._linear(layer, "int8")), REFERENCE.linear(x, layer)) < 1e-4
+
+
+def test_a_dense_layer_takes_any_leading_shape_and_stride(ops):
+    layer = Linear(bf16(40, 64), None)
+    bound = ops._linear(layer, "bf16")
+    x = normal(2, 3, 128)[..., ::2]
+    assert relative_error(ops.linear(x, bound), REFERENCE.linear(x, layer)) < 2e-6
+    assert ops.linear(x[:, :0], bound).shape == (2, 0, 40)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 17, 64])
+@pytest.mark.parametrize(("hidden", "width"), [(64, 32), (96, 160), (544, 288)])
+def test_the_mixture_of_experts(ops, level, tokens, hidden, width):
+    experts, router = random_experts(8, hidden, width), Linear(bf16(8, hidden, seed=5), bf16(8, seed=6))
+    x = normal(tokens, hidden, seed=tokens)
+    bound = cpu_ops._experts(experts)
+    bound_router = ops._linear(router, "bf16")
+    _cpu.reset_counts()
+    actual = ops.moe(x, bound_router, bound, 3, ALPHA, LIMIT)
+    expected = REFERENCE.moe(x, router, experts, 3, ALPHA, LIMIT)
+    assert relative_error(actual, expected) < 2e-4
+    counts = ran(level)
+    used = torch.bincount(torch.topk(REFERENCE.linear(x, router), 3).indices.flatten(), minlength=8)
+    assert counts.get("mxfp4_gemv", 0) == int(((used > 0) & (used < 4)).sum())
+    assert counts.get("mxfp4_gemm", 0) == int((used >= 4).sum())
+
+
+@pytest.mark.parametrize("tokens", [1, 8])
+def test_every_code_and_every_scale(ops, tokens):
+    """One row of all codes for each scale that leaves the sums finite, each row held to its own size."""
+    scales = torch.arange(240, dtype=torch.uint8)
+    codes = torch.arange(16, dtype=torch.uint8)
+    blocks = (codes | (codes.flip(0) << 4)).expand(1, 256, 1, 16).contiguous()
+    down = Mxfp4Tensor(blocks, torch.cat((scales, scales[:16]))[None, :, None].contiguous())
+    experts = Experts(packed(1, 64, 256), torch.zeros(1, 64), down, torch.zeros(1, 256))
+    router = Linear(torch.zeros(1, 256, dtype=torch.bfloat16))
+    x = normal(tokens, 256)
+    expected = REFERENCE.moe(x, router, experts, 1, ALPHA, LIMIT).double()
+    actual = ops.moe(x, ops._linear(router, "bf16"), cpu_ops._experts(experts), 1, ALPHA, LIMIT).double()
+    assert expected.isfinite().all()
+    assert ((actual - expected).norm(dim=0) / expected.norm(dim=0)).max() < 2e-4
+
+
+@pytest.mark.parametrize("tokens", [1, 8])
+def test_a_scale_that_is_not_a_number_is_not_hidden(ops, tokens):
+    experts, router = random_experts(2, 64, 32), Linear(bf16(2, 64))
+    for matrix in (experts.gate_up, experts.down):
+        before = matrix.scales[:, 3, 0].clone()
+        matrix.scales[:, 3, 0] = 255
+        out = ops.moe(normal(tokens, 64), ops._linear(router, "bf16"), cpu_ops._experts(experts), 1, ALPHA, LIMIT)
+        assert not out.isfinite().all(dim=-1).any()
+        matrix.scales[:, 3, 0] = before
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dense", ["bf16", "int8"])
+@pytest.mark.parametrize("tokens", [1, 8])
+def test_activations_that_are_no_numbers_are_not_hidden(level, dense, tokens, poison):
+    ops = cpu_ops.CpuOps(dense=dense, isa=level)
+    x = normal(tokens, 64)
+    x[-1, 5] = poison
+    out = ops.linear(x, ops._linear(Linear(bf16(48, 64)), dense))
+    assert not out[-1].isfinite().any()
+    assert out[:-1].isfinite().all()
+
+
+@pytest.mark.parametrize(("columns", "tokens"), [(1, 1), (15, 3), (64, 9), (2880, 2)])
+def test_rms_norm(ops, level, columns, tokens):
+    x, scale = outliers(tokens, columns), normal(columns, seed=1)
+    assert relative_error(ops.rms_norm(x, scale, 1e-5), REFERENCE.rms_norm(x, scale, 1e-5)) < 1e-6
+    assert ran(level) == {"rms_norm": 1}
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 64), (9, 2, 16), (2, 3, 5, 24)])
+def test_rope(ops, level, shape):
+    x, angle = normal(*shape), normal(shape[-3], shape[-1] // 2, seed=1)
+    cos, sin = angle.cos(), angle.sin()
+    assert relative_error(ops.rope(x, cos, sin), REFERENCE.rope(x, cos, sin)) < 1e-6
+    assert set(ran(level)) == {"rope"}
+
+
+@pytest.mark.parametrize("window", [None, 1, 7, 64, 128])
+@pytest.mark.parametrize(("tokens", "keys"), [(1, 1), (1, 63), (1, 200), (3, 3), (5, 130), (70, 70), (33, 300)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_attention(ops, level, tokens, keys, window, dtype):
+    for heads, kv_heads, head_dim in ((4, 2, 16), (8, 1, 64), (6, 2, 80)):
+        q = normal(tokens, heads, head_dim, std=2.0)
+        k = normal(keys, kv_heads, head_dim, std=2.0, seed=1).to(dtype)
+        v = normal(keys, kv_heads, head_dim, seed=2).to(dtype)
+        sinks = normal(heads, seed=3)
+        expected = REFERENCE.attention(q, k, v, sinks, window)
+        assert relative_error(ops.attention(q, k, v, sinks, window), expected) < 2e-6
+        # As a cache that keeps each head's positions together hands them out.
+        strided = (t.transpose(0, 1).contiguous().transpose(0, 1) for t in (k, v))
+        assert relative_error(ops.attention(q, *strided, sinks, window), expected) < 2e-6
+        assert ran(level) == {"attention": 2}
+
+
+def test_attention_over_a_batch_and_with_odd_heads(ops, level):
+    q, k, v = normal(2, 5, 4, 16), normal(2, 9, 2, 16, seed=1), normal(2, 9, 2, 16, seed=2)
+    sinks = normal(4, seed=3)
+    expected = REFERENCE.attention(q, k, v, sinks, 6)
+    assert relative_error(ops.attention(q, k, v, sinks, 6), expected) < 2e-6
+    assert ran(level) == {"attention": 2}
+    odd = [t[..., :10] for t in (q, k, v)]
+    assert torch.equal(ops.attention(*odd, sinks, None), REFERENCE.attention(*odd, sinks, None))
+    assert ran(level) == {}
+
+
+def test_attention_with_sinks_and_scores_far_apart(ops):
+    q, k, v = normal(4, 8, 16, std=300.0), normal(90, 1, 16, std=3.0, seed=1), normal(90, 1, 16, seed=2)
+    sinks = torch.tensor([-1e4, 1e4, 0.0, float("-inf"), 80.0, -80.0, 1.0, 5.0])
+    assert relative_error(ops.attention(q, k, v, sinks, None), REFERENCE.attention(q, k, v, sinks, None)) < 2e-5
+
+
+def test_weights_without_a_kernel_take_the_reference_path_and_say_so(ops, level, caplog):
+    float32 = Linear(normal(8, 64))
+    transposed = Linear(bf16(64, 8).T)
+    for layer in (float32, transposed):
+        bound = ops._linear(layer, "int8")
+        x = normal(3, 64)
+        assert torch.equal(ops.linear(x, bound), REFERENCE.linear(x, layer))
+    plain = Experts(bf16(4, 64, 64).transpose(1, 2), bf16(4, 64), bf16(4, 32, 64, seed=1).transpose(1, 2), bf16(4, 64))
+    strided = Experts(*(m[:, ::2] for m in (packed(4, 128, 64), bf16(4, 128), packed(4, 128, 32), bf16(4, 128))))
+    router, x = Linear(bf16(4, 64)), normal(3, 64)
+    expected = REFERENCE.moe(x, router, plain, 2, ALPHA, LIMIT)
+    assert torch.equal(ops.moe(x, router, cpu_ops._experts(plain), 2, ALPHA, LIMIT), expected)
+    assert cpu_ops._experts(strided) is strided
+    assert caplog.text.count("slow path") == 4
+    assert ran(level) == {}
+
+
+@pytest.mark.parametrize("dense", ["bf16", "int8"])
+def test_a_whole_model_with_its_cache(level, dense, make_transformer):
+    from gptoss.model.transformer import Transformer
+
+    reference = make_transformer()
+    model = Transformer(reference.config, reference.weights, cpu_ops.CpuOps(dense=dense, isa=level))
+    if dense == "int8":
+        reference = Transformer(reference.config, in_eight_bits(reference.weights), REFERENCE)
+    ids = torch.randint(0, 300, (60,), generator=generator(7)).tolist()
+    expected = reference(ids)
+    whole = model(ids)
+    cache = model.new_cache(dtype=torch.float32)
+    parts = torch.cat(
+        [model(ids[:30], cache), model(ids[30:35], cache), model([ids[35]], cache), model(ids[36:], cache)]
+    )
+    assert relative_error(whole, expected) < 3e-3
+    assert relative_error(parts, whole) < 1e-3
+
+
+def in_eight_bits(weights: Weights) -> Weights:
+    """The weights that remain where dense layers are kept in eight bits, but for the router's."""
+
+    def rounded(layer: Linear) -> Linear:
+        groups = layer.weight.float().unflatten(1, (-1, 32))
+        step = groups.abs().amax(-1, keepdim=True) / 127
+        above = ((step.view(torch.int32) + 0xFFFF) >> 16 << 16).view(torch.float32)
+        return Linear((torch.round(groups / above) * above).flatten(1), layer.bias)
+
+    layers = tuple(
+        replace(layer, q=rounded(layer.q), k=rounded(layer.k), v=rounded(layer.v), o=rounded(layer.o))
+        for layer in weights.layers
+    )
+    return replace(weights, layers=layers, unembedding=rounded(weights.unembedding))
+
+
+def test_the_same_for_any_number_of_threads(level):
+    ops = cpu_ops.CpuOps(dense="int8", isa=level)
+    experts, router = cpu_ops._experts(random_experts(8, 96, 64)), ops._linear(Linear(bf16(8, 96)), "bf16")
+    dense = ops._linear(Linear(bf16(200, 96)), "int8")
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(
+                [
+                    f(normal(n, 96))
+                    for n in (1, 20)
+                    for f in (lambda x: ops.moe(x, router, experts, 2, ALPHA, LIMIT), lambda x: ops.linear(x, dense))
+                ]
+            )
+    finally:
+        torch.set_num_threads(before)
+    for one, other in itertools.pairwise(results):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_what_the_machine_cannot_do_is_refused(monkeypatch, make_transformer):
+    monkeypatch.setenv("GPTOSS_CPU_ISA", "abacus")
+    with pytest.raises(DeviceError, match="GPTOSS_CPU_ISA"):
+        select_ops("cpu")
+    monkeypatch.delenv("GPTOSS_CPU_ISA")
+    monkeypatch.setenv("GPTOSS_CPU_DENSE", "float3")
+    with pytest.raises(DeviceError, match="GPTOSS_CPU_DENSE"):
+        select_ops("cpu")
+
+
+def test_shapes_that_do_not_go_together_are_refused():
+    up, down = packed(2, 64, 64), packed(2, 64, 32)
+    bias = bf16(2, 64)
+    _cpu.experts(up.blocks, up.scales, bias, down.blocks, down.scales, bias)
+    with pytest.raises(ValueError, match="fit"):
+        _cpu.experts(up.blocks, up.scales, bias, up.blocks, up.scales, bias)
+    with pytest.raises(ValueError, match="bias"):
+        _cpu.experts(up.blocks, up.scales, bias[:1].contiguous(), down.blocks, down.scales, bias)
+    with pytest.raises(ValueError, match="scales"):
+        _cpu.experts(up.blocks, down.scales, bias, down.blocks, down.scales, bias)
+    with pytest.raises(TypeError):
+        _cpu.dense(normal(4, 4), None, int8=False, threads=1)
+
+
+def test_the_kernels_are_what_runs_where_they_were_built(monkeypatch):
+    monkeypatch.delenv("GPTOSS_BACKEND", raising=False)
+    assert select_ops().name == "cpu"
+    assert select_ops("reference").name == "reference"
