@@ -14,8 +14,10 @@ from gptoss.cli import completion, config, sessions, templates
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.models import list_models, rm
 from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
+from gptoss.cli.pull import pull
 from gptoss.cli.settings import Folders
 from gptoss.cli.show import show
 from gptoss.cli.templates import read_template, variables_of
@@ -107,7 +109,11 @@ def program(
         environment: Environment = context.obj
         environment.output().write(f"gptoss {installed_version('gptoss')}\n")
         raise typer.Exit
-    _want_command(context)
+    if context.invoked_subcommand is None:
+        from gptoss.cli.welcome import welcome
+
+        environment = context.obj
+        raise typer.Exit(welcome(environment, Folders.locate(environment.variables)))
 
 
 @harmony.callback()
@@ -218,6 +224,9 @@ def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
     return command.chat(invocation, stats=stats)
 
 
+app.command()(pull)
+app.command("list")(list_models)
+app.command()(rm)
 app.command()(show)
 app.command()(verify)
 app.command("completion")(completion.print_script)

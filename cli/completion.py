@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,10 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-def print_script(context: typer.Context, shell: Shell) -> ExitStatus:
+ShellArgument = Annotated[Shell, typer.Argument(metavar="bash|zsh|fish")]
+
+
+def print_script(context: typer.Context, shell: ShellArgument) -> ExitStatus:
     """Print the script that makes a shell complete gptoss.
 
     bash: eval "$(gptoss completion bash)" in ~/.bashrc. zsh: the same in ~/.zshrc, after compinit. fish: gptoss

@@ -40,7 +40,7 @@ def program(context: typer.Context) -> None:
 @app.command()
 def get(
     context: typer.Context,
-    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="One setting. [default: all that are set]")] = None,
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="One setting. [default: all that are set]")] = None,
     home: HomeOption = None,
 ) -> ExitStatus:
     """Print a setting as it is in effect: of a variable, the config file or the default; status 1 if it has none."""

@@ -40,6 +40,8 @@ class LoadedModel:
     encoding: Encoding
     notes: tuple[str, ...] = ()
     """What loading has to say."""
+    folder: Path | None = None
+    """Where it lies; None: it is no folder's."""
 
 
 ModelLoader = Callable[[LoadRequest], LoadedModel]

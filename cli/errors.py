@@ -4,6 +4,7 @@
     |-- UsageError           status 2   a flag, an argument, the prompt
     |   `-- SettingsError    status 2   a variable or the config file
     |-- InputError           status 1   what a file or standard input holds
+    |-- PullError            status 1   a model could not be fetched, listed or removed
     |-- NoAnswerError        status 1   the model ended without a final message
     `-- OutputError          status 1   standard output cannot be written
         `-- OutputClosed     status 141 its reader has gone: nothing to say, and nobody to say it to
@@ -34,6 +35,10 @@ class SettingsError(UsageError):
 
 class InputError(CliError):
     """A file or standard input does not hold what it should."""
+
+
+class PullError(CliError):
+    """A model could not be fetched or removed, for a reason that lies with the connection, the hub or the disk."""
 
 
 class NoAnswerError(CliError):

@@ -37,4 +37,4 @@ def load_model(request: LoadRequest) -> LoadedModel:
         progress=request.progress,
     )
     packing = engine.transformer.packing
-    return LoadedModel(request.model, engine, encoding, notes=() if packing is None else (str(packing),))
+    return LoadedModel(request.model, engine, encoding, () if packing is None else (str(packing),), folder)

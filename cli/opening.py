@@ -6,13 +6,16 @@ import datetime
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gptoss.cli.environment import LoadRequest
+from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.errors import UsageError
+from gptoss.cli.hub.last_use import record_use
 from gptoss.cli.options import Invocation
+from gptoss.cli.pull import offer_pull
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort, Quantize, Settings
 from gptoss.cli.terminal_display import StatusLine
 from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
+from gptoss.model.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from gptoss.model.sampler import SamplingParams
@@ -26,9 +29,31 @@ def open_session(invocation: Invocation, status_line: StatusLine) -> Session:
         UsageError: a sampling parameter is out of its range.
     """
     environment, settings = invocation.environment, invocation.settings
+    try:
+        loaded = _load(invocation, status_line)
+    except ModelNotFoundError:
+        if not offer_pull(environment, settings.model):
+            raise
+        loaded = _load(invocation, status_line)
+    if loaded.folder is not None:
+        record_use(invocation.folders.state, loaded.folder)
+    for note in loaded.notes:
+        status_line.leave(note)
+    return Session(
+        loaded.engine,
+        loaded.encoding,
+        open_conversation(environment.today(), settings.effort, settings.instructions),
+        model=loaded.name,
+        params=sampling_params(loaded.engine.defaults, settings),
+        skip_reasoning=settings.effort is Effort.NONE,
+    )
+
+
+def _load(invocation: Invocation, status_line: StatusLine) -> LoadedModel:
+    settings = invocation.settings
     status_line.show(f"loading {settings.model}")
     try:
-        loaded = environment.load_model(
+        return invocation.environment.load_model(
             LoadRequest(
                 model=settings.model,
                 models_folder=invocation.folders.models,
@@ -41,16 +66,6 @@ def open_session(invocation: Invocation, status_line: StatusLine) -> Session:
         )
     finally:
         status_line.clear()
-    for note in loaded.notes:
-        status_line.leave(note)
-    return Session(
-        loaded.engine,
-        loaded.encoding,
-        open_conversation(environment.today(), settings.effort, settings.instructions),
-        model=loaded.name,
-        params=sampling_params(loaded.engine.defaults, settings),
-        skip_reasoning=settings.effort is Effort.NONE,
-    )
 
 
 def sampling_params(defaults: SamplingParams, settings: Settings) -> SamplingParams:

@@ -87,6 +87,16 @@ class Output:
         begin, end = _STYLES[style]
         return f"{begin}{text}{end}" if self.has_styles and text else text
 
+    def text_stream(self) -> TextIO:
+        """The stream itself, for a library that draws on a terminal.
+
+        Raises:
+            OutputError: it is closed.
+        """
+        if self._stream is None:
+            raise OutputError(f"cannot write to {self._name}: it is closed")
+        return self._stream
+
     def abandon(self) -> None:
         """Say it once: later writes go nowhere, and so does the interpreter's own flush at exit."""
         stream, self._stream = self._stream, None

@@ -100,7 +100,7 @@ def rename(
 def fork(
     context: typer.Context,
     which: Which,
-    name: Annotated[str | None, typer.Argument(metavar="[NEW_NAME]")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NEW_NAME")] = None,
     home: HomeOption = None,
 ) -> ExitStatus:
     """Copy a conversation, to go on in both; prints the new id."""
@@ -116,7 +116,7 @@ def export(
     context: typer.Context,
     which: Which,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A new file, its suffix .md or .json. [default: print]")
+        Path | None, typer.Argument(metavar="FILE", help="A new file, its suffix .md or .json. [default: print]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON of the harmony library.")] = False,
     home: HomeOption = None,
@@ -141,7 +141,7 @@ def export(
 def import_(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A conversation in the harmony library's JSON.")],
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
     home: HomeOption = None,
 ) -> ExitStatus:
     """Keep a conversation that was exported as JSON; prints its id."""

@@ -17,7 +17,8 @@ DEFAULT_MODEL = "20b"
 
 _NANO_FOLDER = Path(__file__).parent / "nano" / "checkpoint"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,4}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_REVISIONS = 100
 
 
@@ -79,6 +80,39 @@ CATALOG: tuple[ModelSpec, ...] = (
 )
 
 
+@dataclass(frozen=True)
+class HubReference:
+    """A model on the hub.
+
+    Attributes:
+        name: as the user had it.
+        repository: `owner/name`.
+        revision: a branch, a tag, a commit, or the hub's `refs/pr/N`; None: that of its main branch.
+    """
+
+    name: str
+    repository: str
+    revision: str | None = None
+
+    @property
+    def size(self) -> str | None:
+        """The size of its weights, where the catalogue knows it."""
+        spec = find_spec(self.name)
+        return None if spec is None else spec.size
+
+
+def hub_reference(model: str) -> HubReference | None:
+    """What `model` is on the hub: a name of the catalogue or `owner/name`, both perhaps with `@revision`; else None."""
+    name, at, revision = model.partition("@")
+    spec = find_spec(name)
+    repository = name if spec is None else spec.repository
+    if repository is None or not _REPOSITORY.fullmatch(repository) or ".." in repository or "--" in repository:
+        return None
+    if at and (not _REVISION.fullmatch(revision) or ".." in revision):
+        return None
+    return HubReference(model, repository, revision or None)
+
+
 def find_spec(name: str) -> ModelSpec | None:
     """The model of this name; None: the catalogue has none."""
     return next((spec for spec in CATALOG if spec.name == name), None)
@@ -88,8 +122,9 @@ def locate(model: str, models_folder: Path, hub_cache: Path | None = None) -> Pa
     """The folder of a model.
 
     Args:
-        model: a name of the catalogue, a folder, or a hub repository `owner/name`. A name of the catalogue is never
-            taken for a folder (write `./20b`); a folder goes before a repository of the same spelling.
+        model: a name of the catalogue, a folder, or a hub repository `owner/name`, perhaps with `@revision`. A name
+            of the catalogue is never taken for a folder (write `./20b`); a folder goes before a repository of the same
+            spelling.
         models_folder: where models lie, each in `NAME` or `OWNER/NAME`.
         hub_cache: the hub's own cache, in which models are found too; None: where its environment puts it.
 
@@ -97,29 +132,27 @@ def locate(model: str, models_folder: Path, hub_cache: Path | None = None) -> Pa
         ModelNotFoundError: it is nowhere; the message says its size, where it was looked for and what to do.
     """
     spec = find_spec(model)
-    if spec is None:
-        folder = _as_folder(model)
-        if folder is not None:
-            return folder
-        if not _REPOSITORY.fullmatch(model):
-            raise _unknown(model)
-        repository, size = model, "its size is not known here"
-    elif spec.repository is None:
+    if spec is not None and spec.repository is None:
         return _built_in(spec)
-    else:
-        repository, size = spec.repository, spec.size
+    folder = _as_folder(model) if spec is None else None
+    if folder is not None:
+        return folder
+    reference = hub_reference(model)
+    if reference is None:
+        raise _unknown(model)
     hub = default_hub_cache() if hub_cache is None else hub_cache
-    names = tuple(dict.fromkeys((model, repository)))
-    for folder in _folders(repository, names, models_folder, hub):
+    names = tuple(dict.fromkeys((model, reference.repository))) if reference.revision is None else ()
+    for folder in _folders(reference, names, models_folder, hub):
         for place in (folder, folder / "original"):
             if looks_like_checkpoint(place):
                 return place
     begun = next((models_folder / name for name in names if (models_folder / name).is_dir()), None)
     if begun is not None:
         return begun  # not a whole checkpoint: opening it says what is missing
+    size = "" if reference.size is None else f" ({reference.size})"
     raise ModelNotFoundError(
-        f"{model} ({size}) is not on this machine: looked in {quote(models_folder / model)} and in the hub's cache "
-        f"{quote(hub)}; put {repository} into the first of these, or name its folder with -m FOLDER"
+        f"{model}{size} is not on this machine: `gptoss pull {model}` fetches it, -m FOLDER names a folder that has it "
+        f"(looked in {quote(models_folder / model)} and in the hub's cache {quote(hub)})"
     )
 
 
@@ -147,22 +180,28 @@ def _as_folder(model: str) -> Path | None:
         return None
 
 
-def _folders(repository: str, names: tuple[str, ...], models_folder: Path, hub_cache: Path) -> Iterator[Path]:
+def _folders(reference: HubReference, names: tuple[str, ...], models_folder: Path, hub_cache: Path) -> Iterator[Path]:
     """Where a model may lie, the likelier place first."""
     for name in names:
         yield models_folder / name
-    yield from _snapshots(hub_cache / f"models--{repository.replace('/', '--')}")
+    yield from hub_snapshots(hub_cache, reference)
 
 
-def _snapshots(cached: Path) -> Iterator[Path]:
-    """The downloaded revisions of a repository in the hub's cache, that of `main` first."""
+def hub_snapshots(hub_cache: Path, reference: HubReference) -> Iterator[Path]:
+    """Where the hub's cache may have a model: its revision if it names one, else that of `main`, then all others."""
+    cached = hub_cache / f"models--{reference.repository.replace('/', '--')}"
+    if reference.revision is not None and _COMMIT.fullmatch(reference.revision):
+        yield cached / "snapshots" / reference.revision
+        return
     try:
-        with (cached / "refs" / "main").open("rb") as file:
+        with (cached / "refs" / (reference.revision or "main")).open("rb") as file:
             revision = file.read(200).decode("ascii", "replace").strip()
         if _REVISION.fullmatch(revision):
             yield cached / "snapshots" / revision
     except OSError:
         pass
+    if reference.revision is not None:
+        return
     try:
         yield from sorted(itertools.islice((cached / "snapshots").iterdir(), _MAX_REVISIONS))
     except OSError:

@@ -5,8 +5,6 @@ likeliest token is the expected one at every place of the expected completion, t
 decoding writes. Only where it departs from that is it run.
 """
 
-# ruff: noqa: T201  (a program that prints its report)
-
 from __future__ import annotations
 
 import argparse

@@ -144,7 +144,8 @@ def test_start_up_imports_nothing_heavy(arguments) -> None:
     code = (
         "import sys; from gptoss.cli.app import run; from gptoss.cli.environment import Environment;"
         f"status = run({arguments!r}, Environment());"
-        "heavy = {'torch', 'tiktoken', 'rich.console', 'prompt_toolkit', 'numpy'} & set(sys.modules);"
+        "heavy = {'torch', 'tiktoken', 'rich.console', 'prompt_toolkit', 'numpy', 'huggingface_hub'};"
+        "heavy &= set(sys.modules);"
         "sys.exit(f'{status} {heavy}' if status or heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
@@ -158,7 +159,6 @@ def test_module_is_the_program() -> None:
 
 
 def test_without_a_command_the_help_is_no_result() -> None:
-    for group in ([], ["harmony"]):
-        done = subprocess.run([sys.executable, "-m", "gptoss.cli", *group], capture_output=True, text=True, timeout=30)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("Usage: gptoss")
+    done = subprocess.run([sys.executable, "-m", "gptoss.cli", "harmony"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: gptoss")

@@ -135,7 +135,7 @@ def test_a_name_that_nothing_has(said):
 def test_a_model_that_is_not_on_this_machine(said, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     line = said("120b")
-    assert line.startswith("gptoss: 120b (65.3 GB) is not on this machine: looked in ")
+    assert line.startswith("gptoss: 120b (65.3 GB) is not on this machine: `gptoss pull 120b` fetches it, ")
 
 
 def test_a_named_pipe_does_not_hang(said, make_checkpoint, here):

@@ -49,7 +49,7 @@ def test_names_are_unique_and_the_default_is_one_of_them():
 def test_what_is_not_here_says_its_size_and_where_it_was_looked_for(name, places):
     spec = find_spec(name)
     models, hub = places
-    refused(name, places, spec.size, repr(str(models / name)), repr(str(hub)), spec.repository, "-m FOLDER")
+    refused(name, places, spec.size, repr(str(models / name)), repr(str(hub)), f"`gptoss pull {name}`", "-m FOLDER")
 
 
 def test_sizes_for_people():
@@ -96,6 +96,22 @@ def test_a_broken_folder_of_that_name_is_left_to_explain_itself(places):
     assert locate("20b", models, hub) == models / "20b"
     with pytest.raises(CheckpointError, match="is empty"):
         Checkpoint.open(locate("20b", models, hub))
+
+
+def test_a_revision_in_the_cache(places, make_checkpoint):
+    models, hub = places
+    commit = "0a" * 20
+    main = make_checkpoint(snapshot(hub, "me/mine", "1b" * 20))
+    other = make_checkpoint(snapshot(hub, "me/mine", commit, main=False))
+    (hub / "models--me--mine" / "refs" / "refs" / "pr").mkdir(parents=True)
+    (hub / "models--me--mine" / "refs" / "refs" / "pr" / "1").write_text(commit)
+    assert locate("me/mine", models, hub) == locate("me/mine@main", models, hub) == main
+    assert locate(f"me/mine@{commit}", models, hub) == locate("me/mine@refs/pr/1", models, hub) == other
+    make_checkpoint(models / "me" / "mine")
+    assert locate("me/mine@main", models, hub) == main  # of a folder it is not known which revision it is
+    refused("me/mine@v2", places, "`gptoss pull me/mine@v2`")
+    for model in ("me/mine@", "me/mine@../x", "me/mine@/x", "me/mine@a..b", "nano@main"):
+        refused(model, places, "there is no model")
 
 
 @pytest.mark.parametrize("revision", ["../../../outside", "/etc", "", "a\nb", "\xff", "x" * 1000])
@@ -148,7 +164,7 @@ def test_a_home_folder(places, make_checkpoint, tmp_path, monkeypatch):
         ("a\0b", [r"'a\x00b'"]),
         ("x" * 9999, ["xxx...xxx"]),
         ("~nobody-of-this-name/x", ["no folder"]),
-        ("me/mine", ["me/mine (its size is not known here)", "models/me/mine'"]),
+        ("me/mine", ["me/mine is not on this machine: `gptoss pull me/mine`", "models/me/mine'"]),
     ],
 )
 def test_what_is_nothing(model, parts, places):

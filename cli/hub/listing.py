@@ -1,0 +1,188 @@
+"""What the hub says a repository holds, and which of its files make one checkpoint.
+
+Nothing of it is trusted: names are plain names from a fixed set, sizes are bounded, hashes have the form of hashes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gptoss.cli.errors import PullError
+from gptoss.cli.hub.client import endpoint, hub_errors, read_timeout_s, request_headers, retrying
+from gptoss.model.catalog import HubReference
+from gptoss.model.errors import UnsupportedModelError, quote
+from gptoss.model.json_file import JsonError, parse_json_object
+
+CONFIG = "config.json"
+MAX_FILES = 1000
+MAX_FILE_BYTES = 1 << 42
+MAX_SMALL_BYTES = 64 << 20
+"""Upper bound of a file that is not stored by its sha256: the largest published one, a tokenizer, has 28 MB."""
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_model.safetensors"
+_WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.safetensors")
+_BESIDE_WEIGHTS = re.compile(
+    r"generation_config\.json|(?:tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|"
+    r"chat_template\.(?:jinja|json)|(?:README|LICENSE|NOTICE|USAGE_POLICY)(?:\.md|\.txt)?"
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_OID = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of the repository.
+
+    Attributes:
+        name: a plain name, of the repository's top level.
+        size: in bytes.
+        key: its hash, and its name among the blobs of the hub's cache: the sha256 of a large file (Git LFS), the id
+            as a Git blob of a small one.
+    """
+
+    name: str
+    size: int
+    key: str
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its key is a sha256."""
+        return len(self.key) == 64
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One revision of a repository: its commit, and the files of its top level that may belong to a checkpoint."""
+
+    reference: HubReference
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+    def find(self, name: str) -> RemoteFile | None:
+        """The file of this name, if there is one."""
+        return next((file for file in self.files if file.name == name), None)
+
+    def require(self, name: str) -> RemoteFile:
+        """The file of this name.
+
+        Raises:
+            UnsupportedModelError: there is none.
+        """
+        file = self.find(name)
+        if file is None:
+            raise UnsupportedModelError(
+                f"{self.reference.repository} has no {name} at its top level: it is no checkpoint"
+            )
+        return file
+
+
+def fetch_listing(reference: HubReference, note: Callable[[str], None]) -> Listing:
+    """Ask the hub what a repository holds.
+
+    Raises:
+        ModelNotFoundError: the hub has no such model or revision, or does not give it to this user.
+        UnsupportedModelError: it holds no checkpoint.
+        PullError: the hub cannot be reached, or its answer makes no sense.
+    """
+    from huggingface_hub import HfApi
+
+    def ask() -> Any:
+        with hub_errors(reference, "the list of files"):
+            headers = request_headers()  # once: the library finds the token anew at every call
+            api = HfApi(endpoint=endpoint(), token=False, headers=headers)
+            return api.model_info(
+                reference.repository,
+                revision=reference.revision or "main",
+                files_metadata=True,
+                timeout=read_timeout_s(),
+            )
+
+    try:
+        info = retrying(ask, note)
+        commit, siblings = str(info.sha), list(info.siblings or ())
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PullError(f"{endpoint()} answered with a list of files that is none ({type(error).__name__})") from None
+    if not _COMMIT.fullmatch(commit):
+        raise PullError(f"{endpoint()} names {quote(commit)} as the commit of {reference.repository}")
+    wanted = [sibling for sibling in siblings if is_checkpoint_file(str(sibling.rfilename))]
+    if len({sibling.rfilename for sibling in wanted}) < len(wanted):
+        raise PullError(f"{endpoint()} lists a file of {reference.repository} twice")
+    if len(wanted) > MAX_FILES:
+        raise UnsupportedModelError(f"{reference.repository} has {len(wanted)} files, more than {MAX_FILES}")
+    return Listing(reference, commit, tuple(sorted((_file(each, reference) for each in wanted), key=_by_name)))
+
+
+def checkpoint_files(listing: Listing, read_small: Callable[[RemoteFile], bytes]) -> tuple[RemoteFile, ...]:
+    """The files of one checkpoint, by the rule by which it will be opened: the one file, the index, else all.
+
+    Args:
+        listing: of the repository.
+        read_small: the content of a small file of it.
+
+    Raises:
+        UnsupportedModelError: there are no weights that could be opened.
+        PullError: the index makes no sense.
+    """
+    weights = [file for file in listing.files if _WEIGHTS.fullmatch(file.name)]
+    index = listing.find(_INDEX)
+    single = listing.find(_SINGLE)
+    if single is not None:
+        chosen = [single]
+    elif index is not None:
+        names = _indexed(index, read_small(index), listing.reference)
+        missing = next((name for name in names if listing.find(name) is None), None)
+        if missing is not None:
+            raise UnsupportedModelError(f"{listing.reference.repository} has an index but no {quote(missing)}")
+        chosen = [index, *(file for file in weights if file.name in names)]
+    else:
+        chosen = [file for file in weights if file.name != _ADAPTER]
+    if not chosen:
+        raise UnsupportedModelError(
+            f"{listing.reference.repository} has no .safetensors weights at its top level; other kinds are never opened"
+        )
+    beside = [file for file in listing.files if not _WEIGHTS.fullmatch(file.name) and file != index]
+    return (*beside, *chosen)
+
+
+def is_checkpoint_file(name: str) -> bool:
+    """Whether a name is one that a file of a checkpoint may have."""
+    return name in (CONFIG, _INDEX) or bool(_WEIGHTS.fullmatch(name) or _BESIDE_WEIGHTS.fullmatch(name))
+
+
+def _by_name(file: RemoteFile) -> str:
+    return file.name
+
+
+def _file(sibling: Any, reference: HubReference) -> RemoteFile:
+    """One entry of the hub's list.
+
+    Raises:
+        PullError: its size or its hash is missing or cannot be.
+    """
+    large = sibling.lfs is not None
+    size, key = (sibling.lfs.size, sibling.lfs.sha256) if large else (sibling.size, sibling.blob_id)
+    form, most = (_SHA256, MAX_FILE_BYTES) if large else (_OID, MAX_SMALL_BYTES)
+    name = sibling.rfilename
+    if not isinstance(size, int) or not 0 <= size <= most:
+        raise PullError(f"{endpoint()} gives {quote(size)} as the size of {quote(name)} of {reference.repository}")
+    if not isinstance(key, str) or not form.fullmatch(key):
+        raise PullError(f"{endpoint()} gives {quote(key)} as the hash of {quote(name)} of {reference.repository}")
+    return RemoteFile(name, size, key)
+
+
+def _indexed(index: RemoteFile, text: bytes, reference: HubReference) -> set[str]:
+    try:
+        weight_map = parse_json_object(text).get("weight_map")
+    except JsonError as error:
+        raise PullError(f"{index.name} of {reference.repository} {error}") from None
+    names: Iterable[object] = weight_map.values() if isinstance(weight_map, dict) else ()
+    found = {name for name in names if isinstance(name, str) and _WEIGHTS.fullmatch(name)}
+    if not found or len(found) != len({str(name) for name in names}):
+        raise UnsupportedModelError(f"{index.name} of {reference.repository} names no .safetensors files of its own")
+    return found

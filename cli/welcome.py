@@ -1,0 +1,96 @@
+"""`gptoss` alone: what it is, what would run on this machine, what is there already, and what to type next."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+
+from gptoss.cli.environment import Environment
+from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.hub.inventory import InstalledModel, Place, installed_models
+from gptoss.cli.hub.sizes import show_bytes
+from gptoss.cli.machine import Machine, look_at_machine
+from gptoss.cli.settings import Folders
+from gptoss.cli.text import one_line
+from gptoss.model.catalog import CATALOG, DEFAULT_MODEL, ModelSpec, default_hub_cache, find_spec
+
+# gpt-oss-20b and -120b have the same layers (their config.json), 24 and 36 of them.
+_HIDDEN, _HEADS, _KV_HEADS, _VOCABULARY, _WIDTH, _EXPERTS_PER_TOKEN = 2880, 64 * 64, 8 * 64, 201_088, 2880, 4
+_BF16_BYTES, _MXFP4_BYTES = 2, 17 / 32  # of one weight; MXFP4 has 16 bytes and a scale for 32 of them
+_SHOWN = ("20b", "120b")
+_BESIDE_WEIGHTS = 1 << 30
+"""What a model needs beside its weights: the program, and the cache of a context that is not long."""
+
+
+def welcome(environment: Environment, folders: Folders) -> ExitStatus:
+    """Show the first screen."""
+    models = installed_models(folders)
+    output = environment.output()
+    for line in _lines(models, look_at_machine(default_hub_cache())):
+        output.write(line + "\n")
+    return ExitStatus.ANSWERED
+
+
+def bytes_per_token(num_layers: int) -> float:
+    """Bytes of weights that gpt-oss reads for one token of an answer, with so many layers and its own precisions."""
+    attention = _HIDDEN * (2 * _HEADS + 2 * _KV_HEADS) * _BF16_BYTES
+    experts = _EXPERTS_PER_TOKEN * 3 * _HIDDEN * _WIDTH * _MXFP4_BYTES
+    return num_layers * (attention + experts) + _VOCABULARY * _HIDDEN * _BF16_BYTES
+
+
+def _lines(models: list[InstalledModel], machine: Machine) -> list[str]:
+    memory = "" if machine.memory_bytes is None else f", {show_bytes(machine.memory_bytes)} of memory free"
+    cores = "1 core" if machine.cores == 1 else f"{machine.cores} cores"
+    lines = [
+        f"gptoss {installed_version('gptoss')} runs OpenAI's gpt-oss models in this terminal: no server, no account.",
+        "",
+        f"This machine: {cores}{memory}, {show_bytes(machine.disk_bytes)} of disk",
+    ]
+    specs = [spec for spec in map(find_spec, _SHOWN) if spec is not None]
+    lines += [f"  {spec.name:<5} {spec.size:>7}   {_prospect(spec, models, machine)}" for spec in specs]
+    if machine.bandwidth is not None:
+        how = f"memory that moves {show_bytes(machine.bandwidth)}/s, as just measured, over the bytes a token needs"
+        lines.append(f"  (an estimate: {how})")
+    if machine.has_nvidia:
+        lines.append("  There is an NVIDIA GPU too; how fast it would be is not estimated here.")
+    return [*lines, "", *_next_lines(models, machine)]
+
+
+def _prospect(spec: ModelSpec, models: list[InstalledModel], machine: Machine) -> str:
+    """What to expect of a model here."""
+    is_here = any(model.name == spec.name and model.is_complete for model in models)
+    if not is_here and spec.download_bytes > machine.disk_bytes:
+        return "does not fit on the disk"
+    if not _fits(spec, machine):
+        return "does not fit into memory: it would be read from the disk again and again, very slowly"
+    if machine.bandwidth is None or spec.num_layers is None:
+        return "fits into memory"
+    speed = machine.bandwidth / bytes_per_token(spec.num_layers)
+    return f"fits into memory; up to about {speed:.2g} tokens a second on the CPU"
+
+
+def _fits(spec: ModelSpec, machine: Machine) -> bool:
+    return machine.memory_bytes is None or spec.download_bytes + _BESIDE_WEIGHTS <= machine.memory_bytes
+
+
+def _next_lines(models: list[InstalledModel], machine: Machine) -> list[str]:
+    here = [model for model in models if model.is_complete]
+    told = ", ".join(one_line(model.name) + (" (built in)" if model.place is Place.BUILT_IN else "") for model in here)
+    lines = [f"Here already: {told or 'no model'}"]
+    begun = next((model for model in models if not model.is_complete), None)
+    real = [model.name for model in here if model.place is not Place.BUILT_IN]
+    built_in = next((model.name for model in here if model.place is Place.BUILT_IN), None)
+    default = next(spec for spec in CATALOG if spec.name == DEFAULT_MODEL)
+    commands = []
+    if DEFAULT_MODEL in real:
+        commands.append(("gptoss chat", f"talk to {DEFAULT_MODEL}"))
+    elif real:
+        commands.append((f"gptoss chat -m {one_line(real[0])}", f"talk to {one_line(real[0])}"))
+    elif begun is not None:
+        commands.append((f"gptoss pull {one_line(begun.name)}", f"goes on: {show_bytes(begun.nbytes)} are there"))
+    elif _fits(default, machine):
+        commands.append((f"gptoss pull {DEFAULT_MODEL} && gptoss chat", f"fetch {default.size}, then talk to it"))
+    if built_in is not None and not real:
+        commands.append((f'gptoss ask -m {built_in} "What is 347 + 85?"', "try the built-in model at once"))
+    commands.append(("gptoss --help", "all commands"))
+    width = max(len(command) for command, _ in commands)
+    return [*lines, "", *(f"  {command:<{width}}   {what}" for command, what in commands)]
