@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gptoss.cli import completion, config, sessions, templates
+from gptoss.cli import config, sessions, shell_completion, templates
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
@@ -63,8 +63,8 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     messages = environment.messages()
     try:
         command = typer.main.get_command(app)
-        if completion.VARIABLE in environment.variables:
-            return completion.complete(command, environment)
+        if shell_completion.VARIABLE in environment.variables:
+            return shell_completion.complete(command, environment)
         # Not `command.main`, which has statuses of its own for interrupts and closed pipes.
         with command.make_context("gptoss", list(arguments), obj=environment) as context:
             return int(command.invoke(context) or ExitStatus.ANSWERED)
@@ -229,7 +229,7 @@ app.command("list")(list_models)
 app.command()(rm)
 app.command()(show)
 app.command()(verify)
-app.command("completion")(completion.print_script)
+app.command("completion")(shell_completion.print_script)
 
 
 @harmony.command()

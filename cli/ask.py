@@ -105,7 +105,7 @@ def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> li
     """Standard error is silent when it is no terminal, unless reasoning is asked for."""
     if not messages.is_terminal and view is not ReasoningView.SHOW:
         return []
-    return [Aside(messages, reasoning=view is not ReasoningView.HIDE, status=status_line)]
+    return [Aside(messages, view, status_line)]
 
 
 def _main_display(options: AskOptions, output: Output, session: Session, recorder: Recorder) -> Display:
@@ -130,6 +130,9 @@ def _status(ending: TurnFinished | None, calls: list[str], messages: Output, set
     if ending is None or ending.finish_reason == "interrupted":
         return ExitStatus.INTERRUPTED
     if ending.finish_reason == "length":
+        if ending.limit == "repetition":
+            messages.write("gptoss: the answer is incomplete: the model only repeated itself (--repetition allow)\n")
+            return ExitStatus.INCOMPLETE
         full = f"{ending.usage.prompt_tokens + ending.usage.completion_tokens} tokens fill the context (--ctx)"
         limit = full if ending.limit == "context" else f"{settings.max_tokens} tokens were allowed (--max-tokens)"
         messages.write(f"gptoss: the answer is incomplete: {limit}\n")

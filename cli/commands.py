@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from gptoss.cli.display import stats_line
+from gptoss.cli import command_outputs as outputs
+from gptoss.cli import command_settings as settings
+from gptoss.cli import command_turns as turns
 from gptoss.cli.errors import UsageError
 from gptoss.cli.session_commands import COMMANDS as _KEEPING
 from gptoss.cli.settings import Effort
@@ -26,12 +28,16 @@ class Command:
         argument: what may follow it, for the help.
         summary: one line.
         run: does it, given the text after its name; raises UsageError if that makes no sense.
+        choices: words that may follow it, for completion.
+        completes: what else may follow it.
     """
 
     name: str
     argument: str
     summary: str
     run: Callable[[Chat, str], None]
+    choices: tuple[str, ...] = ()
+    completes: Literal["", "models or paths", "paths"] = ""
 
 
 def find(line: str) -> tuple[Command, str] | None:
@@ -60,71 +66,40 @@ def _help(chat: Chat, _argument: str) -> None:
     for command in commands:
         chat.say(f"{f'{command.name} {command.argument}':<{width}}  {command.summary}")
     chat.say("")
-    chat.say('Alt-Enter begins a new line; a message of many lines stands between """ and """.')
-    chat.say("Ctrl-C stops the answer; Ctrl-D leaves.")
-
-
-def _effort(chat: Chat, argument: str) -> None:
-    if argument:
-        chat.set_effort(_one_of(Effort, argument, "effort"))
-        chat.say(f"effort {argument} from now on; the whole conversation is read again before the next answer")
-    else:
-        chat.say(f"effort {chat.effort}")
-
-
-def _system(chat: Chat, argument: str) -> None:
-    if argument == "off":
-        chat.set_instructions(None)
-        chat.say("no instructions from now on")
-    elif argument:
-        chat.set_instructions(argument)
-        chat.say("instructions changed; the whole conversation is read again before the next answer")
-    else:
-        chat.say(chat.instructions or "no instructions")
-
-
-def _reasoning(chat: Chat, argument: str) -> None:
-    if argument not in ("show", "hide", ""):
-        raise UsageError("/reasoning takes show or hide")
-    chat.reasoning_shown = argument == "show" if argument else not chat.reasoning_shown
-    chat.say(f"reasoning is {'shown' if chat.reasoning_shown else 'hidden'} from now on")
-
-
-def _retry(chat: Chat, argument: str) -> None:
-    if argument:
-        chat.set_effort(_one_of(Effort, argument, "effort"))
-    chat.retry()
-
-
-def _stats(chat: Chat, _argument: str) -> None:
-    chat.say(stats_line(chat.ending) if chat.ending else "nothing has been answered yet")
-
-
-def _clear(chat: Chat, _argument: str) -> None:
-    chat.clear()
-    chat.say("a new conversation")
+    for line in _KEYS:
+        chat.say(line)
 
 
 def _exit(chat: Chat, _argument: str) -> None:
     chat.leaving = True
 
 
-def _one_of(kind: type[Effort], text: str, name: str) -> Effort:
-    try:
-        return kind(text)
-    except ValueError:
-        raise UsageError(f"there is no {name} {text!r}: choose {', '.join(kind)}") from None
-
+_KEYS = (
+    'Alt-Enter begins a new line; a message of many lines stands between """ and """.',
+    "Ctrl-R searches what was typed before; Ctrl-X Ctrl-E edits the line in $EDITOR; Tab completes.",
+    "While the model answers: Ctrl-C stops it, Ctrl-N ends its reasoning and has it answer now.",
+    "Ctrl-D leaves.",
+)
+_EFFORTS = tuple(Effort)
 
 _COMMANDS = (
     Command("/help", "", "this list", _help),
-    Command("/effort", "[none|low|medium|high]", "how long it may reason; alone, tells it", _effort),
-    Command("/system", "[TEXT|off]", "the instructions; alone, shows them", _system),
-    Command("/reasoning", "[show|hide]", "whether reasoning is shown", _reasoning),
-    Command("/retry", "[none|low|medium|high]", "answer the last message again", _retry),
-    Command("/stats", "", "tokens and speeds of the last answer", _stats),
+    Command("/effort", "[none|low|medium|high]", "how long it may reason; alone, tells it", settings.effort, _EFFORTS),
+    Command("/model", "[MODEL]", "go on with another model; alone, tells it", settings.model, (), "models or paths"),
+    Command("/system", "[TEXT|off]", "the instructions; alone, shows them", settings.system, ("off",)),
+    Command("/reasoning", "[show|fold|hide]", "what is seen of reasoning", settings.reasoning, settings.LOOKS),
+    Command("/tools", "", "the tools that the model may call", settings.tools),
+    Command("/file", "[PATH|off]", "send a text file with the next message", turns.attach, ("off",), "paths"),
+    Command("/retry", "[EFFORT] [SEED]", "answer the last message again", turns.retry, _EFFORTS),
+    Command("/edit", "", "change the last message in $EDITOR and answer that", turns.edit_last),
+    Command("/undo", "", "take the last message and its answer back", turns.undo),
+    Command("/why", "[TURN]", "the reasoning of the last turn, or of an earlier one", outputs.why),
+    Command("/context", "", "what takes how many tokens", outputs.context),
+    Command("/stats", "", "tokens and speeds of the last answer", outputs.stats),
+    Command("/copy", "[code]", "put the last answer, or its last code, into the clipboard", outputs.copy, ("code",)),
+    Command("/export", "[PATH]", "write the conversation into a .md or .json file", outputs.export, (), "paths"),
     *(Command(*row) for row in _KEEPING),
-    Command("/clear", "", "forget everything said and begin anew", _clear),
+    Command("/clear", "", "forget everything said and begin anew", turns.clear),
     Command("/exit", "", "leave; so does /quit", _exit),
 )
 

@@ -1,55 +1,67 @@
-"""Completion in bash, zsh and fish: Typer's own, asked for by a script that the shell reads."""
+"""What Tab completes at the input line, from the table of commands."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
-import typer
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
 
-from gptoss.cli.environment import Environment
-from gptoss.cli.errors import UsageError
-from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.commands import Command
+from gptoss.cli.text import one_line
+from gptoss.model.catalog import CATALOG
 
-VARIABLE = "_GPTOSS_COMPLETE"
-"""Set by the script when the shell wants to know what may follow."""
-
-
-class Shell(StrEnum):
-    """The shells that there is a script for."""
-
-    BASH = "bash"
-    ZSH = "zsh"
-    FISH = "fish"
+_DEEPEST = 2
 
 
-ShellArgument = Annotated[Shell, typer.Argument(metavar="bash|zsh|fish")]
+class CommandCompleter(Completer):
+    """Completes commands at the beginning of a line, and what may follow each.
 
-
-def print_script(context: typer.Context, shell: ShellArgument) -> ExitStatus:
-    """Print the script that makes a shell complete gptoss.
-
-    bash: eval "$(gptoss completion bash)" in ~/.bashrc. zsh: the same in ~/.zshrc, after compinit. fish: gptoss
-    completion fish > ~/.config/fish/completions/gptoss.fish
+    Args:
+        table: the commands by name.
+        models: gives the names of models, when they are wanted.
     """
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-    environment: Environment = context.obj
-    script = get_completion_script(prog_name="gptoss", complete_var=VARIABLE, shell=shell.value)
-    environment.output().write(script + "\n")
-    return ExitStatus.ANSWERED
+    def __init__(self, table: Mapping[str, Command], models: Callable[[], Iterable[str]]) -> None:
+        self._table = table
+        self._models = models
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """The completions of what stands before the cursor."""
+        text = document.text_before_cursor
+        if not text.startswith("/") or "\n" in text:
+            return
+        name, space, argument = text.partition(" ")
+        if not space:
+            yield from _matching(text, self._table, {n: command.summary for n, command in self._table.items()})
+            return
+        command = self._table.get(name)
+        if command is None:
+            return
+        word = argument.rpartition(" ")[2]
+        yield from _matching(word, command.choices)
+        if command.completes in ("models", "models or paths"):
+            yield from _matching(argument, self._models())
+        if command.completes in ("paths", "models or paths"):
+            inner = Document(argument, len(argument))
+            for found in self._paths.get_completions(inner, complete_event):
+                # A name that a terminal would obey, or that cannot be typed, is not offered.
+                if one_line(found.text) == found.text and one_line(found.display_text) == found.display_text:
+                    yield found
 
 
-def complete(command: Any, environment: Environment) -> int:
-    """Answer what a shell asks: Typer writes it to standard output.
+def model_names(folder: Path) -> list[str]:
+    """What `-m` takes on this machine: the catalogue, and the folders of models as `NAME` or `OWNER/NAME`."""
+    names = [spec.name for spec in CATALOG]
+    for depth in range(1, _DEEPEST + 1):
+        for config in folder.glob("*/" * depth + "config.json"):
+            names.append(str(config.parent.relative_to(folder)))
+    return list(dict.fromkeys(name for name in names if one_line(name) == name))
 
-    Raises:
-        UsageError: it is no shell that asks.
-    """
-    from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]
 
-    completion_init()
-    instruction = environment.variables[VARIABLE]
-    if instruction.removeprefix("complete_") not in list(Shell):
-        raise UsageError(f"{VARIABLE} is set, but for no shell that gptoss knows")
-    return int(shell_complete(command, {}, "gptoss", VARIABLE, instruction))
+def _matching(word: str, choices: Iterable[str], meanings: Mapping[str, str] | None = None) -> Iterable[Completion]:
+    for choice in choices:
+        if choice.startswith(word):
+            yield Completion(choice, -len(word), display_meta=(meanings or {}).get(choice))

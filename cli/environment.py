@@ -29,6 +29,8 @@ class LoadRequest:
     quantize: Literal["mxfp4"] | None = None
     progress: Callable[[float], None] | None = None
     """Called with the part that is done, where something takes its time."""
+    before_weights: Callable[[], None] | None = None
+    """Called when the model was found and seems sound, before it takes memory."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class LoadedModel:
     encoding: Encoding
     notes: tuple[str, ...] = ()
     """What loading has to say."""
+    can_skip_reasoning: bool = True
+    """Whether it answers well with its reasoning closed before it begins (effort none)."""
     folder: Path | None = None
     """Where it lies; None: it is no folder's."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length", "interrupted"]
+Limit = Literal["max_tokens", "context", "repetition"]
 
 
 class SampledToken(Protocol):
@@ -114,7 +115,7 @@ class TurnFinished:
     """The turn is over, and the conversation holds what was said.
 
     Attributes:
-        limit: which limit cut it, when the reason is length.
+        limit: what cut it, when the reason is length: a limit of tokens, or that the model only repeated itself.
         answered: whether there was a final message.
         seed: of the sampling, which repeats it.
     """
@@ -124,7 +125,7 @@ class TurnFinished:
     timing: TurnTiming
     answered: bool
     seed: int | None
-    limit: Literal["max_tokens", "context"] | None = None
+    limit: Limit | None = None
 
 
 Event = (

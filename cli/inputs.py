@@ -32,7 +32,7 @@ def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | N
     if len(contents) == 1 and not said.strip() and not piped.strip():
         parts = [contents[0][1]]
     else:
-        parts = [said, *(_fenced(path, text) for path, text in contents), piped]
+        parts = [said, *(fenced(path, text) for path, text in contents), piped]
     prompt = "\n\n".join(part for part in parts if part.strip())
     if not prompt and not optional:
         raise UsageError("the prompt is empty: say it as an argument, in a file (-f) or on standard input")
@@ -88,7 +88,7 @@ def _decode(data: bytes, name: str) -> str:
     return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").rstrip("\r\n")
 
 
-def _fenced(path: Path, text: str) -> str:
+def fenced(path: Path, text: str) -> str:
     """A file with its name above and a fence around that is longer than any inside."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)

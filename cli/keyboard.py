@@ -1,9 +1,11 @@
-"""Whether the terminal writes what is typed while the program is busy."""
+"""The terminal's own treatment of keys while the program is busy: what it echoes, and which key is a signal."""
 
 from __future__ import annotations
 
+import signal
 import termios
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
@@ -26,3 +28,32 @@ def echo(stdin: TextIO | None, *, on: bool) -> Iterator[None]:
     finally:
         with suppress(termios.error):  # the terminal has gone
             termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def key_calls(stdin: TextIO | None, key: str, action: Callable[[], object]) -> Iterator[None]:
+    """Within this context a control key calls `action`, as a signal handler does; nothing where there is no terminal.
+
+    The terminal is told to send its quit signal for this key. So nothing has to read what is typed, which stays where
+    the next input line finds it, also behind a key that is a signal.
+
+    Args:
+        stdin: the terminal.
+        key: a letter, to be typed with Ctrl.
+        action: must be fit to be called between any two instructions.
+    """
+    if stdin is None or not stdin.isatty() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    descriptor = stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    controls = list(before[6])
+    controls[termios.VQUIT] = bytes([ord(key.upper()) - 64])
+    previous = signal.signal(signal.SIGQUIT, lambda *_: action())
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, [*before[:3], before[3] | termios.NOFLSH, *before[4:6], controls])
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # the terminal has gone
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGQUIT, previous)

@@ -13,6 +13,8 @@ from gptoss.model.engine import Engine
 # Bytes of weights. Where they fit into a core's caches, a second thread costs more than it brings, and on a busy
 # machine the threads' waiting for each other makes a small model slower by far.
 _ONE_THREAD_BELOW = 32 << 20
+# As torch has chosen it; a chat may go from a small model to a large one.
+_THREADS = torch.get_num_threads()
 
 
 def load_model(request: LoadRequest) -> LoadedModel:
@@ -26,9 +28,10 @@ def load_model(request: LoadRequest) -> LoadedModel:
     # Reads no weights: what is wrong with the folder comes to light before anything takes its time.
     checkpoint = Checkpoint.open(folder)
     encoding = load_encoding(folder, checkpoint.config.vocab_size)
-    threads = request.threads or (1 if checkpoint.nbytes < _ONE_THREAD_BELOW else None)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if request.before_weights is not None:
+        request.before_weights()
+    few = 1 if checkpoint.nbytes < _ONE_THREAD_BELOW else _THREADS
+    torch.set_num_threads(request.threads or few)
     engine = Engine.load(
         folder,
         device=request.device,
@@ -37,4 +40,11 @@ def load_model(request: LoadRequest) -> LoadedModel:
         progress=request.progress,
     )
     packing = engine.transformer.packing
-    return LoadedModel(request.model, engine, encoding, () if packing is None else (str(packing),), folder)
+    return LoadedModel(
+        request.model,
+        engine,
+        encoding,
+        notes=() if packing is None else (str(packing),),
+        folder=folder,
+        can_skip_reasoning=checkpoint.config.can_skip_reasoning,
+    )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.errors import UsageError
 from gptoss.cli.hub.last_use import record_use
+from gptoss.cli.keyboard import echo
 from gptoss.cli.options import Invocation
 from gptoss.cli.pull import offer_pull
 from gptoss.cli.session import Session
-from gptoss.cli.settings import Effort, Quantize, Settings
+from gptoss.cli.settings import Effort, Quantize, Repetition, Settings
 from gptoss.cli.terminal_display import StatusLine
+from gptoss.cli.ticker import Ticker
 from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
 from gptoss.model.errors import ModelNotFoundError
 
@@ -26,46 +29,78 @@ def open_session(invocation: Invocation, status_line: StatusLine) -> Session:
 
     Raises:
         ModelError: the model is missing or cannot be used.
-        UsageError: a sampling parameter is out of its range.
+        UsageError: a sampling parameter is out of its range, or the model cannot do without reasoning.
     """
-    environment, settings = invocation.environment, invocation.settings
+    settings = invocation.settings
+    loaded = load(invocation, settings.model, status_line)
+    check_effort(loaded, settings.effort)
+    return Session(
+        loaded.engine,
+        loaded.encoding,
+        open_conversation(invocation.environment.today(), settings.effort, settings.instructions),
+        model=loaded.name,
+        params=sampling_params(loaded.engine.defaults, settings),
+        skip_reasoning=settings.effort is Effort.NONE,
+        can_skip_reasoning=loaded.can_skip_reasoning,
+        stop_repetition=settings.repetition is Repetition.STOP,
+    )
+
+
+def load(
+    invocation: Invocation, model: str, status_line: StatusLine, before_weights: Callable[[], None] | None = None
+) -> LoadedModel:
+    """Load a model as the settings want it, with its progress on the status line.
+
+    Raises:
+        ModelError: it is missing or cannot be used.
+    """
+    environment = invocation.environment
     try:
-        loaded = _load(invocation, status_line)
+        loaded = _load(invocation, model, status_line, before_weights)
     except ModelNotFoundError:
-        if not offer_pull(environment, settings.model):
-            raise
-        loaded = _load(invocation, status_line)
+        with echo(environment.stdin, on=True):
+            if not offer_pull(environment, model):
+                raise
+        loaded = _load(invocation, model, status_line, before_weights)
     if loaded.folder is not None:
         record_use(invocation.folders.state, loaded.folder)
     for note in loaded.notes:
         status_line.leave(note)
-    return Session(
-        loaded.engine,
-        loaded.encoding,
-        open_conversation(environment.today(), settings.effort, settings.instructions),
-        model=loaded.name,
-        params=sampling_params(loaded.engine.defaults, settings),
-        skip_reasoning=settings.effort is Effort.NONE,
-    )
+    return loaded
 
 
-def _load(invocation: Invocation, status_line: StatusLine) -> LoadedModel:
+def _load(
+    invocation: Invocation, model: str, status_line: StatusLine, before_weights: Callable[[], None] | None
+) -> LoadedModel:
     settings = invocation.settings
-    status_line.show(f"loading {settings.model}")
-    try:
+    with Ticker(status_line, f"loading {model}") as ticker:
+
+        def tell(part: float) -> None:
+            ticker.text = f"packing the experts of {model}: {part:.0%}"
+
         return invocation.environment.load_model(
             LoadRequest(
-                model=settings.model,
+                model=model,
                 models_folder=invocation.folders.models,
                 device=settings.device,
                 ctx=settings.ctx,
                 threads=settings.threads,
                 quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
-                progress=lambda part: status_line.show(f"packing the experts of {settings.model}: {part:.0%}"),
+                progress=tell,
+                before_weights=before_weights,
             )
         )
-    finally:
-        status_line.clear()
+
+
+def check_effort(model: LoadedModel | Session, effort: Effort) -> None:
+    """Refuse what a model is known to fail at.
+
+    Raises:
+        UsageError: the effort is none, and it answers wrongly so.
+    """
+    if effort is Effort.NONE and not model.can_skip_reasoning:
+        name = model.model if isinstance(model, Session) else model.name
+        raise UsageError(f"{name} is known to fail without its reasoning: choose the effort low, medium or high")
 
 
 def sampling_params(defaults: SamplingParams, settings: Settings) -> SamplingParams:

@@ -13,7 +13,16 @@ import typer
 from gptoss.cli.environment import Environment
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.policy import PolicyOption, policy_as_instructions
-from gptoss.cli.settings import Effort, Folders, Overflow, Quantize, ReasoningView, Settings, load_settings
+from gptoss.cli.settings import (
+    Effort,
+    Folders,
+    Overflow,
+    Quantize,
+    ReasoningView,
+    Repetition,
+    Settings,
+    load_settings,
+)
 
 # One for each field of Settings.
 _SETTINGS: dict[str, Any] = {
@@ -36,7 +45,14 @@ _SETTINGS: dict[str, Any] = {
     ],
     "reasoning": Annotated[
         ReasoningView | None,
-        typer.Option("--reasoning", help="Reasoning on standard error: auto shows it on a terminal. [default: auto]"),
+        typer.Option(
+            "--reasoning",
+            help="Reasoning on standard error: auto shows it on a terminal, fold leaves one line. [default: auto]",
+        ),
+    ],
+    "repetition": Annotated[
+        Repetition | None,
+        typer.Option(help="What to do when the model only repeats itself any more. [default: stop]"),
     ],
     "max_tokens": Annotated[
         int | None,

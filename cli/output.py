@@ -39,7 +39,29 @@ class Output:
         self.has_styles = self.is_terminal and not self.is_dumb and not variables.get("NO_COLOR")
         encoding = getattr(stream, "encoding", None) if self.is_terminal else None
         self._encoding: str = encoding or "utf-8"
-        self.line = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" if self._encoding.lower() == "utf-8" else "-"
+        self.line = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" if self.is_unicode else "-"
+
+    @property
+    def is_unicode(self) -> bool:
+        """Whether every character can be written."""
+        return self._encoding.lower().replace("-", "") == "utf8"
+
+    @property
+    def columns(self) -> int:
+        """The terminal's width in cells, now; 80 where it does not say."""
+        return self._size()[0]
+
+    @property
+    def rows(self) -> int:
+        """The terminal's height, now; 24 where it does not say."""
+        return self._size()[1]
+
+    def _size(self) -> tuple[int, int]:
+        try:
+            columns, rows = os.get_terminal_size(self._stream.fileno() if self._stream is not None else -1)
+        except (OSError, ValueError):  # a stream in memory
+            return _UNKNOWN_SIZE
+        return columns or _UNKNOWN_SIZE[0], rows or _UNKNOWN_SIZE[1]
 
     def write(self, text: str) -> None:
         """Write text of the program's own, at once.
@@ -110,5 +132,6 @@ class Output:
         os.close(nowhere)
 
 
+_UNKNOWN_SIZE = (80, 24)
 # Select Graphic Rendition: on and off (ECMA-48, 8.3.117).
 _STYLES = {"dim": ("\x1b[2m", "\x1b[22m"), "bold": ("\x1b[1m", "\x1b[22m"), "warning": ("\x1b[33m", "\x1b[39m")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -13,6 +13,7 @@ from gptoss.cli.keyboard import echo
 from gptoss.cli.output import Output
 
 if TYPE_CHECKING:
+    from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings
 
@@ -86,14 +87,17 @@ class TerminalLine:
 
     Args:
         history: the file of what was typed in earlier runs; where it cannot be written, only this run is remembered.
-        words: what Tab completes at the beginning of a line.
+        completer: what Tab completes.
+        status: gives the line below, for a number of columns.
+        styles: whether the terminal shows styles.
     """
 
-    def __init__(self, history: Path, words: Iterable[str]) -> None:
+    def __init__(self, history: Path, completer: Completer, status: Callable[[int], str], *, styles: bool) -> None:
         from prompt_toolkit import PromptSession
-        from prompt_toolkit.completion import WordCompleter
+        from prompt_toolkit.application import get_app
+        from prompt_toolkit.output import ColorDepth
+        from prompt_toolkit.styles import Style
 
-        completer = WordCompleter(list(words), sentence=True)
         self._session: PromptSession[str] = PromptSession(
             history=_open_history(history),
             key_bindings=_key_bindings(),
@@ -101,7 +105,11 @@ class TerminalLine:
             completer=completer,
             complete_while_typing=False,
             prompt_continuation="  ",
-            enable_open_in_editor=False,
+            bottom_toolbar=lambda: status(get_app().output.get_size().columns),
+            style=Style.from_dict({"bottom-toolbar": "noreverse dim" if styles else "noreverse"}),
+            color_depth=None if styles else ColorDepth.DEPTH_1_BIT,
+            enable_open_in_editor=True,
+            tempfile_suffix=".md",
         )
 
     def read(self) -> str | None:
@@ -155,11 +163,13 @@ def _open_history(path: Path) -> History:
 
 
 def _key_bindings() -> KeyBindings:
+    from prompt_toolkit.enums import DEFAULT_BUFFER
+    from prompt_toolkit.filters import has_focus
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
     bindings = KeyBindings()
 
-    @bindings.add("enter")
+    @bindings.add("enter", filter=has_focus(DEFAULT_BUFFER))  # and not that of a search
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if is_open_block(buffer.text):

@@ -85,7 +85,7 @@ class Recorder:
         self.log = None
         session, saved = self._session, log.saved
         session.watcher = None
-        session.skip_reasoning = saved.effort == Effort.NONE
+        session.skip_reasoning = saved.effort == Effort.NONE and session.can_skip_reasoning
         session.conversation = saved.conversation
         session.watcher = self.record
         self.log, self._saving = log, True

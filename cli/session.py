@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gptoss.cli.events import (
     Event,
     FinishReason,
+    Limit,
     PrefillProgress,
     Sampled,
     SampledToken,
@@ -21,6 +22,7 @@ from gptoss.cli.events import (
     Usage,
 )
 from gptoss.cli.overflow import oldest_to_drop, without_oldest
+from gptoss.cli.repetition import RepetitionWatch
 from gptoss.cli.turn import Turn
 from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion
 
@@ -99,6 +101,8 @@ class Session:
         model: the model's name, for events.
         params: how to sample; by default as the checkpoint asks.
         skip_reasoning: close the reasoning before it begins, so that the answer comes at once.
+        can_skip_reasoning: whether the model answers well so.
+        stop_repetition: end a turn in which the model only repeats itself any more.
 
     Attributes:
         drop_oldest: leave the oldest turns out of a prompt that would not fit; the conversation keeps them.
@@ -113,6 +117,8 @@ class Session:
         model: str,
         params: SamplingParams | None = None,
         skip_reasoning: bool = False,
+        can_skip_reasoning: bool = True,
+        stop_repetition: bool = True,
     ) -> None:
         self.engine = engine
         self.encoding = encoding
@@ -121,6 +127,8 @@ class Session:
         self.model = model
         self.params = params or engine.defaults
         self.skip_reasoning = skip_reasoning
+        self.can_skip_reasoning = can_skip_reasoning
+        self.stop_repetition = stop_repetition
         self.drop_oldest = False
         self._stopping = False
         self._sampling = False
@@ -184,6 +192,8 @@ class Session:
         self.conversation = conversation
         turn = Turn(self.encoding, header)
         self._stopping = self._sampling = False
+        watch = RepetitionWatch()
+        repeating = False
         count = 0
         messages: list[Message] = []
         try:
@@ -196,6 +206,9 @@ class Session:
                     messages = list(turn.messages)
                     self.conversation = conversation.extended(messages)
                 yield from events
+                if self.stop_repetition and watch.is_running_away(token.id) and generation.finish_reason is None:
+                    repeating = True
+                    break
             yield from turn.finish(cut=generation.finish_reason != "stop")
         finally:
             self._sampling = False
@@ -204,8 +217,8 @@ class Session:
                 pass
             self.conversation = conversation.extended(turn.messages)
         yield TurnFinished(
-            finish_reason=_FINISH_REASONS[generation.finish_reason],
-            limit=_LIMITS.get(generation.finish_reason),
+            finish_reason="length" if repeating else _FINISH_REASONS[generation.finish_reason],
+            limit="repetition" if repeating else _LIMITS.get(generation.finish_reason),
             usage=Usage(generation.prompt_tokens, generation.cached_tokens, count, turn.reasoning_tokens),
             timing=TurnTiming(generation.timing.prefill_s, generation.timing.decode_s, time.perf_counter() - began),
             answered=turn.answered,
@@ -249,4 +262,4 @@ _FINISH_REASONS: dict[str | None, FinishReason] = {
     "length": "length",
     "context": "length",
 }
-_LIMITS: dict[str | None, Literal["max_tokens", "context"]] = {"length": "max_tokens", "context": "context"}
+_LIMITS: dict[str | None, Limit] = {"length": "max_tokens", "context": "context"}

@@ -41,11 +41,19 @@ class Overflow(StrEnum):
 
 
 class ReasoningView(StrEnum):
-    """Where reasoning goes: auto shows it on a terminal only."""
+    """What is seen of reasoning: auto shows it on a terminal only, fold one line of it when it is over."""
 
     AUTO = "auto"
     SHOW = "show"
+    FOLD = "fold"
     HIDE = "hide"
+
+
+class Repetition(StrEnum):
+    """What is done with a model that only repeats itself any more."""
+
+    STOP = "stop"
+    ALLOW = "allow"
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Settings:
     effort: Effort = Effort.MEDIUM
     instructions: str | None = None
     reasoning: ReasoningView = ReasoningView.AUTO
+    repetition: Repetition = Repetition.STOP
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -205,6 +214,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "effort": (Effort, f"one of {', '.join(Effort)}"),
     "instructions": (_text, "text"),
     "reasoning": (ReasoningView, f"one of {', '.join(ReasoningView)}"),
+    "repetition": (Repetition, f"one of {', '.join(Repetition)}"),
     "temperature": (_number(float, lambda t: 0 <= t < float("inf")), "a number, 0 or more"),
     "top_p": (_number(float, lambda p: 0 < p <= 1), "a number above 0 and at most 1"),
     "top_k": (_positive, "a whole number, 1 or more"),

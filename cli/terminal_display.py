@@ -14,17 +14,17 @@ from gptoss.cli.events import (
     ProblemFound,
     ReasoningDelta,
     Sampled,
-    Started,
     ToolCall,
     TurnFinished,
 )
 from gptoss.cli.output import Output
-from gptoss.cli.text import one_line
+from gptoss.cli.settings import ReasoningView
+from gptoss.cli.text import counted, duration, one_line
 
 # A status line is for prompts that take a while; for a shorter one it would only flicker.
 _QUIET_PREFILL_TOKENS = 128
 _REDRAW_S = 0.1
-_RULE_WIDTH = 32
+_RULE_WIDTH = 40
 
 
 class StatusLine:
@@ -34,12 +34,12 @@ class StatusLine:
         self._output = output
         self._clock = clock
         self._shown_at: float | None = None
-        self._works = output.is_terminal and not output.is_dumb
+        self.works = output.is_terminal and not output.is_dumb
 
     def show(self, text: str) -> None:
         """Show `text` in place of what stood there, at most ten times a second."""
         now = self._clock()
-        if self._works and (self._shown_at is None or now - self._shown_at >= _REDRAW_S):
+        if self.works and (self._shown_at is None or now - self._shown_at >= _REDRAW_S):
             self._shown_at = now
             self._output.write("\r\x1b[K" + self._output.styled(one_line(text), "dim"))
 
@@ -61,31 +61,40 @@ class Aside(Display):
 
     Args:
         output: standard error.
-        reasoning: whether to show the reasoning.
+        reasoning: what to show of the reasoning; auto is show.
         status: the line for progress.
+        clock: seconds.
     """
 
-    def __init__(self, output: Output, *, reasoning: bool, status: StatusLine) -> None:
+    def __init__(
+        self,
+        output: Output,
+        reasoning: ReasoningView,
+        status: StatusLine,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._output = output
         self._reasoning = reasoning
         self._status = status
+        self._clock = clock
+        self._since: float | None = None
+        """When the reasoning that goes on began."""
         self._section: str | None = None
         self._at_line_start = True
+        self._seconds = 0.0
         self._tokens = 0
+        self._pending = 0
+        """Tokens of which it is not known yet what they say."""
 
     def show(self, event: Event) -> None:
         """Show one event, or count it."""
         match event:
-            case Started():
-                self._tokens = 0
             case PrefillProgress(done, total) if total - done > _QUIET_PREFILL_TOKENS:
                 self._status.show(f"reading the prompt: {done} of {total} tokens")
             case Sampled():
-                self._tokens += 1
-            case ReasoningDelta(text) if self._reasoning:
-                self._write("thinking", text)
-            case ReasoningDelta():
-                self._status.show(f"thinking: {self._tokens} tokens")
+                self._pending += 1
+            case ReasoningDelta(text):
+                self._show_reasoning(text)
             case CommentaryDelta(text):
                 self._write("preamble", text)
             case FinalDelta():
@@ -99,10 +108,22 @@ class Aside(Display):
             case TurnFinished():
                 self.close()
 
+    def _show_reasoning(self, text: str) -> None:
+        if self._since is None:
+            self.close()
+            self._since, self._tokens, self._pending = self._clock(), 0, 1
+        self._tokens, self._pending = self._tokens + self._pending, 0
+        self._seconds = self._clock() - self._since
+        if self._reasoning in (ReasoningView.SHOW, ReasoningView.AUTO):
+            self._write("thinking", text)
+        else:
+            self._status.show(f"thinking: {counted(self._tokens, 'token')}, {duration(self._seconds)}")
+
     def _write(self, section: str, text: str) -> None:
         self._status.clear()
         if self._section != section:
-            self.close()
+            if section != "thinking":
+                self.close()
             if self._output.is_terminal:
                 self._rule(section)
             self._section = section
@@ -114,7 +135,13 @@ class Aside(Display):
     def close(self) -> None:
         """End the section that is open."""
         self._status.clear()
+        thought = ""
+        if self._since is not None:
+            thought = f"thought for {duration(self._seconds)}, {counted(self._tokens, 'token')}"
+            self._since = None
         if self._section is None:
+            if thought and self._reasoning is ReasoningView.FOLD:
+                self._status.leave(f"{self._output.line * 2} {thought}")
             return
         self._section = None
         self._output.finish_untrusted()
@@ -122,7 +149,7 @@ class Aside(Display):
             self._output.write("\n")
             self._at_line_start = True
         if self._output.is_terminal:
-            self._rule("")
+            self._rule(thought)
 
     def _rule(self, title: str) -> None:
         line = self._output.line

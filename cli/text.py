@@ -53,3 +53,16 @@ class Sanitizer:
         """What was held back; the sanitizer can then be used for another text."""
         held, self._held = self._held, ""
         return sanitize(held)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, for people: `1 token`, `1,234 tokens`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `3.2 s`, `48 s`, `2 min 5 s`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"

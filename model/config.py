@@ -172,6 +172,14 @@ class ModelConfig:
         return len(self.layers)
 
     @property
+    def can_skip_reasoning(self) -> bool:
+        """Whether it answers well where its reasoning is closed before it begins.
+
+        The puzzle models, trained further after experts were taken out, do not.
+        """
+        return self.architecture != "gpt_oss_puzzle"
+
+    @property
     def num_weights(self) -> int:
         """How many numbers all tensors hold together, each MXFP4 value counted as one."""
         heads, kv_heads = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim

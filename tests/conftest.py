@@ -1,6 +1,7 @@
 """Fixtures for every part: small models of random weights, in memory, and as checkpoints of every published layout."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ def reference_backend() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPTOSS_BACKEND", "reference")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C; the programs under test would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def random_transformer(seed: int = 0, packed: bool = True, num_layers: int = 4, window: int = 8) -> Transformer:

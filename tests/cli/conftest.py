@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from gptoss.cli.environment import Environment, LoadedModel
 from gptoss.harmony import Encoding
 
 SCRIPTED = Path(__file__).parent / "scripted.py"
+PSEUDO_TERMINAL = Path(__file__).parent / "pseudo_terminal.py"
 TODAY = date(2026, 3, 14)
 
 
@@ -56,7 +58,11 @@ class Result:
 
 @pytest.fixture(scope="session")
 def scripted() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scripted_engine", SCRIPTED)
+    return _module("scripted_engine", SCRIPTED)
+
+
+def _module(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -148,3 +154,30 @@ def spawn(tmp_path: Path, script: Callable[..., list[str]]) -> Callable[..., sub
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+@pytest.fixture(scope="session")
+def pseudo_terminal() -> ModuleType:
+    return _module("pseudo_terminal", PSEUDO_TERMINAL)
+
+
+@pytest.fixture
+def terminal(script: Callable[..., list[str]], pseudo_terminal: ModuleType, tmp_path: Path) -> Callable[..., Any]:
+    """Start `gptoss chat` with a scripted engine at a pseudo-terminal; see scripted.py for the other keywords."""
+    opened = []
+
+    def start(*arguments: str, columns: int = 80, rows: int = 24, variables: Any = None, **fields: Any) -> Any:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "TERM": "xterm-256color",
+            "LC_ALL": "C.UTF-8",
+            "GPTOSS_HOME": str(tmp_path / "home"),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = script("chat", "-m", "nano", *arguments, **fields)
+        opened.append(pseudo_terminal.Terminal(command, columns, rows, environment | (variables or {})))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()

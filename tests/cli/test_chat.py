@@ -56,9 +56,11 @@ def test_help_lists_every_command(chat) -> None:
 
 def test_effort_changes_the_system_message_alone(chat, reply) -> None:
     result = chat("a", "/effort", "/effort high", "/effort", "b", completions=[reply("A"), reply("B")])
+    again = len(result.engine.prompts[1]) - result.engine.prompts[1].index(result.encoding.encode(" high")[0])
+    again -= len(result.encoding.encode_with_special("<|start|>user<|message|>b<|end|>"))
     assert result.stderr.splitlines() == [
         "effort medium",
-        "effort high from now on; the whole conversation is read again before the next answer",
+        f"effort high from now on; {again} tokens will be read again before the next answer",
         "effort high",
     ]
     first, second = result.prompts
@@ -82,9 +84,9 @@ def test_system_changes_the_developer_message(chat, reply) -> None:
     assert "<|message|>A<|end|>" in result.prompts[1]
     assert result.stderr.splitlines() == [
         "no instructions",
-        "instructions changed; the whole conversation is read again before the next answer",
+        "instructions changed",
         "Be brief.",
-        "no instructions from now on",
+        "no instructions from now on; 13 tokens will be read again before the next answer",
         "no instructions",
     ]
 
@@ -96,7 +98,7 @@ def test_reasoning_is_shown_and_hidden(chat, reply) -> None:
         "reasoning is shown from now on",
         "x",
         "reasoning is hidden from now on",
-        "/reasoning takes show or hide",
+        "/reasoning takes show, fold or hide",
     ]
 
 

@@ -1,0 +1,156 @@
+"""What is typed at the input line of `gptoss chat`: search, editors, completion, large pastes; what stands below it."""
+
+import sys
+import time
+
+import pexpect
+import pytest
+
+
+@pytest.fixture
+def editor(tmp_path):
+    """An editor that changes "two" into "three"."""
+    program = tmp_path / "editor"
+    program.write_text('#!/bin/sh\nsed -i s/two/three/ "$1"\n')
+    program.chmod(0o755)
+    return {"EDITOR": str(program), "VISUAL": ""}
+
+
+def test_search_through_earlier_runs(terminal, reply) -> None:
+    screen = terminal(completions=[reply("A", ""), reply("B", "")])
+    for line in ("find me again", "something else"):
+        screen.wait_for_prompt()
+        screen.type(line + "\r")
+        screen.wait_for("A" if line.startswith("find") else "B")
+    screen.wait_for_prompt()
+    screen.type("\x04")
+    assert screen.ended() == 0
+    again = terminal(completions=[reply("C", "")])
+    again.wait_for_prompt()
+    again.type("\x12find")
+    again.wait_for(".*find me again")
+    again.type("\r")
+    again.wait_for("> find me again")
+    again.type("\r")
+    again.wait_for("C")
+
+
+def test_line_in_the_editor(terminal, reply, editor) -> None:
+    screen = terminal(completions=[reply("A", "")], variables=editor)
+    screen.wait_for_prompt()
+    screen.type("one two\x18\x05")
+    screen.wait_for("> one three")
+    screen.type("\r")
+    screen.wait_for("A")
+
+
+def test_last_message_in_the_editor(terminal, reply, editor) -> None:
+    screen = terminal(completions=[reply("A", ""), reply("B", "")], variables=editor)
+    screen.wait_for_prompt()
+    screen.type("one two\r")
+    screen.wait_for("A")
+    screen.wait_for_prompt()
+    screen.type("/edit\r")
+    lines = screen.wait_for("B")
+    assert lines[lines.index("> /edit") :][:3] == ["> /edit", "> one three", "B"]
+    screen.wait_for_prompt()
+    screen.type("/context\r")
+    lines = screen.wait_for("the next prompt")
+    assert [line.split()[-1] for line in lines if line.startswith(("user", "final "))] == ["three", "B"]
+    screen.wait_for_prompt()
+    screen.type("/edit\r")
+    screen.wait_for("nothing changed")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("/no/such/editor", "cannot call the editor"), ("false", "the editor false ended"), ("'", "EDITOR is")],
+)
+def test_editor_that_fails(terminal, name, said) -> None:
+    screen = terminal(completions=[], variables={"EDITOR": name, "VISUAL": ""})
+    screen.wait_for_prompt()
+    screen.type("/edit\r")
+    screen.wait_for(said)
+    screen.wait_for_prompt()
+
+
+def test_efforts_are_completed(terminal) -> None:
+    screen = terminal(completions=[])
+    screen.wait_for_prompt()
+    screen.type("/effort hi\t")
+    screen.wait_for("> /effort high")
+    screen.type("\r")
+    screen.wait_for("effort high from now on")
+
+
+def test_large_paste_is_one_message(terminal, reply) -> None:
+    lines = [f"line {number} of a long text that somebody pastes" for number in range(2000)]
+    screen = terminal(completions=[reply("A", "")], max_context=100_000)
+    screen.wait_for_prompt()
+    began = time.monotonic()
+    screen.type("\x1b[200~" + "\n".join(lines) + "\x1b[201~\r")
+    screen.wait_for("A")
+    assert time.monotonic() - began < 15
+    screen.wait_for_prompt()
+    screen.type("/context\r")
+    screen.wait_for("user .* line 0 of")
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (100, "nano \u00b7 effort low \u00b7 context 85 of 4.1k (2%) \u00b7 "),
+        (40, "nano \u00b7 low \u00b7 85 of 4.1k \u00b7 "),
+        (20, "nano \u00b7 low \u00b7 85 of"),
+    ],
+)
+def test_status_bar_tells_model_effort_context_and_speed(terminal, reply, columns, expected) -> None:
+    screen = terminal("-e", "low", columns=columns, completions=[reply("A " * 10, "")])
+    screen.wait_for_prompt()
+    screen.type("Hi\r")
+    screen.wait_for("A A")
+    screen.wait_for_prompt()
+    assert screen.status_bar().startswith(expected)
+
+
+def test_what_is_typed_while_the_model_loads_is_not_echoed(terminal, reply) -> None:
+    screen = terminal(completions=[reply("A", "")], load_delay_s=1.5)
+    screen.wait_for("loading nano")
+    screen.type("early")
+    lines = screen.wait_for("> early")
+    assert lines[0].startswith("gptoss ")
+    assert "loading nano (" in screen.raw
+
+
+def test_window_that_is_resized_in_the_midst_of_an_answer(terminal, reply) -> None:
+    words = [f"word{number}" for number in range(120)]
+    screen = terminal(columns=60, rows=40, completions=[reply(" ".join(words), "")], token_delay_s=0.005)
+    screen.wait_for_prompt()
+    screen.type("Hi\r")
+    screen.wait_for(".*word20")
+    screen.resize(100, 40)
+    screen.wait_for(".*word119")
+    lines = screen.wait_for_prompt()
+    shown = " ".join(lines[lines.index("> Hi") + 1 : -1]).split()
+    assert shown == words
+    assert max(map(len, lines)) > 60
+
+
+def test_key_that_is_a_signal_leaves_what_was_typed() -> None:
+    program = (
+        "import sys, time\n"
+        "from gptoss.cli.keyboard import echo, key_calls\n"
+        "pressed = []\n"
+        "with echo(sys.stdin, on=False), key_calls(sys.stdin, 'n', lambda: pressed.append(1)):\n"
+        "    print('ready', flush=True)\n"
+        "    end = time.monotonic() + 10\n"
+        "    while not pressed and time.monotonic() < end: time.sleep(0.01)\n"
+        "print(pressed, repr(sys.stdin.readline()))\n"
+    )
+    child = pexpect.spawn(sys.executable, ["-c", program], encoding="utf-8", timeout=20)
+    child.delaybeforesend = None
+    child.expect("ready")
+    child.send("typed\x0e")
+    child.send("\n")
+    child.expect_exact(r"[1] 'typed\n'")
+    child.close()

@@ -1,0 +1,157 @@
+"""A turn as a person at a terminal sees it."""
+
+import pyte
+import pytest
+
+from gptoss.cli.events import (
+    CommentaryDelta,
+    FinalDelta,
+    PrefillProgress,
+    ProblemFound,
+    ReasoningDelta,
+    Sampled,
+    Started,
+    ToolCall,
+    TurnFinished,
+    TurnTiming,
+    Usage,
+)
+from gptoss.cli.output import Output
+from gptoss.cli.settings import ReasoningView
+from gptoss.cli.turn_view import TurnView
+
+RULE = "\u2500"
+FINISHED = TurnFinished("stop", Usage(1, 0, 1, 0), TurnTiming(0, 0, 0), answered=True, seed=1)
+
+
+class Screen(Output):
+    """A terminal in memory, and a clock that goes one second with every event."""
+
+    def __init__(self, columns: int = 60, rows: int = 20, **variables: str) -> None:
+        super().__init__(None, "screen", {"TERM": "xterm"} | variables)
+        self.has_styles = "NO_COLOR" not in variables
+        self.screen = pyte.Screen(columns, rows)
+        self.screen.set_mode(pyte.modes.LNM)
+        self._stream = pyte.Stream(self.screen)
+        self.written = ""
+        self.now = 0.0
+
+    columns = property(lambda self: self.screen.columns)
+    rows = property(lambda self: self.screen.lines)
+
+    def write(self, text: str) -> None:
+        self.written += text
+        self._stream.feed(text)
+
+    def lines(self) -> list[str]:
+        lines = [line.rstrip() for line in self.screen.display]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
+
+
+@pytest.fixture
+def show():
+    """Show events on a screen; each text stands for one token."""
+
+    def run(screen, *events, look=ReasoningView.SHOW, hint=""):
+        view = TurnView(screen, look=look, hint=hint, clock=lambda: screen.now)
+        for event in events:
+            if isinstance(event, ReasoningDelta | CommentaryDelta | FinalDelta):
+                view.show(Sampled(None))
+            view.show(event)
+            screen.now += 1.0
+        return screen.lines()
+
+    return run
+
+
+THINK = [ReasoningDelta("One"), ReasoningDelta(" two"), ReasoningDelta(".")]
+
+
+def test_reasoning_stands_between_a_rule_and_what_it_has_taken(show) -> None:
+    screen = Screen()
+    assert show(screen, *THINK) == [
+        f"{RULE * 2} thinking {RULE * 28}",
+        "One two.",
+        f"{RULE * 2} 3 tokens, 2.0 s {RULE * 21}",
+    ]
+    screen = Screen()
+    assert show(screen, *THINK, FinalDelta("**Hi**"), FINISHED) == [
+        f"{RULE * 2} thinking {RULE * 28}",
+        "One two.",
+        f"{RULE * 2} thought for 2.0 s, 3 tokens {RULE * 9}",
+        "Hi",
+    ]
+    assert "\x1b[2mOne" in screen.written
+    assert "\x1b[1mHi" in screen.written
+
+
+def test_reasoning_folds_to_one_line(show) -> None:
+    rows = [ReasoningDelta(f"row {n}\n") for n in range(9)]
+    shown = show(Screen(), *rows, look=ReasoningView.FOLD)
+    assert shown == [f"{RULE * 2} thinking: 9 tokens, 8.0 s {RULE * 11}", *(f"row {n}" for n in range(4, 9))]
+    shown = show(Screen(), *rows, FinalDelta("Hi"), FINISHED, look=ReasoningView.FOLD)
+    assert shown == [f"{RULE * 2} thought for 8.0 s, 9 tokens", "Hi"]
+
+
+def test_hidden_reasoning_leaves_nothing(show) -> None:
+    assert show(Screen(), *THINK, look=ReasoningView.HIDE) == [f"{RULE * 2} thinking: 3 tokens, 2.0 s {RULE * 11}"]
+    assert show(Screen(), *THINK, FinalDelta("Hi"), FINISHED, look=ReasoningView.HIDE) == ["Hi"]
+
+
+def test_hint_is_shown_where_it_fits(show) -> None:
+    assert "; press it" in show(Screen(60), *THINK, hint="; press it")[-1]
+    assert "; press it" not in show(Screen(25), *THINK, hint="; press it")[-1]
+
+
+def test_long_prompt_shows_how_much_of_it_is_read(show) -> None:
+    begun = [Started("m", 4000, 0, ()), PrefillProgress(0, 4000), PrefillProgress(1000, 4000)]
+    assert show(Screen(), *begun) == [f"reading the prompt:  25% of 4,000 tokens [{RULE * 5}"]
+    assert show(Screen(), *begun, PrefillProgress(4000, 4000)) == []
+    assert show(Screen(), Started("m", 40, 0, ()), PrefillProgress(0, 40)) == []
+
+
+def test_preambles_and_calls_have_their_own_look(show) -> None:
+    call = ToolCall("functions.get_weather", '{"city": "Paris", "days": [1, 2]}')
+    screen = Screen()
+    shown = show(screen, ReasoningDelta("Hm."), CommentaryDelta("I will *look*."), call, FINISHED)
+    assert shown[3:] == ["\u258e I will look.", "\u2192 functions.get_weather", '  city: "Paris"', "  days: [1, 2]"]
+    assert "\x1b[1;32m\u2192 functions.get_weather" in screen.written
+
+
+def test_long_arguments_are_cut(show) -> None:
+    shown = show(Screen(), ToolCall("python", "\n".join(f"line {n}" for n in range(20))))
+    assert shown == ["\u2192 python", *(f"  line {n}" for n in range(8)), "  and 12 more rows"]
+
+
+def test_what_was_wrong_is_said(show) -> None:
+    assert show(Screen(), ProblemFound("a header")) == ["the model's output was not well-formed: a header"]
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_without_colours_nothing_is_styled_and_marks_stay(show, columns) -> None:
+    screen = Screen(columns, NO_COLOR="1")
+    shown = show(screen, *THINK, FinalDelta("## Head\n**bold** `code`\n\n```python\nx = 1\n```"), FINISHED)
+    assert shown[3:5] == ["## Head", "**bold** `code`"]
+    assert "m" not in {sequence[-1] for sequence in screen.written.split("\x1b[")[1:] if sequence[0].isdigit()}
+
+
+def test_showing_never_takes_more_than_its_share_of_the_time(show) -> None:
+    screen = Screen()
+    view = TurnView(screen, look=ReasoningView.SHOW, clock=lambda: screen.now)
+    for _ in range(100):
+        view.show(FinalDelta("x"))
+        screen.now += 0.001
+    assert screen.screen.display[0].count("x") < 100  # the rest waits for the next time
+    view.show(FINISHED)
+    assert "".join(screen.lines()) == "x" * 100
+
+
+def test_turn_that_breaks_off_keeps_what_was_said(show) -> None:
+    screen = Screen()
+    view = TurnView(screen, look=ReasoningView.SHOW, clock=lambda: screen.now)
+    view.show(FinalDelta("| a | b |\n|---|---|\n| 1 "))
+    view.close()
+    assert screen.lines()[3] == "\u2502 1 \u2502   \u2502"
+    assert screen.screen.cursor.x == 0
