@@ -130,11 +130,13 @@ def _status(ending: TurnFinished | None, calls: list[str], messages: Output, set
     if ending is None or ending.finish_reason == "interrupted":
         return ExitStatus.INTERRUPTED
     if ending.finish_reason == "length":
-        if ending.limit == "repetition":
-            messages.write("gptoss: the answer is incomplete: the model only repeated itself (--repetition allow)\n")
-            return ExitStatus.INCOMPLETE
-        full = f"{ending.usage.prompt_tokens + ending.usage.completion_tokens} tokens fill the context (--ctx)"
-        limit = full if ending.limit == "context" else f"{settings.max_tokens} tokens were allowed (--max-tokens)"
+        limits = {
+            "max_tokens": f"{settings.max_tokens} tokens were allowed (--max-tokens)",
+            "context": f"{ending.usage.prompt_tokens + ending.usage.completion_tokens} tokens fill the context (--ctx)",
+            "grammar": "the schema or pattern has grown too complex for the grammar engine",
+            "repetition": "the model only repeated itself (--repetition allow)",
+        }
+        limit = limits[ending.limit or "max_tokens"]
         messages.write(f"gptoss: the answer is incomplete: {limit}\n")
         return ExitStatus.INCOMPLETE
     if ending.answered:

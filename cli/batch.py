@@ -95,7 +95,10 @@ def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
             status_line.show(f"{count} of {len(todo)}")
             settings = invocation.settings
             session.conversation = open_conversation(
-                environment.today(), settings.effort, settings.instructions if item.system is None else item.system
+                environment.today(),
+                settings.effort,
+                settings.instructions if item.system is None else item.system,
+                invocation.answer_format,
             )
             status = _answer(session, item, sink, logprobs=options.logprobs is not None)
             status_line.clear()

@@ -18,11 +18,11 @@ from gptoss.cli.inputs import fenced
 from gptoss.cli.interrupts import on_interrupt, without_interrupts
 from gptoss.cli.keyboard import echo, key_calls
 from gptoss.cli.opening import (
+    begin_again,
     check_effort,
     effort_of,
     instructions_of,
     load,
-    open_conversation,
     sampling_params,
     with_effort,
     with_instructions,
@@ -190,14 +190,13 @@ class Chat:
             if released:
                 session.engine = load(self.invocation, session.model, status_line).engine
             raise
-        session.engine, session.encoding, session.model = loaded.engine, loaded.encoding, loaded.name
-        session.can_skip_reasoning = loaded.can_skip_reasoning
+        session.use(loaded.name, loaded.engine, loaded.encoding, can_skip_reasoning=loaded.can_skip_reasoning)
         session.params = sampling_params(loaded.engine.defaults, self.invocation.settings)
         self._measured = None
 
     def clear(self) -> None:
         """Begin anew with the same settings."""
-        self.session.conversation = open_conversation(self.environment.today(), self.effort, self.instructions)
+        self.session.conversation = begin_again(self.session.conversation, self.environment.today())
         self.ending = None
         self.attachments.clear()
 
@@ -282,7 +281,7 @@ class Chat:
     def _answer(self, text: str | None) -> None:
         session = self.session
         display = self._display()
-        now = key_calls(self.environment.stdin, ANSWER_NOW_KEY, getattr(session, "answer_now", bool))
+        now = key_calls(self.environment.stdin, ANSWER_NOW_KEY, session.answer_now)
         with closing(display), on_interrupt(session.stop), now:
             events = session.answer_again(display.show) if text is None else session.ask(text, display.show)
             for event in events:
@@ -298,7 +297,7 @@ class Chat:
     def _display(self) -> Displays:
         displays: list[Display] = [Omissions(self.messages)]
         if self._has_screen:
-            hint = f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now" if self.person_types else ""
+            hint = f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now" if self._can_answer_now else ""
             displays.append(TurnView(self.output, look=self.reasoning, hint=hint))
         else:
             if self.messages.is_terminal or self.reasoning is not ReasoningView.HIDE:
@@ -307,6 +306,10 @@ class Chat:
         if self._stats:
             displays.append(Stats(self.messages))
         return Displays(displays)
+
+    @property
+    def _can_answer_now(self) -> bool:
+        return self.person_types and hasattr(self.session, "answer_now")
 
     def _tell_ending(self, ending: TurnFinished) -> None:
         if ending.finish_reason == "interrupted":
@@ -317,5 +320,7 @@ class Chat:
             self.say("cut at --max-tokens; what was said is kept")
         elif ending.limit == "repetition":
             self.say("stopped, since it only repeated itself: /retry asks again, /undo takes it back")
+        elif ending.limit == "grammar":
+            self.say("cut, as the schema or pattern has grown too complex for the grammar engine")
         elif not ending.answered:
             self.say("the model ended without an answer; /retry asks again")

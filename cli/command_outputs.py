@@ -10,8 +10,7 @@ from gptoss.cli import clipboard
 from gptoss.cli.context_size import message_sizes
 from gptoss.cli.display import stats_line
 from gptoss.cli.errors import UsageError
-from gptoss.cli.export import export as write_export
-from gptoss.cli.export import unused_path
+from gptoss.cli.export import export as write_export, unused_path
 from gptoss.cli.markdown_parser import parser
 from gptoss.cli.text import counted, one_line
 from gptoss.cli.turns import turns_of

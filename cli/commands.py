@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
-from gptoss.cli import command_outputs as outputs
-from gptoss.cli import command_settings as settings
-from gptoss.cli import command_turns as turns
+from gptoss.cli import command_outputs as outputs, command_settings as settings, command_turns as turns
 from gptoss.cli.errors import UsageError
 from gptoss.cli.session_commands import COMMANDS as _KEEPING
 from gptoss.cli.settings import Effort

@@ -2,7 +2,8 @@
 
     CliError                 status 1
     |-- UsageError           status 2   a flag, an argument, the prompt
-    |   `-- SettingsError    status 2   a variable or the config file
+    |   |-- SettingsError    status 2   a variable or the config file
+    |   `-- SchemaError      status 2   a schema or pattern that answers cannot be held to
     |-- InputError           status 1   what a file or standard input holds
     |-- PullError            status 1   a model could not be fetched, listed or removed
     |-- NoAnswerError        status 1   the model ended without a final message
@@ -31,6 +32,10 @@ class UsageError(CliError):
 
 class SettingsError(UsageError):
     """An environment variable or the config file holds something that cannot be used."""
+
+
+class SchemaError(UsageError):
+    """A schema, or a pattern, that the grammar engine cannot hold; its text has the place in it."""
 
 
 class InputError(CliError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length", "interrupted"]
-Limit = Literal["max_tokens", "context", "repetition"]
+Limit = Literal["max_tokens", "context", "repetition", "grammar"]
 
 
 class SampledToken(Protocol):
@@ -115,7 +115,8 @@ class TurnFinished:
     """The turn is over, and the conversation holds what was said.
 
     Attributes:
-        limit: what cut it, when the reason is length: a limit of tokens, or that the model only repeated itself.
+        limit: what cut it, when the reason is length: a limit of tokens, one of the grammar engine's own, or that the
+            model only repeated itself.
         answered: whether there was a final message.
         seed: of the sampling, which repeats it.
     """

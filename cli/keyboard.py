@@ -19,7 +19,11 @@ def echo(stdin: TextIO | None, *, on: bool) -> Iterator[None]:
     if stdin is None or not stdin.isatty():
         yield
         return
-    descriptor = stdin.fileno()
+    try:
+        descriptor = stdin.fileno()
+    except OSError:  # a stream in memory
+        yield
+        return
     before = termios.tcgetattr(descriptor)
     flags = before[3] | termios.ECHO if on else before[3] & ~termios.ECHO
     termios.tcsetattr(descriptor, termios.TCSADRAIN, [*before[:3], flags, *before[4:]])

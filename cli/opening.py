@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.errors import UsageError
@@ -21,6 +21,7 @@ from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEff
 from gptoss.model.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
+    from gptoss.cli.answer_format import AnswerFormat
     from gptoss.model.sampler import SamplingParams
 
 
@@ -37,12 +38,16 @@ def open_session(invocation: Invocation, status_line: StatusLine) -> Session:
     return Session(
         loaded.engine,
         loaded.encoding,
-        open_conversation(invocation.environment.today(), settings.effort, settings.instructions),
+        open_conversation(
+            invocation.environment.today(), settings.effort, settings.instructions, invocation.answer_format
+        ),
         model=loaded.name,
         params=sampling_params(loaded.engine.defaults, settings),
         skip_reasoning=settings.effort is Effort.NONE,
         can_skip_reasoning=loaded.can_skip_reasoning,
         stop_repetition=settings.repetition is Repetition.STOP,
+        answer_format=invocation.answer_format,
+        think_budget=settings.think_budget,
     )
 
 
@@ -124,28 +129,43 @@ def sampling_params(defaults: SamplingParams, settings: Settings) -> SamplingPar
         raise UsageError(str(error)) from None
 
 
-def open_conversation(day: datetime.date, effort: Effort, instructions: str | None) -> Conversation:
+def open_conversation(
+    day: datetime.date, effort: Effort, instructions: str | None, answer_format: AnswerFormat | None = None
+) -> Conversation:
     """A conversation with nothing said yet.
 
     Args:
         day: when it began; it stays the same for as long as the conversation lasts.
         effort: for the system message; none is written as low, the nearest that the models were trained on.
-        instructions: the developer message, if any.
+        instructions: of the developer message, if any.
+        answer_format: what answers are to look like, for the developer message too.
     """
     system = SystemContent(conversation_start_date=day.isoformat(), reasoning_effort=_harmony_effort(effort))
-    return with_instructions(Conversation.of(Message.system(system)), instructions)
+    messages = [Message.system(system)]
+    if answer_format is not None:
+        messages.append(Message.developer(DeveloperContent(response_formats=(answer_format.response_format,))))
+    return with_instructions(Conversation.of(*messages), instructions)
+
+
+def begin_again(conversation: Conversation, day: datetime.date) -> Conversation:
+    """A conversation with nothing said yet and the same settings, begun on this day."""
+    settings = [message for message in conversation if message.role in (Role.SYSTEM, Role.DEVELOPER)]
+    return Conversation(tuple(_with_system(message, conversation_start_date=day.isoformat()) for message in settings))
 
 
 def with_effort(conversation: Conversation, effort: Effort) -> Conversation:
     """The conversation with this effort in its system message, the day and all else as it was."""
-    return Conversation(tuple(_with_effort(message, _harmony_effort(effort)) for message in conversation))
+    return Conversation(
+        tuple(_with_system(message, reasoning_effort=_harmony_effort(effort)) for message in conversation)
+    )
 
 
 def with_instructions(conversation: Conversation, instructions: str | None) -> Conversation:
-    """The conversation with these instructions in its developer message, or without one."""
+    """The conversation with these instructions in its developer message, or without any; all else in it stays."""
     system = [message for message in conversation if message.role is Role.SYSTEM]
     rest = [message for message in conversation if message.role not in (Role.SYSTEM, Role.DEVELOPER)]
-    developer = [Message.developer(DeveloperContent(instructions))] if instructions else []
+    content = replace(_developer_content(conversation), instructions=instructions or None)
+    developer = [Message.developer(content)] if content != DeveloperContent() else []
     return Conversation.of(*system, *developer, *rest)
 
 
@@ -158,16 +178,19 @@ def effort_of(conversation: Conversation) -> Effort:
 
 def instructions_of(conversation: Conversation) -> str | None:
     """The instructions in its developer message."""
+    return _developer_content(conversation).instructions
+
+
+def _developer_content(conversation: Conversation) -> DeveloperContent:
+    """What its developer message holds; empty where there is none."""
     contents = [part for message in conversation for part in message.content]
-    return next((part.instructions for part in contents if isinstance(part, DeveloperContent)), None)
+    return next((part for part in contents if isinstance(part, DeveloperContent)), DeveloperContent())
 
 
 def _harmony_effort(effort: Effort) -> ReasoningEffort:
     return ReasoningEffort.LOW if effort is Effort.NONE else ReasoningEffort(effort.value)
 
 
-def _with_effort(message: Message, effort: ReasoningEffort) -> Message:
-    content = tuple(
-        replace(part, reasoning_effort=effort) if isinstance(part, SystemContent) else part for part in message.content
-    )
+def _with_system(message: Message, **changes: Any) -> Message:
+    content = tuple(replace(part, **changes) if isinstance(part, SystemContent) else part for part in message.content)
     return replace(message, content=content)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from gptoss.cli.settings import (
     Settings,
     load_settings,
 )
+
+if TYPE_CHECKING:
+    from gptoss.cli.answer_format import AnswerFormat
 
 # One for each field of Settings.
 _SETTINGS: dict[str, Any] = {
@@ -57,6 +60,10 @@ _SETTINGS: dict[str, Any] = {
     "max_tokens": Annotated[
         int | None,
         typer.Option("-n", "--max-tokens", min=1, metavar="N", help="Stop after N tokens, reasoning included."),
+    ],
+    "think_budget": Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Close the reasoning after N tokens and begin the answer."),
     ],
     "temperature": Annotated[
         float | None,
@@ -104,6 +111,21 @@ _RESUMING: dict[str, Any] = {
         typer.Option("--session", metavar="ID|NAME", help="Go on in this conversation; see gptoss sessions."),
     ],
 }
+# What answers must look like; beside the settings, as it is asked for anew each time.
+_FORMATS: dict[str, Any] = {
+    "schema": Annotated[
+        str | None,
+        typer.Option(
+            "--schema",
+            metavar="SCHEMA",
+            help="Answer in JSON under a schema: a file, JSON, 'name:str, n:int', or module:Class (Pydantic).",
+        ),
+    ],
+    "regex": Annotated[
+        str | None, typer.Option("--regex", metavar="REGEX", help="Answer with what matches REGEX as a whole.")
+    ],
+    "choice": Annotated[str | None, typer.Option("--choice", metavar="A,B,C", help="Answer with one of these.")],
+}
 HomeOption = Annotated[
     Path | None,
     typer.Option(
@@ -124,6 +146,16 @@ class Invocation:
     """The settings that the command line itself has."""
     resume_latest: bool = False
     resume: str | None = None
+    answer_format: AnswerFormat | None = None
+
+
+def _answer_format(**options: str | None) -> AnswerFormat | None:
+    if not any(value is not None for value in options.values()):
+        return None
+    # Imported here, as the harmony package takes longer to import than `gptoss --help` may take in all.
+    from gptoss.cli.answer_format import answer_format
+
+    return answer_format(**options)
 
 
 def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatus]:
@@ -145,7 +177,11 @@ def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatu
         settings = load_settings(flags, environment.variables, folders.config)
         resuming = {name: values.pop(name) for name in _RESUMING}
         given = frozenset(name for name, value in flags.items() if value is not None)
-        return command(Invocation(environment, folders, settings, given, **resuming), **values)
+        formats = {name: values.pop(name) for name in _FORMATS}
+        invocation = Invocation(
+            environment, folders, settings, given, **resuming, answer_format=_answer_format(**formats)
+        )
+        return command(invocation, **values)
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -154,6 +190,7 @@ def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatu
             inspect.Parameter("context", keyword, annotation=typer.Context),
             *(parameter.replace(kind=keyword) for parameter in own),
             *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _SETTINGS.items()),
+            *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _FORMATS.items()),
             inspect.Parameter("resume_latest", keyword, default=False, annotation=_RESUMING["resume_latest"]),
             inspect.Parameter("resume", keyword, default=None, annotation=_RESUMING["resume"]),
             inspect.Parameter("policy", keyword, default=None, annotation=PolicyOption),

@@ -8,14 +8,14 @@ from dataclasses import replace
 from gptoss.cli.conversation_log import ConversationLog, SavedConversation
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import UsageError
-from gptoss.cli.opening import effort_of, open_session, with_effort
+from gptoss.cli.opening import effort_of, instructions_of, open_session, with_effort, with_instructions
 from gptoss.cli.options import Invocation
 from gptoss.cli.recorder import Recorder
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort, Folders, Overflow, Settings
 from gptoss.cli.store import Store
 from gptoss.cli.terminal_display import StatusLine
-from gptoss.harmony import Conversation, Message, Role
+from gptoss.harmony import Conversation, DeveloperContent, Message, Role
 
 
 def open_store(environment: Environment, folders: Folders) -> Store:
@@ -77,14 +77,25 @@ def _settings_of(saved: SavedConversation, settings: Settings, flags: frozenset[
 
 
 def _joined(saved: SavedConversation, fresh: Conversation, invocation: Invocation) -> Conversation:
-    """What was said, under the system message of then and the developer message of then or, where asked for, of now."""
+    """What was said, under the system message of then and the developer message of then or, where asked for, of now.
+
+    A format of answers is asked for anew each time: that of then no longer holds.
+    """
     conversation = with_effort(saved.conversation, invocation.settings.effort)
     has_system = any(message.role is Role.SYSTEM for message in conversation)
-    new_instructions = "instructions" in invocation.flags
     system = _with_role(conversation if has_system else fresh, Role.SYSTEM)
-    developer = _with_role(fresh if new_instructions else conversation, Role.DEVELOPER)
+    developer = _with_role(conversation, Role.DEVELOPER)
+    if "instructions" in invocation.flags:
+        developer = _with_role(fresh, Role.DEVELOPER)
+    elif _has_format(fresh) or _has_format(conversation):
+        developer = _with_role(with_instructions(fresh, instructions_of(conversation)), Role.DEVELOPER)
     rest = [message for message in conversation if message.role not in (Role.SYSTEM, Role.DEVELOPER)]
     return Conversation.of(*system, *developer, *rest)
+
+
+def _has_format(conversation: Conversation) -> bool:
+    contents = [part for message in conversation for part in message.content]
+    return any(isinstance(part, DeveloperContent) and part.response_formats for part in contents)
 
 
 def _with_role(conversation: Conversation, role: Role) -> list[Message]:

@@ -5,10 +5,12 @@ Knows the conversation, the encoding and the engine; knows nothing of terminals,
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from gptoss.cli.constraints.turn import HeldTurn, TurnHolding
 from gptoss.cli.events import (
     Event,
     FinishReason,
@@ -25,9 +27,15 @@ from gptoss.cli.overflow import oldest_to_drop, without_oldest
 from gptoss.cli.repetition import RepetitionWatch
 from gptoss.cli.turn import Turn
 from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion
+from gptoss.model.errors import ConstraintError
 
 if TYPE_CHECKING:
+    from gptoss.cli.answer_format import AnswerFormat
+    from gptoss.model.constraint import Constraint
     from gptoss.model.sampler import SamplingParams
+
+
+log = logging.getLogger(__name__)
 
 
 class Timing(Protocol):
@@ -83,7 +91,7 @@ class Engine(Protocol):
         self,
         ids: Sequence[int],
         params: SamplingParams | None = None,
-        constraint: Any = None,
+        constraint: Constraint | None = None,
         stop: Collection[int] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Generation:
@@ -103,6 +111,10 @@ class Session:
         skip_reasoning: close the reasoning before it begins, so that the answer comes at once.
         can_skip_reasoning: whether the model answers well so.
         stop_repetition: end a turn in which the model only repeats itself any more.
+        answer_format: what every answer must look like; `open_conversation` tells the model of it.
+        think_budget: how many tokens a turn may reason, None sets no limit.
+
+    Headers are held to their grammar in every turn.
 
     Attributes:
         drop_oldest: leave the oldest turns out of a prompt that would not fit; the conversation keeps them.
@@ -119,6 +131,8 @@ class Session:
         skip_reasoning: bool = False,
         can_skip_reasoning: bool = True,
         stop_repetition: bool = True,
+        answer_format: AnswerFormat | None = None,
+        think_budget: int | None = None,
     ) -> None:
         self.engine = engine
         self.encoding = encoding
@@ -129,9 +143,21 @@ class Session:
         self.skip_reasoning = skip_reasoning
         self.can_skip_reasoning = can_skip_reasoning
         self.stop_repetition = stop_repetition
+        self._answer_grammar = answer_format.grammar if answer_format else None
+        self._think_budget = think_budget
+        self._holding = TurnHolding(encoding, self._answer_grammar, think_budget)
+        self._held: HeldTurn | None = None
         self.drop_oldest = False
         self._stopping = False
         self._sampling = False
+        self._given_up = False
+
+    def use(self, model: str, engine: Engine, encoding: Encoding, *, can_skip_reasoning: bool = True) -> None:
+        """Go on with another model, its own sampling and tokens; the conversation stays."""
+        self.model, self.engine, self.encoding = model, engine, encoding
+        self.can_skip_reasoning = can_skip_reasoning
+        self.params = engine.defaults
+        self._holding = TurnHolding(encoding, self._answer_grammar, self._think_budget)
 
     @property
     def conversation(self) -> Conversation:
@@ -177,25 +203,36 @@ class Session:
         self._stopping = True
         return self._sampling
 
+    def answer_now(self) -> bool:
+        """End the reasoning at the next token and begin the answer, from any thread; False where no turn goes on."""
+        held = self._held
+        if held is None:
+            return False
+        held.budget.answer_now()
+        return True
+
     def _answer(
         self, conversation: Conversation, progress: Callable[[PrefillProgress], None] | None
     ) -> Iterator[Event]:
         began = time.perf_counter()
         dropped = oldest_to_drop(conversation, self._fits) if self.drop_oldest else 0
         prompt, header = self._render(without_oldest(conversation, dropped))
+        held = self._holding.hold(conversation, header)
         generation = self.engine.generate(
             prompt,
             self.params,
+            held.constraint,
             stop=self.encoding.stop_tokens | self.engine.stop_tokens,
             progress=None if progress is None else lambda done, total: progress(PrefillProgress(done, total)),
         )
         self.conversation = conversation
+        self._held = held
         turn = Turn(self.encoding, header)
-        self._stopping = self._sampling = False
+        self._stopping = self._sampling = self._given_up = False
         watch = RepetitionWatch()
-        repeating = False
         count = 0
         messages: list[Message] = []
+        ended: str | None = None
         try:
             yield Started(self.model, generation.prompt_tokens, generation.cached_tokens, tuple(prompt), dropped)
             for token in self._tokens(generation):
@@ -207,18 +244,21 @@ class Session:
                     self.conversation = conversation.extended(messages)
                 yield from events
                 if self.stop_repetition and watch.is_running_away(token.id) and generation.finish_reason is None:
-                    repeating = True
+                    ended = "repetition"
                     break
-            yield from turn.finish(cut=generation.finish_reason != "stop")
+            else:
+                ended = "grammar" if self._given_up else generation.finish_reason
+            yield from turn.finish(cut=ended != "stop")
         finally:
             self._sampling = False
+            self._held = None
             generation.close()
             for _ in turn.finish(cut=True):  # does nothing where the turn has come to its end
                 pass
             self.conversation = conversation.extended(turn.messages)
         yield TurnFinished(
-            finish_reason="length" if repeating else _FINISH_REASONS[generation.finish_reason],
-            limit="repetition" if repeating else _LIMITS.get(generation.finish_reason),
+            finish_reason=_FINISH_REASONS[ended],
+            limit=_LIMITS.get(ended),
             usage=Usage(generation.prompt_tokens, generation.cached_tokens, count, turn.reasoning_tokens),
             timing=TurnTiming(generation.timing.prefill_s, generation.timing.decode_s, time.perf_counter() - began),
             answered=turn.answered,
@@ -237,11 +277,15 @@ class Session:
         return len(self._render(conversation)[0]) + room <= longest
 
     def _tokens(self, generation: Generation) -> Iterator[SampledToken]:
-        """The tokens until the end, `stop`, or an interrupt while one is awaited."""
+        """The tokens until the end, `stop`, an interrupt while one is awaited, or a grammar that cannot go on."""
         while not self._stopping:
             try:
                 token = next(generation)
             except (StopIteration, KeyboardInterrupt):
+                return
+            except ConstraintError as error:
+                log.info("%s", error)
+                self._given_up = True
                 return
             self._sampling = True
             yield token
@@ -261,5 +305,12 @@ _FINISH_REASONS: dict[str | None, FinishReason] = {
     "stop": "stop",
     "length": "length",
     "context": "length",
+    "grammar": "length",
+    "repetition": "length",
 }
-_LIMITS: dict[str | None, Limit] = {"length": "max_tokens", "context": "context"}
+_LIMITS: dict[str | None, Limit] = {
+    "length": "max_tokens",
+    "context": "context",
+    "grammar": "grammar",
+    "repetition": "repetition",
+}

@@ -71,6 +71,7 @@ class Settings:
     min_p: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
+    think_budget: int | None = None
     ctx: int | None = None
     overflow: Overflow = Overflow.ERROR
     device: str = "auto"
@@ -207,6 +208,7 @@ def _text(value: Any) -> str:
 
 
 _positive = _number(int, lambda n: n >= 1)
+_not_negative = _number(int, lambda n: n >= 0)
 
 # How each field is read from the config file or the environment, and what to say of a value that is not like that.
 _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -219,8 +221,9 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "top_p": (_number(float, lambda p: 0 < p <= 1), "a number above 0 and at most 1"),
     "top_k": (_positive, "a whole number, 1 or more"),
     "min_p": (_number(float, lambda p: 0 <= p <= 1), "a number from 0 to 1"),
-    "seed": (_number(int, lambda n: n >= 0), "a whole number, 0 or more"),
+    "seed": (_not_negative, "a whole number, 0 or more"),
     "max_tokens": (_positive, "a whole number, 1 or more"),
+    "think_budget": (_not_negative, "a whole number, 0 or more"),
     "ctx": (_positive, "a whole number, 1 or more"),
     "overflow": (Overflow, f"one of {', '.join(Overflow)}"),
     "device": (_text, "auto, cpu, cuda or mps"),

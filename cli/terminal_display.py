@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+
+from rich.segment import Segment
 
 from gptoss.cli.display import Display
 from gptoss.cli.events import (
@@ -19,6 +22,7 @@ from gptoss.cli.events import (
 )
 from gptoss.cli.output import Output
 from gptoss.cli.settings import ReasoningView
+from gptoss.cli.styled_text import crop, plain
 from gptoss.cli.text import counted, duration, one_line
 
 # A status line is for prompts that take a while; for a shorter one it would only flicker.
@@ -28,29 +32,40 @@ _RULE_WIDTH = 40
 
 
 class StatusLine:
-    """A line that is written over again and leaves nothing behind; only on a terminal that can do that."""
+    """A line that is written over again and leaves nothing behind; only on a terminal that can do that.
+
+    Several threads may use it.
+    """
 
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._output = output
         self._clock = clock
+        self._lock = threading.Lock()
         self._shown_at: float | None = None
         self.works = output.is_terminal and not output.is_dumb
 
     def show(self, text: str) -> None:
         """Show `text` in place of what stood there, at most ten times a second."""
         now = self._clock()
-        if self.works and (self._shown_at is None or now - self._shown_at >= _REDRAW_S):
-            self._shown_at = now
-            self._output.write("\r\x1b[K" + self._output.styled(one_line(text), "dim"))
+        with self._lock:
+            if self.works and (self._shown_at is None or now - self._shown_at >= _REDRAW_S):
+                self._shown_at = now
+                row = crop([Segment(one_line(text))], self._output.columns - 1)
+                self._output.write("\r\x1b[K" + self._output.styled(plain(row), "dim"))
 
     def leave(self, text: str) -> None:
         """Show a line that stays, on every terminal."""
-        self.clear()
-        if self._output.is_terminal:
-            self._output.write(self._output.styled(one_line(text), "dim") + "\n")
+        with self._lock:
+            self._clear()
+            if self._output.is_terminal:
+                self._output.write(self._output.styled(one_line(text), "dim") + "\n")
 
     def clear(self) -> None:
         """Take the line away."""
+        with self._lock:
+            self._clear()
+
+    def _clear(self) -> None:
         if self._shown_at is not None:
             self._shown_at = None
             self._output.write("\r\x1b[K")

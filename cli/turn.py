@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from gptoss.cli.events import CommentaryDelta, Event, FinalDelta, ProblemFound, ReasoningDelta, ToolCall
-from gptoss.harmony import Channel, Encoding, Message, Role, StreamableParser
-from gptoss.harmony import deltas as harmony
+from gptoss.harmony import Channel, Encoding, Message, Role, StreamableParser, deltas as harmony
 
 _BETWEEN_MESSAGES = "\n\n"
 

@@ -35,16 +35,19 @@ from gptoss.harmony.errors import (
     ConversationError,
     EncodingError,
     HarmonyError,
+    HeaderError,
     ParseError,
     RenderError,
     VocabularyError,
 )
+from gptoss.harmony.header_grammar import Allowed, HeaderGrammar, HeaderWalk, MessageHead, legal_heads
 from gptoss.harmony.json_form import loads_conversation, loads_token_ids
 from gptoss.harmony.messages import Author, Channel, Conversation, Message, Role
 from gptoss.harmony.parser import ParserState, StreamableParser, parse
 from gptoss.harmony.renderer import kept_messages, render, render_for_completion, render_for_training, render_message
 
 __all__ = [
+    "Allowed",
     "Author",
     "Channel",
     "ChannelConfig",
@@ -57,8 +60,12 @@ __all__ = [
     "Encoding",
     "EncodingError",
     "HarmonyError",
+    "HeaderError",
+    "HeaderGrammar",
+    "HeaderWalk",
     "Message",
     "MessageFinished",
+    "MessageHead",
     "MessageStarted",
     "ParseError",
     "ParserState",
@@ -77,6 +84,7 @@ __all__ = [
     "ToolNamespaceConfig",
     "VocabularyError",
     "kept_messages",
+    "legal_heads",
     "loads_conversation",
     "loads_token_ids",
     "parse",

@@ -184,6 +184,11 @@ class Encoding:
         except KeyError:
             raise EncodingError(f"{self.name} has no special token {name}, which the harmony format needs") from None
 
+    @cached_property
+    def ordinary_tokens(self) -> frozenset[int]:
+        """The ids of ordinary text."""
+        return frozenset(token for token, text in enumerate(self._ordinary) if text is not None)
+
     def is_special(self, token: int) -> bool:
         """Whether ``token`` is a special token."""
         return token in self._special_names

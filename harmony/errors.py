@@ -5,6 +5,7 @@ HarmonyError
 │   └── VocabularyError      a vocabulary file that is missing, altered, or cannot be honoured exactly
 ├── ConversationError        JSON that is no conversation; ``where`` is the place in it
 ├── RenderError              a conversation that the format has no rendering for
+├── HeaderError              a token that continues no legal header
 └── ParseError               what a strict parser met in a completion; ``problem`` says what and where
 """
 
@@ -42,6 +43,10 @@ class ConversationError(HarmonyError):
 
 class RenderError(HarmonyError):
     """A conversation or message that the format has no rendering for."""
+
+
+class HeaderError(HarmonyError):
+    """A token that may not come where it stands, where headers are held to their grammar."""
 
 
 class ParseError(HarmonyError):

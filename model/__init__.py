@@ -12,52 +12,25 @@ if TYPE_CHECKING:
     from gptoss.model.config import ModelConfig as ModelConfig
     from gptoss.model.constraint import (
         Constraint as Constraint,
-    )
-    from gptoss.model.constraint import (
         Constraints as Constraints,
-    )
-    from gptoss.model.constraint import (
         Forced as Forced,
-    )
-    from gptoss.model.constraint import (
         Hold as Hold,
-    )
-    from gptoss.model.constraint import (
         Masked as Masked,
+        StopTokens as StopTokens,
     )
-    from gptoss.model.engine import Engine as Engine
-    from gptoss.model.engine import Generation as Generation
-    from gptoss.model.engine import Timing as Timing
+    from gptoss.model.engine import Engine as Engine, Generation as Generation, Timing as Timing
     from gptoss.model.errors import (
         CheckpointError as CheckpointError,
-    )
-    from gptoss.model.errors import (
         ConfigError as ConfigError,
-    )
-    from gptoss.model.errors import (
         ConstraintError as ConstraintError,
-    )
-    from gptoss.model.errors import (
         ContextFullError as ContextFullError,
-    )
-    from gptoss.model.errors import (
         DeviceError as DeviceError,
-    )
-    from gptoss.model.errors import (
         ModelError as ModelError,
-    )
-    from gptoss.model.errors import (
         ModelNotFoundError as ModelNotFoundError,
-    )
-    from gptoss.model.errors import (
         SamplingError as SamplingError,
-    )
-    from gptoss.model.errors import (
         UnsupportedModelError as UnsupportedModelError,
     )
-    from gptoss.model.sampler import Sampler as Sampler
-    from gptoss.model.sampler import SamplingParams as SamplingParams
-    from gptoss.model.sampler import Token as Token
+    from gptoss.model.sampler import Sampler as Sampler, SamplingParams as SamplingParams, Token as Token
     from gptoss.model.transformer import Transformer as Transformer
     from gptoss.model.weights import Weights as Weights
 
@@ -70,6 +43,7 @@ _HOME = {
     "Forced": "constraint",
     "Hold": "constraint",
     "Masked": "constraint",
+    "StopTokens": "constraint",
     "Engine": "engine",
     "Generation": "engine",
     "Timing": "engine",

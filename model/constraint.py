@@ -1,41 +1,72 @@
-"""What may be said next: a constraint masks the next token, or forces the next tokens, or leaves them free.
+"""What may be said next: a constraint masks the next token, or forces the next tokens, or leaves them free, or ends.
 
-Header-holding, schemas, reasoning budgets and "answer now" are constraints over token ids, joined by `Constraints`;
-neither the model nor the display knows of them.
+Header-holding, schemas, reasoning budgets, "answer now" and stop tokens are constraints over token ids, joined by
+`Constraints`; neither the model nor the display knows of them. Imports torch when the first mask is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
 
 from gptoss.model.errors import ConstraintError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _WORD_BITS = 32
 
 
 @dataclass(frozen=True)
 class Masked:
-    """Only the tokens whose bit is set may come: `bits` is int32, (ceil(vocabulary / 32),), lowest bit first."""
+    """Only the tokens whose bit is set may come: `bits` is int32, (ceil(vocabulary / 32),), lowest bit first.
+
+    Tokens beyond the mask may not come.
+    """
 
     bits: Tensor
 
     @classmethod
     def allowing(cls, token_ids: Iterable[int], vocab_size: int) -> Masked:
         """The mask that allows `token_ids` alone."""
+        import torch
+
         flags = torch.zeros(-(-vocab_size // _WORD_BITS) * _WORD_BITS, dtype=torch.int64)
         flags[list(token_ids)] = 1
         words = (flags.view(-1, _WORD_BITS) << torch.arange(_WORD_BITS)).sum(-1)
         return cls(words.to(torch.int32))
 
-    def flags(self, vocab_size: int) -> Tensor:
-        """One bool a token: (vocabulary,)."""
-        bits = (self.bits[:, None] >> torch.arange(_WORD_BITS, dtype=torch.int32, device=self.bits.device)) & 1
-        return bits.flatten()[:vocab_size].bool()
+    @classmethod
+    def forbidding(cls, token_ids: Iterable[int], vocab_size: int) -> Masked:
+        """The mask that allows all tokens but `token_ids`."""
+        return cls(~cls.allowing(token_ids, vocab_size).bits)
+
+    def allows(self, token_id: int) -> bool:
+        """Whether this token may come."""
+        word, bit = divmod(token_id, _WORD_BITS)
+        return word < len(self.bits) and bool((int(self.bits[word]) >> bit) & 1)
+
+    def apply_(self, logits: Tensor) -> None:
+        """Add -inf to the `logits` (vocabulary,) of what may not come, in place."""
+        import torch
+
+        rows = self.bits.to(logits.device, non_blocking=True).view(torch.uint8).int()
+        # Eight tokens a table row: 66 us for 201,088 entries, where `masked_fill_` takes 700 (one core, 2026-11).
+        penalty = _penalties(logits.device, logits.dtype).index_select(0, rows).view(-1)[: logits.shape[-1]]
+        logits[: len(penalty)].add_(penalty)
+        logits[len(penalty) :].fill_(-torch.inf)
+
+
+@cache
+def _penalties(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """What each value of a byte of a mask adds to the logits of its eight tokens: (256, 8)."""
+    import torch
+
+    bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
+    return torch.zeros(256, 8, dtype=dtype).masked_fill_(bits == 0, -torch.inf).to(device)
 
 
 @dataclass(frozen=True)
@@ -56,8 +87,8 @@ class Constraint(Protocol):
         """What may come next."""
         ...
 
-    def accept(self, token_id: int) -> None:
-        """A token has come."""
+    def accept(self, token_id: int) -> bool:
+        """A token has come; whether the generation is complete with it."""
         ...
 
 
@@ -86,7 +117,24 @@ class Constraints:
             raise ConstraintError("the constraints together allow no token at all")
         return Masked(mask)
 
-    def accept(self, token_id: int) -> None:
-        """Tell all of them."""
+    def accept(self, token_id: int) -> bool:
+        """Tell all of them; the generation is complete when one of them says so."""
+        is_complete = False
         for constraint in self._constraints:
-            constraint.accept(token_id)
+            is_complete |= constraint.accept(token_id)
+        return is_complete
+
+
+class StopTokens:
+    """The generation is complete with any of these tokens."""
+
+    def __init__(self, token_ids: Collection[int]) -> None:
+        self._token_ids = frozenset(token_ids)
+
+    def next(self) -> Hold:
+        """Anything."""
+        return None
+
+    def accept(self, token_id: int) -> bool:
+        """Whether this is one of them."""
+        return token_id in self._token_ids

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
-from gptoss.model.constraint import Constraint, Forced, Masked
+from gptoss.model.constraint import Constraint, Constraints, Forced, Masked, StopTokens
 from gptoss.model.errors import ContextFullError, DeviceError, ModelError
 from gptoss.model.quantize import Quantization
 from gptoss.model.sampler import Sampler, SamplingParams, Token
@@ -22,7 +22,7 @@ from gptoss.model.transformer import Transformer
 
 log = logging.getLogger(__name__)
 
-# stop: a stop token came; length: max_tokens; context: the context is full.
+# stop: a stop token came, or a constraint is satisfied; length: max_tokens; context: the context is full.
 FinishReason = Literal["stop", "length", "context"]
 Progress = Callable[[int, int], None]
 
@@ -169,8 +169,8 @@ class Generation(Iterator[Token]):
         self._engine = engine
         self._sampler = Sampler(params)
         self._params = params
-        self._constraint = constraint
-        self._stop = stop
+        stopping = StopTokens(stop)
+        self._constraint = stopping if constraint is None else Constraints(stopping, constraint)
         self._progress = progress
         self.prompt_tokens = len(ids)
         self.cached_tokens = engine._cached_prefix(ids)
@@ -198,9 +198,8 @@ class Generation(Iterator[Token]):
             begin = time.perf_counter()
             token = self._choose(logits, forced)
             self.generated_tokens += 1
-            if self._constraint is not None:
-                self._constraint.accept(token.id)
-            self.finish_reason = self._finished(token)
+            is_complete = self._constraint.accept(token.id)
+            self.finish_reason = "stop" if is_complete else self._limit_reached()
             self.timing.decode_s += time.perf_counter() - begin
             yield token
             if self.finish_reason is not None:
@@ -227,7 +226,7 @@ class Generation(Iterator[Token]):
     def _choose(self, logits: Tensor, forced: deque[int]) -> Token:
         """The next token: of those still `forced`, else what the constraint asks for, else sampled."""
         hold = None
-        if not forced and self._constraint is not None:
+        if not forced:
             hold = self._constraint.next()
             if isinstance(hold, Forced):
                 forced.extend(hold.token_ids)
@@ -235,9 +234,7 @@ class Generation(Iterator[Token]):
             return self._sampler.describe(logits, forced.popleft(), forced=True)
         return self._sampler.sample(logits, hold if isinstance(hold, Masked) else None)
 
-    def _finished(self, token: Token) -> FinishReason | None:
-        if token.id in self._stop:
-            return "stop"
+    def _limit_reached(self) -> FinishReason | None:
         if self._params.max_tokens is not None and self.generated_tokens >= self._params.max_tokens:
             return "length"
         if self.prompt_tokens + self.generated_tokens >= self._engine.max_context:

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.errors import CheckpointError, UnsupportedModelError, quote
-from gptoss.model.mxfp4 import BLOCK_BYTES, BLOCK_SIZE, Mxfp4Tensor, dequantize
-from gptoss.model.mxfp4 import quantize as quantize_values
+from gptoss.model.mxfp4 import BLOCK_BYTES, BLOCK_SIZE, Mxfp4Tensor, dequantize, quantize as quantize_values
 from gptoss.model.tensor_names import Layout
 from gptoss.model.weights import Weights
 

@@ -83,19 +83,20 @@ class Sampler:
         self.seed = secrets.randbits(32) if params.seed is None else params.seed
         self._random = random.Random(self.seed)
 
+    @torch.inference_mode()
     def sample(self, logits: Tensor, mask: Masked | None = None) -> Token:
-        """Draw the next token from `logits` (vocabulary,) float32.
+        """Draw the next token from `logits` (vocabulary,) float32; with a mask they are overwritten where it forbids.
 
         Raises:
             ConstraintError: the mask allows no token.
             SamplingError: the logits are not numbers.
         """
         draw = self._random.random()
-        held = logits
+        normaliser, top = self._summary(logits)
         if mask is not None:
-            held = logits.masked_fill(~mask.flags(logits.shape[-1]).to(logits.device), -math.inf)
-        likeliest = int(held.argmax())
-        peak = float(held[likeliest])
+            mask.apply_(logits)
+        likeliest = int(logits.argmax())
+        peak = float(logits[likeliest])
         if peak == -math.inf and mask is not None:
             raise ConstraintError("the constraint allows no token at all")
         if not math.isfinite(peak):
@@ -103,17 +104,21 @@ class Sampler:
                 f"the model's logits are not finite (the likeliest is {peak}): "
                 "its weights are damaged, or a backend is faulty"
             )
-        token_id = likeliest if self.params.temperature == 0 else self._draw(held, draw)
-        return self.describe(logits, token_id)
+        token_id = likeliest if self.params.temperature == 0 else self._draw(logits, draw)
+        return Token(token_id, float(logits[token_id] - normaliser), top)
 
     def describe(self, logits: Tensor, token_id: int, forced: bool = False) -> Token:
         """The token with its log probabilities under `logits`."""
-        normaliser = torch.logsumexp(logits, dim=-1)
-        top: tuple[tuple[int, float], ...] = ()
-        if self.params.top_logprobs:
-            best = torch.topk(logits, min(self.params.top_logprobs, logits.shape[-1]))
-            top = tuple(zip(best.indices.tolist(), (best.values - normaliser).tolist(), strict=True))
+        normaliser, top = self._summary(logits)
         return Token(token_id, float(logits[token_id] - normaliser), top, forced)
+
+    def _summary(self, logits: Tensor) -> tuple[Tensor, tuple[tuple[int, float], ...]]:
+        """The log of the sum of the exponentials, and the likeliest tokens with their log probabilities."""
+        normaliser = torch.logsumexp(logits, dim=-1)
+        if not self.params.top_logprobs:
+            return normaliser, ()
+        best = torch.topk(logits, min(self.params.top_logprobs, logits.shape[-1]))
+        return normaliser, tuple(zip(best.indices.tolist(), (best.values - normaliser).tolist(), strict=True))
 
     def _draw(self, logits: Tensor, draw: float) -> int:
         """Invert the distribution function at `draw`, over the kept tokens in the order of their ids."""

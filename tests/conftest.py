@@ -32,7 +32,9 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def random_transformer(seed: int = 0, packed: bool = True, num_layers: int = 4, window: int = 8) -> Transformer:
+def random_transformer(
+    seed: int = 0, packed: bool = True, num_layers: int = 4, window: int = 8, vocabulary: int = VOCABULARY
+) -> Transformer:
     """Hidden 64, 4 experts of width 32, windows on even layers, YaRN from 64 to 512 positions."""
     g = torch.Generator().manual_seed(seed)
     hidden, width, experts, heads, kv_heads, head_dim = 64, 32, 4, 4, 2, 16
@@ -69,7 +71,7 @@ def random_transformer(seed: int = 0, packed: bool = True, num_layers: int = 4, 
     config = ModelConfig(
         hidden_size=hidden,
         intermediate_size=width,
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=head_dim,
@@ -87,7 +89,7 @@ def random_transformer(seed: int = 0, packed: bool = True, num_layers: int = 4, 
         tie_word_embeddings=False,
     )
     weights = Weights(
-        normal(VOCABULARY, hidden, std=1.0), layers, 1 + normal(hidden), Linear(normal(VOCABULARY, hidden))
+        normal(vocabulary, hidden, std=1.0), layers, 1 + normal(hidden), Linear(normal(vocabulary, hidden))
     )
     return Transformer(config, weights)
 

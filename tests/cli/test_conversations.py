@@ -372,6 +372,17 @@ def test_effort_none_goes_on(gptoss, reply) -> None:
     assert gptoss("ask", "-c", "b", completions=["B<|return|>"]).stdout == "B\n"
 
 
+def test_format_of_answers_holds_for_one_question(gptoss, reply) -> None:
+    gptoss("ask", "-s", "Be brief.", "--choice", "yes,no", "a", completions=[reply("yes")])
+    first = gptoss("ask", "-c", "b", completions=[reply("B")])
+    assert "Be brief." in first.prompts[0]
+    assert "Response Formats" not in first.prompts[0]
+    second = gptoss("ask", "-c", "--choice", "red,blue", "c", completions=[reply("red")])
+    assert "Be brief." in second.prompts[0]
+    assert second.prompts[0].count("Response Formats") == 1
+    assert "yes" not in second.prompts[0].split("<|start|>user")[0]
+
+
 def test_session_by_the_id_that_json_tells(gptoss, reply) -> None:
     first = json.loads(gptoss("ask", "--json", "a", completions=[reply("A")]).stdout)["session"]
     gptoss("ask", "other", completions=[reply("O")])

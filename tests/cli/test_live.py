@@ -6,8 +6,7 @@ from contextlib import contextmanager
 
 import pyte
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from rich.segment import Segment
 
 from gptoss.cli.live import LiveRegion

@@ -1,8 +1,7 @@
 """Breaking text into rows."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rich.segment import Segment
 
 from gptoss.cli.styled_text import crop, line_width, plain, skip, width_of, wrap

@@ -1,8 +1,7 @@
 """Nothing that a terminal would obey gets through."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gptoss.cli.text import Sanitizer, one_line, sanitize
 

@@ -7,8 +7,7 @@ import time
 from functools import partial
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gptoss.harmony import (
     Conversation,

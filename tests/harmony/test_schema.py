@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from gptoss.harmony import Conversation, DeveloperContent, Message, RenderError, ToolDescription, render
 from gptoss.harmony.schema import MAX_DEPTH, typescript

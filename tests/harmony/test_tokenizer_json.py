@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gptoss.harmony import Encoding, EncodingError, Message, VocabularyError, o200k, parse, render_message
 from gptoss.harmony.long_runs import CL100K_PATTERN, GPT2_PATTERN, KNOWN_PATTERNS

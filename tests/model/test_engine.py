@@ -12,6 +12,7 @@ from gptoss.model import (
     Masked,
     ModelError,
     SamplingParams,
+    StopTokens,
 )
 from gptoss.model.config import GenerationDefaults
 from gptoss.model.engine import PREFILL_CHUNK, select_device
@@ -228,6 +229,7 @@ class Script:
 
     def accept(self, token_id):
         self.accepted.append(token_id)
+        return False
 
 
 def test_a_constraint_masks_and_forces(engine, transformer):
@@ -251,7 +253,8 @@ def test_a_forced_stop_token_ends_it(engine):
 
 def test_constraints_join():
     both = Constraints(Script(Masked.allowing([1, 2, 290], 300)), Script(Masked.allowing([2, 290, 5], 300)))
-    assert both.next().flags(300).nonzero().flatten().tolist() == [2, 290]
+    mask = both.next()
+    assert [token for token in range(300) if mask.allows(token)] == [2, 290]
     forced = Constraints(Script(Masked.allowing([1], 300)), Script(Forced((4,))))
     assert forced.next() == Forced((4,))
     assert Constraints(Script(), Script()).next() is None
@@ -259,10 +262,73 @@ def test_constraints_join():
         Constraints(Script(Masked.allowing([1], 300)), Script(Masked.allowing([2], 300))).next()
 
 
-def test_constraints_tell_all():
+def test_constraints_tell_all_even_when_one_is_satisfied():
     one, two = Script(), Script()
-    Constraints(one, two).accept(3)
-    assert one.accepted == two.accepted == [3]
+    joined = Constraints(one, StopTokens({3}), two)
+    assert [joined.accept(2), joined.accept(3)] == [False, True]
+    assert one.accepted == two.accepted == [2, 3]
+
+
+def test_a_constraint_can_end_the_generation(engine):
+    generation = engine.generate(prompt(4), GREEDY, constraint=Constraints(StopTokens({7}), Script(Forced((6, 7, 8)))))
+    assert [t.id for t in generation] == [6, 7]
+    assert generation.finish_reason == "stop"
+
+
+# What the engine sampled from these seeds before it knew constraints that end a generation or masks in place.
+PINNED = [
+    (
+        {"seed": 1},
+        [29, 263, 229, 88, 176, 107, 211, 235, 28, 13, 255, 143, 219, 0, 133, 253, 87, 297, 278, 23, 17, 135, 281, 114],
+    ),
+    (
+        {"seed": 2, "temperature": 0.7, "top_p": 0.9},
+        [291, 278, 33, 50, 267, 83, 216, 99, 208, 181, 195, 67, 125, 125, 171, 278, 250, 88, 203, 73, 88, 15, 86, 34],
+    ),
+    (
+        {"seed": 3, "top_k": 20, "min_p": 0.05},
+        [
+            30,
+            178,
+            134,
+            186,
+            224,
+            20,
+            16,
+            187,
+            76,
+            45,
+            291,
+            216,
+            234,
+            67,
+            199,
+            16,
+            224,
+            250,
+            119,
+            242,
+            216,
+            41,
+            216,
+            108,
+        ],
+    ),
+    (
+        {"temperature": 0.0},
+        [142, 172, 259, 93, 257, 259, 24, 181, 259, 132, 23, 87, 23, 34, 97, 74, 119, 45, 89, 75, 91, 233, 86, 237],
+    ),
+]
+
+
+@pytest.mark.parametrize(("params", "expected"), PINNED, ids=str)
+def test_what_no_constraint_holds_is_sampled_as_ever(transformer, params, expected):
+    engine = Engine(transformer, max_context=128)
+    sampling = SamplingParams(max_tokens=24, **params)
+    assert [t.id for t in engine.generate([1, 2, 3, 4, 5], sampling)][: len(expected)] == expected
+    everything = Masked.forbidding([], 300)
+    held = engine.generate([1, 2, 3, 4, 5], sampling, constraint=Script(*[everything] * 24))
+    assert [t.id for t in held][: len(expected)] == expected, "a mask that allows everything changes nothing"
 
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "xpu", "cpu:7"])

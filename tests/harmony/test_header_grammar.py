@@ -1,0 +1,157 @@
+"""The grammar of headers: everything it lets through is well-formed, and everything well-formed gets through."""
+
+import random
+
+import pytest
+
+from gptoss.harmony import (
+    Conversation,
+    DeveloperContent,
+    Encoding,
+    HeaderError,
+    HeaderGrammar,
+    Message,
+    MessageHead,
+    ResponseFormat,
+    Special,
+    SystemContent,
+    ToolDescription,
+    ToolNamespaceConfig,
+    legal_heads,
+    parse,
+    render_message,
+)
+
+PLAIN = Conversation.of(Message.system(SystemContent()))
+TOOLS = Conversation.of(
+    Message.system(SystemContent().with_tools(ToolNamespaceConfig.browser(), ToolNamespaceConfig.python())),
+    Message.developer(
+        DeveloperContent().with_function_tools(
+            ToolDescription("get", "Gets."), ToolDescription("get_all", "Gets all."), ToolDescription("größe", "Size.")
+        )
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def encoding() -> Encoding:
+    return Encoding.o200k_harmony()
+
+
+def completions(conversation: Conversation, encoding: Encoding, seed: int, messages: int = 4) -> list[int]:
+    """A completion that is drawn from what is allowed."""
+    choose = random.Random(seed)
+    walk = HeaderGrammar.for_conversation(conversation, encoding).walk()
+    ids: list[int] = []
+    written = 0
+    while not walk.is_done and written < messages:
+        allowed = walk.allowed
+        if allowed.ordinary and choose.random() < 0.8:
+            token = choose.randrange(199_998)
+        else:
+            token = choose.choice(sorted(allowed.tokens))
+            written += allowed.ordinary
+        walk.advance(token)
+        ids.append(token)
+    return ids
+
+
+@pytest.mark.parametrize("conversation", [PLAIN, TOOLS], ids=["plain", "tools"])
+def test_what_is_allowed_is_well_formed(encoding, conversation):
+    heads = set(legal_heads(conversation))
+    seen = set()
+    for seed in range(300):
+        messages, problems = parse(completions(conversation, encoding, seed), encoding, strict=True)
+        assert problems == ()
+        seen |= {MessageHead(m.channel, m.recipient, m.content_type) for m in messages}
+    assert seen <= heads
+    assert len(seen) > len(heads) * 0.8, "the walks should have met nearly all of them"
+
+
+@pytest.mark.parametrize("conversation", [PLAIN, TOOLS], ids=["plain", "tools"])
+def test_every_legal_head_as_it_is_rendered_gets_through(encoding, conversation):
+    grammar = HeaderGrammar.for_conversation(conversation, encoding)
+    for head in legal_heads(conversation):
+        message = Message.assistant(
+            "text", channel=head.channel, recipient=head.recipient, content_type=head.content_type
+        )
+        ids = render_message(message, encoding)[2:-1]  # without (start) assistant and the end
+        walk = grammar.walk(ids)
+        assert walk.head == head
+        assert grammar.walk(grammar.spell(head)).head == head
+
+
+def test_recipients_are_the_tools_that_exist(encoding):
+    def recipients(conversation):
+        return {head.recipient for head in legal_heads(conversation)} - {None}
+
+    assert recipients(PLAIN) == set()
+    functions = {"functions.get", "functions.get_all", "functions.größe"}
+    assert recipients(TOOLS) == functions | {"browser.search", "browser.open", "browser.find", "python"}
+    odd = DeveloperContent().with_function_tools(ToolDescription("two words", ""), ToolDescription("<|end|>", ""))
+    assert recipients(Conversation.of(Message.developer(odd))) == set()
+    assert recipients(Conversation.of(Message.developer(DeveloperContent().with_function_tools()))) == set()
+
+
+def test_functions_are_called_in_the_commentary_channel_alone():
+    channels = {h.channel for h in legal_heads(TOOLS) if h.recipient and h.recipient.startswith("functions.")}
+    assert channels == {"commentary"}
+
+
+def test_an_answer_may_name_json_where_a_format_is_asked_for():
+    asked = Conversation.of(Message.developer(DeveloperContent(response_formats=(ResponseFormat("x", {}),))))
+    head = MessageHead("final", content_type="<|constrain|>json")
+    assert head in legal_heads(asked)
+    assert head not in legal_heads(PLAIN)
+
+
+def test_a_message_ends_as_its_kind_does(encoding):
+    grammar = HeaderGrammar.for_conversation(TOOLS, encoding)
+
+    def ends(head):
+        allowed = grammar.walk(grammar.spell(head)).allowed
+        assert allowed.ordinary
+        return {encoding.special_name(token) for token in allowed.tokens}
+
+    assert ends(MessageHead("analysis")) == ends(MessageHead("commentary")) == {Special.END}
+    assert ends(MessageHead("final")) == {Special.RETURN}
+    assert ends(MessageHead("analysis", "python", "code")) == {Special.CALL}
+
+
+def test_after_a_message_comes_a_header_of_the_assistant(encoding):
+    walk = HeaderGrammar.for_conversation(PLAIN, encoding).walk(
+        encoding.encode_with_special("<|channel|>analysis<|message|>Hm.<|end|>")
+    )
+    forced = []
+    while len(walk.allowed.tokens) == 1:
+        forced += walk.allowed.tokens
+        walk.advance(forced[-1])
+    assert encoding.decode(forced) == "<|start|>assistant<|channel|>"
+
+
+def test_nothing_comes_after_the_end(encoding):
+    walk = HeaderGrammar.for_conversation(PLAIN, encoding).walk(
+        encoding.encode_with_special("<|channel|>final<|message|>Yes.<|return|>")
+    )
+    assert walk.is_done
+    assert walk.head is None
+    assert walk.allowed.tokens == frozenset()
+    with pytest.raises(HeaderError, match="after the end"):
+        walk.advance(0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|channel|>thoughts",
+        "<|channel|>final to=functions.get",
+        " to=functions.set",
+        "user<|message|>",
+        "<|message|>",
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>user",
+        "<|channel|>commentary to=functions.get <|constrain|>xml",
+    ],
+)
+def test_what_is_not_legal_is_refused(encoding, text):
+    with pytest.raises(HeaderError, match="no legal header"):
+        HeaderGrammar.for_conversation(TOOLS, encoding).walk(encoding.encode_with_special(text))

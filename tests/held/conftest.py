@@ -1,0 +1,74 @@
+"""Engines of random weights with real vocabularies: the most hostile sampling there is."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptoss.cli.session import Session
+from gptoss.harmony import Conversation, Encoding, Message, SystemContent
+from gptoss.model import Engine, SamplingParams
+from gptoss.model.transformer import Transformer
+
+SPECIALS = ("return", "constrain", "endoftext", "channel", "start", "end", "message", "call")
+
+
+@pytest.fixture(scope="session")
+def o200k() -> Encoding:
+    return Encoding.o200k_harmony()
+
+
+@pytest.fixture(scope="session")
+def byte_encoding(make_byte_tokenizer: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Encoding:
+    """Single bytes and the special tokens: random weights come to an end with it."""
+    folder = tmp_path_factory.mktemp("bytes")
+    return Encoding.from_tokenizer_json(make_byte_tokenizer(folder, [f"<|{name}|>" for name in SPECIALS]))
+
+
+@pytest.fixture(scope="session")
+def random_engine(make_transformer: Callable[..., Transformer]) -> Callable[..., Engine]:
+    """`random_engine(encoding, seed)`: an engine of random weights over this vocabulary."""
+    made: dict[Any, Engine] = {}
+
+    def make(encoding: Encoding, seed: int = 0) -> Engine:
+        key = (encoding.name, seed)
+        if key not in made:
+            transformer = make_transformer(seed, num_layers=1, vocabulary=encoding.vocab_size)
+            made[key] = Engine(transformer, max_context=512)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def open_random_session(random_engine: Callable[..., Engine]) -> Callable[..., Session]:
+    """`open_random_session(encoding, conversation, seed, max_tokens, **of Session)` at temperature 1."""
+
+    def make(
+        encoding: Encoding,
+        conversation: Conversation | None = None,
+        *,
+        seed: int = 0,
+        max_tokens: int = 200,
+        **options: Any,
+    ) -> Session:
+        conversation = conversation or Conversation.of(Message.system(SystemContent(None, None, None, None, None)))
+        params = SamplingParams(temperature=1.0, seed=seed, max_tokens=max_tokens)
+        engine = random_engine(encoding, seed % 4)
+        return Session(engine, encoding, conversation, model="random", params=params, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def collect_schemas() -> Callable[..., list[tuple[str, dict[str, Any]]]]:
+    """`collected.collect_schemas`, which the benchmark uses too."""
+    path = Path(__file__).parent / "collected.py"
+    spec = importlib.util.spec_from_file_location("collected_schemas", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.collect_schemas
