@@ -7,12 +7,12 @@ ask() { gptoss ask --temperature 0 "$@"; }
 echo "== a file, summarised"
 ask -n 300 "Summarise this:" -f "$1" </dev/null || [ $? -eq 4 ] # 4: -n cut it; what there was has been printed
 
-echo "== the lines of a file, each in a question of its own"
+echo "== the lines of a file, sorted into classes"
 while IFS= read -r line; do # standard input is the file: ask must not read it
-    printf '%s -> %s\n' "$line" "$(ask --no-save "$line" </dev/null)"
+    printf '%s -> %s\n' "$line" "$(ask --no-save --choice sum,difference,other "$line" </dev/null)"
 done <"$1"
 
-echo "== the same with one load of the model, and jq before and after it"
+echo "== the lines answered with one load of the model, and jq before and after it"
 ask --batch <(jq -Rc '{id: input_line_number, prompt: .}' "$1") | jq -r '"\(.id): \(.answer)"'
 
 echo "== a conversation that goes on"
