@@ -16,12 +16,8 @@ def echo(stdin: TextIO | None, *, on: bool) -> Iterator[None]:
 
     What is typed without an echo is not lost: the next input line begins with it.
     """
-    if stdin is None or not stdin.isatty():
-        yield
-        return
-    try:
-        descriptor = stdin.fileno()
-    except OSError:  # a stream in memory
+    descriptor = _terminal_behind(stdin)
+    if descriptor is None:
         yield
         return
     before = termios.tcgetattr(descriptor)
@@ -46,10 +42,10 @@ def key_calls(stdin: TextIO | None, key: str, action: Callable[[], object]) -> I
         key: a letter, to be typed with Ctrl.
         action: must be fit to be called between any two instructions.
     """
-    if stdin is None or not stdin.isatty() or threading.current_thread() is not threading.main_thread():
+    descriptor = _terminal_behind(stdin)
+    if descriptor is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    descriptor = stdin.fileno()
     before = termios.tcgetattr(descriptor)
     controls = list(before[6])
     controls[termios.VQUIT] = bytes([ord(key.upper()) - 64])
@@ -61,3 +57,10 @@ def key_calls(stdin: TextIO | None, key: str, action: Callable[[], object]) -> I
         with suppress(termios.error):  # the terminal has gone
             termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
         signal.signal(signal.SIGQUIT, previous)
+
+
+def _terminal_behind(stdin: TextIO | None) -> int | None:
+    try:
+        return stdin.fileno() if stdin is not None and stdin.isatty() else None
+    except (OSError, ValueError):  # a stream in memory, or one that is closed
+        return None

@@ -6,8 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from rich.segment import Segment
-
 from gptoss.cli.display import Display
 from gptoss.cli.events import (
     CommentaryDelta,
@@ -22,7 +20,6 @@ from gptoss.cli.events import (
 )
 from gptoss.cli.output import Output
 from gptoss.cli.settings import ReasoningView
-from gptoss.cli.styled_text import crop, plain
 from gptoss.cli.text import counted, duration, one_line
 
 # A status line is for prompts that take a while; for a shorter one it would only flicker.
@@ -50,8 +47,8 @@ class StatusLine:
         with self._lock:
             if self.works and (self._shown_at is None or now - self._shown_at >= _REDRAW_S):
                 self._shown_at = now
-                row = crop([Segment(one_line(text))], self._output.columns - 1)
-                self._output.write("\r\x1b[K" + self._output.styled(plain(row), "dim"))
+                row = _cropped(one_line(text), self._output.columns - 1)
+                self._output.write("\r\x1b[K" + self._output.styled(row, "dim"))
 
     def leave(self, text: str) -> None:
         """Show a line that stays, on every terminal."""
@@ -173,3 +170,12 @@ class Aside(Display):
 
     def _note(self, text: str) -> None:
         self._output.write(self._output.styled(one_line(text), "dim") + "\n")
+
+
+def _cropped(text: str, columns: int) -> str:
+    # Imported where there is a terminal: Rich takes longer to import than `gptoss list` may take in all.
+    from rich.segment import Segment
+
+    from gptoss.cli.styled_text import crop, plain
+
+    return plain(crop([Segment(text)], columns))

@@ -41,7 +41,7 @@ def verify(
     try:
         found = verify_checkpoint(
             folder,
-            lambda done, total: status_line.show(f"reading {model}: {done / 1e9:.1f} of {total / 1e9:.1f} GB"),
+            lambda done, total: status_line.show(f"{done / 1e9:.1f} of {total / 1e9:.1f} GB of {model} read"),
         )
     finally:
         status_line.clear()
