@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gptoss.cli import config, sessions, shell_completion, templates
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
@@ -19,6 +20,7 @@ from gptoss.cli.output import Output
 from gptoss.cli.pull import pull
 from gptoss.cli.settings import Folders
 from gptoss.cli.show import show
+from gptoss.cli.templates import read_template, variables_of
 from gptoss.cli.text import one_line
 from gptoss.cli.verify import verify
 
@@ -46,6 +48,9 @@ harmony = typer.Typer(
     invoke_without_command=True,
 )
 app.add_typer(harmony, name="harmony")
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(config.app, name="config")
+app.add_typer(templates.app, name="templates")
 
 
 def main() -> None:
@@ -58,6 +63,8 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     messages = environment.messages()
     try:
         command = typer.main.get_command(app)
+        if shell_completion.VARIABLE in environment.variables:
+            return shell_completion.complete(command, environment)
         # Not `command.main`, which has statuses of its own for interrupts and closed pipes.
         with command.make_context("gptoss", list(arguments), obj=environment) as context:
             return int(command.invoke(context) or ExitStatus.ANSWERED)
@@ -139,8 +146,26 @@ def ask(
     ] = False,
     reasoning_file: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the reasoning here.")] = None,
     stats: StatsOption = False,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(min=0, max=20, metavar="N", help="Log probabilities in JSON, of the token and the N likeliest."),
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(metavar="FILE|NAME", help="A prompt with gaps; see gptoss templates.")
+    ] = None,
+    var: Annotated[
+        list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Fill a gap; may be repeated.")
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Answer each line, with one load of the model, by a JSON object."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append the batch's answers here, and go on where an earlier run broke off."),
+    ] = None,
 ) -> ExitStatus:
-    """Ask one question.
+    """Ask one question, or with --batch many.
 
     The prompt is the arguments, then each file, then standard input when it is not a terminal. Standard output
     carries the answer and nothing else.
@@ -150,12 +175,39 @@ def ask(
     forms = [form for form, wanted in (("json", json), ("stream-json", stream_json), ("raw", raw)) if wanted]
     if len(forms) > 1:
         raise UsageError(f"--{forms[0]} and --{forms[1]} exclude each other")
+    if logprobs is not None and batch is None and not (json or stream_json):
+        raise UsageError("--logprobs needs --json or --stream-json, which have a place for them")
+    if var and template is None:
+        raise UsageError("--var needs a --template with a gap for it")
+    if results is not None and batch is None:
+        raise UsageError("--results needs a --batch")
+    text = None if template is None else read_template(template, invocation.folders.templates)
+    variables = variables_of(var or ())
+    if batch is not None:
+        from gptoss.cli import batch as batches
+
+        others = {
+            "a prompt": prompt,
+            "--file": file,
+            "--stream-json": stream_json,
+            "--raw": raw,
+            "--reasoning-file": reasoning_file,
+            "--stats": stats,
+            "-c": invocation.resume_latest,
+            "--session": invocation.resume,
+        }
+        for option in (name for name, value in others.items() if value):
+            raise UsageError(f"--batch and {option} exclude each other")
+        return batches.batch(invocation, batches.BatchOptions(batch, results, text, variables, logprobs))
     options = command.AskOptions(
         words=tuple(prompt or ()),
         files=tuple(file or ()),
         form=command.OutputForm(forms[0]) if forms else command.OutputForm.TEXT,
         stats=stats,
         reasoning_file=reasoning_file,
+        logprobs=logprobs,
+        template=text,
+        variables=variables,
     )
     return command.ask(invocation, options)
 
@@ -177,6 +229,7 @@ app.command("list")(list_models)
 app.command()(rm)
 app.command()(show)
 app.command()(verify)
+app.command("completion")(shell_completion.print_script)
 
 
 @harmony.command()

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from gptoss.cli.display import Answer, Display, Displays, ReasoningFile, Stats
+from gptoss.cli.display import Answer, Display, Displays, Omissions, ReasoningFile, Stats
 from gptoss.cli.errors import NoAnswerError, OutputError, status_of
 from gptoss.cli.events import ToolCall, TurnFinished
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.inputs import gather_prompt
 from gptoss.cli.interrupts import on_interrupt
 from gptoss.cli.json_display import JsonLines, JsonObject
-from gptoss.cli.opening import open_session
 from gptoss.cli.options import Invocation
 from gptoss.cli.output import Output
 from gptoss.cli.raw_display import Raw
+from gptoss.cli.recorder import Recorder
+from gptoss.cli.resuming import open_saved_session
 from gptoss.cli.session import Session
 from gptoss.cli.settings import ReasoningView, Settings
+from gptoss.cli.templates import fill
 from gptoss.cli.terminal_display import Aside, StatusLine
 from gptoss.cli.text import one_line
 
@@ -42,6 +45,9 @@ class AskOptions:
     form: OutputForm = OutputForm.TEXT
     stats: bool = False
     reasoning_file: Path | None = None
+    logprobs: int | None = None
+    template: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def ask(invocation: Invocation, options: AskOptions) -> ExitStatus:
@@ -64,16 +70,22 @@ def ask(invocation: Invocation, options: AskOptions) -> ExitStatus:
 
 def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitStatus:
     environment, settings = invocation.environment, invocation.settings
-    prompt = gather_prompt(options.words, options.files, environment.stdin)
+    template = options.template
+    prompt = gather_prompt(options.words, options.files, environment.stdin, optional=template is not None)
+    if template is not None:
+        prompt = fill(template, options.variables, prompt)
     messages = environment.messages()
     status_line = StatusLine(messages)
     reasoning_file = [ReasoningFile(options.reasoning_file)] if options.reasoning_file else []
-    session = open_session(invocation, status_line)
+    session, recorder = open_saved_session(invocation, status_line, lambda line: messages.write(f"gptoss: {line}\n"))
+    if options.logprobs is not None:
+        session.params = session.params.override(top_logprobs=options.logprobs)
     display = Displays(
         [
+            Omissions(messages),
             *_aside(messages, settings.reasoning, status_line),
             *reasoning_file,
-            _main_display(options.form, output, session),
+            _main_display(options, output, session, recorder),
             *([Stats(messages)] if options.stats else []),
         ]
     )
@@ -96,12 +108,13 @@ def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> li
     return [Aside(messages, view, status_line)]
 
 
-def _main_display(form: OutputForm, output: Output, session: Session) -> Display:
-    match form:
+def _main_display(options: AskOptions, output: Output, session: Session, recorder: Recorder) -> Display:
+    logprobs_of = session.encoding if options.logprobs is not None else None
+    match options.form:
         case OutputForm.JSON:
-            return JsonObject(output)
+            return JsonObject(output, lambda: recorder.id, logprobs_of)
         case OutputForm.STREAM_JSON:
-            return JsonLines(output)
+            return JsonLines(output, lambda: recorder.id, logprobs_of)
         case OutputForm.RAW:
             return Raw(output, session.encoding)
         case OutputForm.TEXT:

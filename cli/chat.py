@@ -10,7 +10,7 @@ from rich.segment import Segment
 
 from gptoss.cli import commands
 from gptoss.cli.context_size import prompt_size, tokens_read_again
-from gptoss.cli.display import Answer, Display, Displays, Stats
+from gptoss.cli.display import Answer, Display, Displays, Omissions, Stats
 from gptoss.cli.errors import OutputError, UsageError, status_of
 from gptoss.cli.events import TurnFinished
 from gptoss.cli.exit_status import ExitStatus
@@ -23,7 +23,6 @@ from gptoss.cli.opening import (
     effort_of,
     instructions_of,
     load,
-    open_session,
     sampling_params,
     with_effort,
     with_instructions,
@@ -31,6 +30,8 @@ from gptoss.cli.opening import (
 from gptoss.cli.options import Invocation
 from gptoss.cli.output import Output
 from gptoss.cli.prompt import InputLine, Lines, TerminalLine
+from gptoss.cli.recorder import Recorder
+from gptoss.cli.resuming import open_saved_session
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort, ReasoningView
 from gptoss.cli.status_bar import Part, context_part, status_bar
@@ -53,8 +54,10 @@ def chat(invocation: Invocation, *, stats: bool) -> ExitStatus:
     environment = invocation.environment
     output, messages = environment.output(), environment.messages()
     with echo(environment.stdin, on=False):
-        session = open_session(invocation, StatusLine(messages))
-    return Chat(invocation, session, output, messages, stats=stats).run()
+        session, recorder = open_saved_session(
+            invocation, StatusLine(messages), lambda line: messages.write(f"gptoss: {one_line(line)}\n")
+        )
+    return Chat(invocation, session, recorder, output, messages, stats=stats).run()
 
 
 class Chat:
@@ -63,6 +66,7 @@ class Chat:
     Attributes:
         invocation: the settings and the environment.
         session: the conversation and its model.
+        recorder: keeps the conversation on the disk.
         output: standard output.
         messages: standard error.
         reasoning: what is seen of reasoning.
@@ -72,11 +76,19 @@ class Chat:
     """
 
     def __init__(
-        self, invocation: Invocation, session: Session, output: Output, messages: Output, *, stats: bool
+        self,
+        invocation: Invocation,
+        session: Session,
+        recorder: Recorder,
+        output: Output,
+        messages: Output,
+        *,
+        stats: bool,
     ) -> None:
         self.invocation = invocation
         self.environment = invocation.environment
         self.session = session
+        self.recorder = recorder
         self.output = output
         self.messages = messages
         self._stats = stats
@@ -283,7 +295,7 @@ class Chat:
             self.output.write("\n")
 
     def _display(self) -> Displays:
-        displays: list[Display] = []
+        displays: list[Display] = [Omissions(self.messages)]
         if self._has_screen:
             hint = f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now" if self.person_types else ""
             displays.append(TurnView(self.output, look=self.reasoning, hint=hint))

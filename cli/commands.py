@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gptoss.cli import command_outputs as outputs, command_settings as settings, command_turns as turns
 from gptoss.cli.errors import UsageError
+from gptoss.cli.session_commands import COMMANDS as _KEEPING
 from gptoss.cli.settings import Effort
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ _COMMANDS = (
     Command("/stats", "", "tokens and speeds of the last answer", outputs.stats),
     Command("/copy", "[code]", "put the last answer, or its last code, into the clipboard", outputs.copy, ("code",)),
     Command("/export", "[PATH]", "write the conversation into a .md or .json file", outputs.export, (), "paths"),
+    *(Command(*row) for row in _KEEPING),
     Command("/clear", "", "forget everything said and begin anew", turns.clear),
     Command("/exit", "", "leave; so does /quit", _exit),
 )

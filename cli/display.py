@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from gptoss.cli.errors import InputError
-from gptoss.cli.events import Event, FinalDelta, ReasoningDelta, TurnFinished
+from gptoss.cli.events import Event, FinalDelta, ReasoningDelta, Started, TurnFinished
 from gptoss.cli.output import Output
 from gptoss.cli.text import one_line
 
@@ -116,6 +116,19 @@ class ReasoningFile(Display):
             with suppress(OSError):
                 file.close()
         raise InputError(f"cannot write the reasoning to {one_line(str(self._path))}: {error.strerror}") from None
+
+
+class Omissions(Display):
+    """Says when a prompt lacks turns of the conversation; in a pipe too, for nothing is cut silently."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def show(self, event: Event) -> None:
+        """Write a line when turns were left out."""
+        if isinstance(event, Started) and event.dropped_turns:
+            turns = "turn was" if event.dropped_turns == 1 else f"{event.dropped_turns} turns were"
+            self._output.write(f"gptoss: the oldest {turns} left out of the prompt (--overflow drop-oldest)\n")
 
 
 class Stats(Display):

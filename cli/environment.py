@@ -58,9 +58,13 @@ def _load_model(request: LoadRequest) -> LoadedModel:
     return load_model(request)
 
 
+def _now() -> datetime.datetime:
+    return datetime.datetime.now().astimezone()
+
+
 @dataclass(frozen=True)
 class Environment:
-    """Streams, variables, the day and the models."""
+    """Streams, variables, the time and the models."""
 
     stdin: TextIO | None = field(default_factory=lambda: sys.stdin)
     stdout: TextIO | None = field(default_factory=lambda: sys.stdout)
@@ -68,6 +72,7 @@ class Environment:
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
     load_model: ModelLoader = _load_model
     today: Callable[[], datetime.date] = datetime.date.today
+    now: Callable[[], datetime.datetime] = _now
 
     def output(self) -> Output:
         """Standard output, which must work."""

@@ -17,6 +17,16 @@ class SampledToken(Protocol):
         """Its id in the vocabulary."""
         ...
 
+    @property
+    def logprob(self) -> float:
+        """Its natural-log probability under the model itself."""
+        ...
+
+    @property
+    def top(self) -> tuple[tuple[int, float], ...]:
+        """The likeliest tokens and their log probabilities, as many as were asked for."""
+        ...
+
 
 @dataclass(frozen=True)
 class Started:
@@ -26,6 +36,8 @@ class Started:
     prompt_tokens: int
     cached_tokens: int
     prompt: tuple[int, ...] = field(repr=False)
+    dropped_turns: int = 0
+    """How many of the oldest turns were left out to make it fit."""
 
 
 @dataclass(frozen=True)

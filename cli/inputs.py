@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.text import one_line
 
+MAX_BYTES = 64 << 20
+"""Of one part of a prompt. No context holds so much; up to here the error can tell how many tokens there are."""
 
-def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None) -> str:
+
+def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None, *, optional: bool = False) -> str:
     """Join all parts of a prompt by blank lines.
 
     The words are joined by spaces. A file has its name above it and a fence around it, unless it is all there is.
@@ -19,17 +22,19 @@ def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | N
 
     Raises:
         InputError: a part cannot be read, or is not text in UTF-8.
-        UsageError: the prompt is empty.
+        UsageError: the prompt is empty, and not `optional`.
     """
     said = _encodable(" ".join(words)).strip("\n")
     contents = [(path, read_text(path)) for path in files]
-    piped = "" if stdin is None or stdin.isatty() else _decode(stdin.buffer.read(), "standard input")
+    piped = (
+        "" if stdin is None or stdin.isatty() else _decode(_bounded(stdin.buffer, "standard input"), "standard input")
+    )
     if len(contents) == 1 and not said.strip() and not piped.strip():
         parts = [contents[0][1]]
     else:
         parts = [said, *(fenced(path, text) for path, text in contents), piped]
     prompt = "\n\n".join(part for part in parts if part.strip())
-    if not prompt:
+    if not prompt and not optional:
         raise UsageError("the prompt is empty: say it as an argument, in a file (-f) or on standard input")
     return prompt
 
@@ -54,9 +59,17 @@ def _encodable(text: str) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return _bounded(file, one_line(str(path)))
     except OSError as error:
         raise InputError(f"cannot read {one_line(str(path))}: {error.strerror}") from None
+
+
+def _bounded(file: BinaryIO, name: str) -> bytes:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{name} is larger than {MAX_BYTES >> 20} MiB, more than any model can read")
+    return data
 
 
 def _decode(data: bytes, name: str) -> str:

@@ -13,7 +13,16 @@ import typer
 from gptoss.cli.environment import Environment
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.policy import PolicyOption, policy_as_instructions
-from gptoss.cli.settings import Effort, Folders, Quantize, ReasoningView, Repetition, Settings, load_settings
+from gptoss.cli.settings import (
+    Effort,
+    Folders,
+    Overflow,
+    Quantize,
+    ReasoningView,
+    Repetition,
+    Settings,
+    load_settings,
+)
 
 if TYPE_CHECKING:
     from gptoss.cli.answer_format import AnswerFormat
@@ -75,11 +84,31 @@ _SETTINGS: dict[str, Any] = {
         int | None,
         typer.Option(min=1, metavar="N", help="Tokens of prompt and answer together. [default: all the model can]"),
     ],
+    "overflow": Annotated[
+        Overflow | None,
+        typer.Option(
+            help="When the conversation does not fit the context: fail, or leave its oldest turns out of the prompt. "
+            "[default: error]"
+        ),
+    ],
     "device": Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps. [default: auto]")],
     "threads": Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that compute on the CPU.")],
     "quantize": Annotated[
         Quantize | None,
         typer.Option(help="Pack bf16 experts while loading: a quarter of the memory, a little less exact."),
+    ],
+    "save": Annotated[
+        bool | None, typer.Option("--save/--no-save", help="Keep the conversation on the disk. [default: save]")
+    ],
+}
+# Which conversation goes on.
+_RESUMING: dict[str, Any] = {
+    "resume_latest": Annotated[
+        bool, typer.Option("-c", "--continue", help="Go on in the conversation in which something was said last.")
+    ],
+    "resume": Annotated[
+        str | None,
+        typer.Option("--session", metavar="ID|NAME", help="Go on in this conversation; see gptoss sessions."),
     ],
 }
 # What answers must look like; beside the settings, as it is asked for anew each time.
@@ -113,6 +142,10 @@ class Invocation:
     environment: Environment
     folders: Folders
     settings: Settings
+    flags: frozenset[str] = frozenset()
+    """The settings that the command line itself has."""
+    resume_latest: bool = False
+    resume: str | None = None
     answer_format: AnswerFormat | None = None
 
 
@@ -142,8 +175,13 @@ def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatu
         if policy is not None:
             flags["instructions"] = policy_as_instructions(policy, flags["instructions"])
         settings = load_settings(flags, environment.variables, folders.config)
+        resuming = {name: values.pop(name) for name in _RESUMING}
+        given = frozenset(name for name, value in flags.items() if value is not None)
         formats = {name: values.pop(name) for name in _FORMATS}
-        return command(Invocation(environment, folders, settings, _answer_format(**formats)), **values)
+        invocation = Invocation(
+            environment, folders, settings, given, **resuming, answer_format=_answer_format(**formats)
+        )
+        return command(invocation, **values)
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -153,6 +191,8 @@ def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatu
             *(parameter.replace(kind=keyword) for parameter in own),
             *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _SETTINGS.items()),
             *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _FORMATS.items()),
+            inspect.Parameter("resume_latest", keyword, default=False, annotation=_RESUMING["resume_latest"]),
+            inspect.Parameter("resume", keyword, default=None, annotation=_RESUMING["resume"]),
             inspect.Parameter("policy", keyword, default=None, annotation=PolicyOption),
             inspect.Parameter("home", keyword, default=None, annotation=HomeOption),
         ]

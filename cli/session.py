@@ -23,6 +23,7 @@ from gptoss.cli.events import (
     TurnTiming,
     Usage,
 )
+from gptoss.cli.overflow import oldest_to_drop, without_oldest
 from gptoss.cli.repetition import RepetitionWatch
 from gptoss.cli.turn import Turn
 from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion
@@ -114,6 +115,9 @@ class Session:
         think_budget: how many tokens a turn may reason, None sets no limit.
 
     Headers are held to their grammar in every turn.
+
+    Attributes:
+        drop_oldest: leave the oldest turns out of a prompt that would not fit; the conversation keeps them.
     """
 
     def __init__(
@@ -132,7 +136,8 @@ class Session:
     ) -> None:
         self.engine = engine
         self.encoding = encoding
-        self.conversation = conversation
+        self.watcher: Callable[[], None] | None = None
+        self._conversation = conversation
         self.model = model
         self.params = params or engine.defaults
         self.skip_reasoning = skip_reasoning
@@ -142,6 +147,7 @@ class Session:
         self._think_budget = think_budget
         self._holding = TurnHolding(encoding, self._answer_grammar, think_budget)
         self._held: HeldTurn | None = None
+        self.drop_oldest = False
         self._stopping = False
         self._sampling = False
         self._given_up = False
@@ -152,6 +158,17 @@ class Session:
         self.can_skip_reasoning = can_skip_reasoning
         self.params = engine.defaults
         self._holding = TurnHolding(encoding, self._answer_grammar, self._think_budget)
+
+    @property
+    def conversation(self) -> Conversation:
+        """What has been said so far; `watcher` is called after every change of it."""
+        return self._conversation
+
+    @conversation.setter
+    def conversation(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        if self.watcher is not None:
+            self.watcher()
 
     def ask(self, text: str, progress: Callable[[PrefillProgress], None] | None = None) -> Iterator[Event]:
         """Say `text` and yield what comes of it; then the conversation holds both.
@@ -198,10 +215,8 @@ class Session:
         self, conversation: Conversation, progress: Callable[[PrefillProgress], None] | None
     ) -> Iterator[Event]:
         began = time.perf_counter()
-        header: list[int] = []
-        prompt = render_for_completion(conversation, self.encoding)
-        if self.skip_reasoning:
-            prompt, header = self._without_reasoning(prompt)
+        dropped = oldest_to_drop(conversation, self._fits) if self.drop_oldest else 0
+        prompt, header = self._render(without_oldest(conversation, dropped))
         held = self._holding.hold(conversation, header)
         generation = self.engine.generate(
             prompt,
@@ -216,13 +231,18 @@ class Session:
         self._stopping = self._sampling = self._given_up = False
         watch = RepetitionWatch()
         count = 0
+        messages: list[Message] = []
         ended: str | None = None
         try:
-            yield Started(self.model, generation.prompt_tokens, generation.cached_tokens, tuple(prompt))
+            yield Started(self.model, generation.prompt_tokens, generation.cached_tokens, tuple(prompt), dropped)
             for token in self._tokens(generation):
                 count += 1
                 yield Sampled(token)
-                yield from turn.feed(token.id)
+                events = turn.feed(token.id)
+                if turn.messages != messages:  # one more is complete: from now on it is not lost, whatever happens
+                    messages = list(turn.messages)
+                    self.conversation = conversation.extended(messages)
+                yield from events
                 if self.stop_repetition and watch.is_running_away(token.id) and generation.finish_reason is None:
                     ended = "repetition"
                     break
@@ -244,6 +264,17 @@ class Session:
             answered=turn.answered,
             seed=generation.seed,
         )
+
+    def _render(self, conversation: Conversation) -> tuple[list[int], list[int]]:
+        """The prompt, and what of the answer's header stands in it."""
+        prompt = render_for_completion(conversation, self.encoding)
+        return self._without_reasoning(prompt) if self.skip_reasoning else (prompt, [])
+
+    def _fits(self, conversation: Conversation) -> bool:
+        """Whether the prompt leaves room for an answer: of all its tokens, else of a quarter of the context."""
+        longest = self.engine.max_context
+        room = min(self.params.max_tokens or longest // 4, longest // 2)
+        return len(self._render(conversation)[0]) + room <= longest
 
     def _tokens(self, generation: Generation) -> Iterator[SampledToken]:
         """The tokens until the end, `stop`, an interrupt while one is awaited, or a grammar that cannot go on."""

@@ -33,6 +33,13 @@ class Quantize(StrEnum):
     MXFP4 = "mxfp4"
 
 
+class Overflow(StrEnum):
+    """What becomes of a conversation that does not fit the context."""
+
+    ERROR = "error"
+    DROP_OLDEST = "drop-oldest"
+
+
 class ReasoningView(StrEnum):
     """What is seen of reasoning: auto shows it on a terminal only, fold one line of it when it is over."""
 
@@ -66,9 +73,11 @@ class Settings:
     max_tokens: int | None = None
     think_budget: int | None = None
     ctx: int | None = None
+    overflow: Overflow = Overflow.ERROR
     device: str = "auto"
     threads: int | None = None
     quantize: Quantize | None = None
+    save: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,16 @@ class Folders:
     config: Path
     models: Path
     state: Path
+
+    @property
+    def conversations(self) -> Path:
+        """A log for each conversation."""
+        return self.models.parent / "conversations"
+
+    @property
+    def templates(self) -> Path:
+        """Prompts with gaps."""
+        return self.config.parent / "templates"
 
     @classmethod
     def locate(cls, variables: Mapping[str, str], home: Path | None = None) -> Folders:
@@ -110,7 +129,7 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
     chosen = _read_config(config)
     for name, variable in _VARIABLES.items():
         if value := variables.get(variable):
-            chosen[name] = _checked(name, value, f"environment variable {variable}")
+            chosen[name] = checked(name, value, f"environment variable {variable}")
     chosen |= {name: value for name, value in flags.items() if value is not None}
     return Settings(**chosen)
 
@@ -133,10 +152,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     for key, value in table.items():
         place = f"{one_line(str(path))}{_line_of(key, text)}"
         if key not in known:
-            guess = get_close_matches(key, known, n=1)
-            hint = f"did you mean {guess[0]!r}?" if guess else f"known are {', '.join(known)}"
-            raise SettingsError(f"{place}: unknown key '{one_line(key)}': {hint}")
-        chosen[key] = _checked(key, value, place)
+            raise unknown_key(key, place)
+        chosen[key] = checked(key, value, place)
     return chosen
 
 
@@ -148,8 +165,20 @@ def _line_of(key: str, text: str) -> str:
     return "" if number is None else f", line {number}"
 
 
-def _checked(name: str, value: Any, place: str) -> Any:
-    """The value of a setting as its field wants it."""
+def unknown_key(key: str, place: str | None = None) -> SettingsError:
+    """What to say of a setting that does not exist."""
+    known = [field.name for field in fields(Settings)]
+    guess = get_close_matches(key, known, n=1)
+    hint = f"did you mean {guess[0]!r}?" if guess else f"known are {', '.join(known)}"
+    return SettingsError(f"{'' if place is None else f'{place}: '}unknown key '{one_line(key)}': {hint}")
+
+
+def checked(name: str, value: Any, place: str) -> Any:
+    """The value of a setting as its field wants it.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
     convert, wanted = _KINDS[name]
     try:
         return convert(value)
@@ -164,6 +193,12 @@ def _number(kind: type, holds: Callable[[Any], bool]) -> Callable[[Any], Any]:
         return kind(value)
 
     return convert
+
+
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
 
 
 def _text(value: Any) -> str:
@@ -190,7 +225,9 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "max_tokens": (_positive, "a whole number, 1 or more"),
     "think_budget": (_not_negative, "a whole number, 0 or more"),
     "ctx": (_positive, "a whole number, 1 or more"),
+    "overflow": (Overflow, f"one of {', '.join(Overflow)}"),
     "device": (_text, "auto, cpu, cuda or mps"),
     "threads": (_positive, "a whole number, 1 or more"),
     "quantize": (Quantize, "mxfp4"),
+    "save": (_yes_or_no, "true or false"),
 }

@@ -35,6 +35,7 @@ class Params:
     min_p: float = 0.0
     seed: int | None = None
     max_tokens: int | None = None
+    top_logprobs: int = 0
 
     def override(self, **changes: Any) -> Params:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
@@ -44,6 +45,7 @@ class Params:
 class ScriptedToken:
     id: int
     logprob: float = -0.5
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass
@@ -96,7 +98,7 @@ class ScriptedGeneration:
             self.finish_reason = "length"
         elif self.prompt_tokens + self.generated >= self.engine.max_context:
             self.finish_reason = "context"
-        return ScriptedToken(token)
+        return ScriptedToken(token, top=tuple((token + n, -0.5 - n) for n in range(self.params.top_logprobs)))
 
     def _obey(self) -> None:
         hold = None if self.constraint is None else self.constraint.next()

@@ -256,12 +256,13 @@ def test_sampling_flags_reach_the_engine_over_the_checkpoints_defaults(gptoss, s
 # JSON
 
 
-def test_json_is_one_object(gptoss, reply) -> None:
+def test_json_is_one_object(gptoss, reply, tmp_path) -> None:
     result = gptoss("ask", "Hi", "--json", "-m", "nano", "--seed", "3", completions=[reply("H\u00e9llo", "See.")])
     assert result.status == 0
     assert result.stdout.count("\n") == 1
     told = json.loads(result.stdout)
-    timing = told.pop("timing")
+    timing, session = told.pop("timing"), told.pop("session")
+    assert [path.stem for path in (tmp_path / "home" / "conversations").glob("*.jsonl")] == [session]
     assert told == {
         "model": "nano",
         "answer": "H\u00e9llo",
@@ -278,6 +279,7 @@ def test_json_is_one_object(gptoss, reply) -> None:
             "reasoning_tokens": 2,
         },
         "seed": 3,
+        "dropped_turns": 0,
     }
     assert timing.keys() == {"prefill_s", "decode_s", "total_s"}
 
@@ -310,6 +312,7 @@ def test_stream_json_is_one_event_a_line(gptoss, reply) -> None:
         "model": "nano",
         "prompt_tokens": len(result.engine.prompts[0]),
         "cached_tokens": 0,
+        "dropped_turns": 0,
     }
     assert events[1:-1] == [
         {"event": "delta", "channel": "analysis", "text": "See"},
@@ -319,7 +322,7 @@ def test_stream_json_is_one_event_a_line(gptoss, reply) -> None:
         {"event": "delta", "channel": "final", "text": "Hello"},
     ]
     assert events[-1]["event"] == "done"
-    assert events[-1].keys() == {"event", "finish_reason", "limit", "usage", "timing", "seed", "problems"}
+    assert events[-1].keys() == {"event", "finish_reason", "limit", "usage", "timing", "seed", "problems", "session"}
 
 
 def test_stream_json_tells_a_tool_call(gptoss) -> None:
