@@ -18,6 +18,7 @@ from gptoss.cli.settings import Effort, Quantize, Repetition, Settings
 from gptoss.cli.terminal_display import StatusLine
 from gptoss.cli.ticker import Ticker
 from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
+from gptoss.model.catalog import is_built_in
 from gptoss.model.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def load(
             if not offer_pull(environment, model):
                 raise
         loaded = _load(invocation, model, status_line, before_weights)
-    if loaded.folder is not None:
+    if loaded.folder is not None and not is_built_in(loaded.folder):
         record_use(invocation.folders.state, loaded.folder)
     for note in loaded.notes:
         status_line.leave(note)

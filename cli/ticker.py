@@ -31,8 +31,9 @@ class Ticker:
 
     def __enter__(self) -> Self:
         self._line.show(self.text)
+        # In a pipe too, where the handler says nothing: by itself `logging` would write to standard error.
+        _LOGGER.addHandler(self._warnings)
         if self._line.works:
-            _LOGGER.addHandler(self._warnings)
             self._thread.start()
         return self
 
@@ -40,7 +41,7 @@ class Ticker:
         self._ended.set()
         if self._line.works:
             self._thread.join()
-            _LOGGER.removeHandler(self._warnings)
+        _LOGGER.removeHandler(self._warnings)
         self._line.clear()
 
     def _run(self) -> None:
@@ -51,7 +52,7 @@ class Ticker:
 
 
 class _Warnings(logging.Handler):
-    """Shows warnings as lines of their own; by itself `logging` writes them behind the status line."""
+    """Shows warnings as lines of their own, on a terminal; by itself `logging` writes them behind the status line."""
 
     def __init__(self, line: StatusLine) -> None:
         super().__init__(logging.WARNING)

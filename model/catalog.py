@@ -165,6 +165,11 @@ def default_hub_cache() -> Path:
     return Path(home).expanduser() / "hub"
 
 
+def is_built_in(folder: Path) -> bool:
+    """Whether a model's folder is part of this package."""
+    return folder == _NANO_FOLDER
+
+
 def _built_in(spec: ModelSpec) -> Path:
     if not looks_like_checkpoint(_NANO_FOLDER):
         raise ModelNotFoundError(f"{spec.name} should lie in {quote(_NANO_FOLDER)} but does not: install gptoss again")

@@ -27,6 +27,14 @@ def reference_backend() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a program under test keeps, it keeps away from the person who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPTOSS_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """A shell lets what it starts in the background ignore Ctrl-C; the programs under test would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

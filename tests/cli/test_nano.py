@@ -9,10 +9,11 @@ import pytest
 
 from gptoss.cli.environment import LoadRequest
 from gptoss.cli.events import FinalDelta, PrefillProgress
+from gptoss.cli.hub.last_use import last_uses
 from gptoss.cli.loading import load_model
 from gptoss.cli.opening import open_conversation
 from gptoss.cli.session import Session
-from gptoss.cli.settings import Effort
+from gptoss.cli.settings import Effort, Folders
 
 QUESTION = "What is 347 + 85?"
 
@@ -104,3 +105,9 @@ def test_missing_model_says_size_place_and_what_to_do(nano, gptoss) -> None:
     assert (result.status, result.stdout) == (3, "")
     assert "13.8 GB" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_the_built_in_model_is_no_folder_that_was_used(nano, tmp_path) -> None:
+    """Or another installation of gptoss would list this one's."""
+    nano("ask", "--home", str(tmp_path), QUESTION)
+    assert last_uses(Folders.locate({"GPTOSS_HOME": str(tmp_path)}).state) == {}

@@ -38,6 +38,16 @@ def test_warnings_are_lines_of_their_own() -> None:
     assert logging.getLogger("gptoss").handlers == []
 
 
+def test_warnings_are_silent_in_a_pipe(capfd) -> None:
+    pipe = Screen()
+    pipe.is_terminal = False
+    with Ticker(StatusLine(pipe), "loading m"):
+        logging.getLogger("gptoss.model").warning("slow path")
+    assert pipe.written == ""
+    assert capfd.readouterr().err == ""
+    assert logging.getLogger("gptoss").handlers == []
+
+
 def test_long_text_stays_on_one_row() -> None:
     screen = Screen()
     StatusLine(screen).show("x" * 200)
