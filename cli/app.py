@@ -14,6 +14,7 @@ from gptoss.cli import config, sessions, shell_completion, templates
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.groups import CONTEXT_SETTINGS, command_group
 from gptoss.cli.models import list_models, rm
 from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
@@ -24,7 +25,6 @@ from gptoss.cli.templates import read_template, variables_of
 from gptoss.cli.text import one_line
 from gptoss.cli.verify import verify
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
 
 StatsOption = Annotated[bool, typer.Option("--stats", help="Tokens, times and speeds on standard error at the end.")]
@@ -36,17 +36,13 @@ HarmonyModel = Annotated[
 app = typer.Typer(
     name="gptoss",
     help="Run OpenAI's gpt-oss models in a terminal.",
-    context_settings=_CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
     invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-harmony = typer.Typer(
-    help="The chat format: conversations to tokens and back.",
-    context_settings=_CONTEXT,
-    invoke_without_command=True,
-)
+harmony = command_group("The chat format: conversations to tokens and back.")
 app.add_typer(harmony, name="harmony")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
@@ -114,20 +110,6 @@ def program(
 
         environment = context.obj
         raise typer.Exit(welcome(environment, Folders.locate(environment.variables)))
-
-
-@harmony.callback()
-def harmony_program(context: typer.Context) -> None:
-    """The chat format: conversations to tokens and back."""
-    _want_command(context)
-
-
-def _want_command(context: typer.Context) -> None:
-    """Without a command, show the help where messages go: it is no result."""
-    if context.invoked_subcommand is None:
-        environment: Environment = context.obj
-        environment.messages().write(context.get_help() + "\n")
-        raise typer.Exit(ExitStatus.USAGE)
 
 
 @app.command()

@@ -17,24 +17,12 @@ import typer
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import InputError, SettingsError, UsageError
 from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.groups import command_group
 from gptoss.cli.options import HomeOption
 from gptoss.cli.settings import Folders, Settings, checked, load_settings, unknown_key
 from gptoss.cli.text import one_line
 
-app = typer.Typer(
-    help="The settings, and the file that keeps them.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    invoke_without_command=True,
-)
-
-
-@app.callback()
-def program(context: typer.Context) -> None:
-    """The settings, and the file that keeps them."""
-    if context.invoked_subcommand is None:
-        environment: Environment = context.obj
-        environment.messages().write(context.get_help() + "\n")
-        raise typer.Exit(ExitStatus.USAGE)
+app = command_group("The settings, and the file that keeps them.")
 
 
 @app.command()

@@ -11,6 +11,7 @@ import typer
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.groups import command_group
 from gptoss.cli.options import HomeOption
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
@@ -25,20 +26,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line
 
 _SHOWN_CHARACTERS = 60
 
-app = typer.Typer(
-    help="The conversations that are kept.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    invoke_without_command=True,
-)
-
-
-@app.callback()
-def program(context: typer.Context) -> None:
-    """The conversations that are kept."""
-    if context.invoked_subcommand is None:
-        environment: Environment = context.obj
-        environment.messages().write(context.get_help() + "\n")
-        raise typer.Exit(ExitStatus.USAGE)
+app = command_group("The conversations that are kept.")
 
 
 @app.command("list")

@@ -13,6 +13,7 @@ import typer
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import UsageError
 from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.groups import command_group
 from gptoss.cli.inputs import read_text
 from gptoss.cli.options import HomeOption
 from gptoss.cli.settings import Folders
@@ -23,11 +24,7 @@ INPUT = "input"
 
 _GAP = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
-app = typer.Typer(
-    help="Prompts with gaps, for ask --template.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    invoke_without_command=True,
-)
+app = command_group("Prompts with gaps, for ask --template.")
 
 
 def read_template(which: str, folder: Path) -> str:
@@ -89,15 +86,6 @@ def fill(template: str, variables: Mapping[str, str], prompt: str) -> str:
         raise UsageError("the template needs a prompt, as an argument, in a file (-f) or on standard input")
     filled = _GAP.sub(lambda gap: prompt if gap[1] == INPUT else variables[gap[1]], template)
     return filled if INPUT in gaps or not prompt else f"{filled}\n\n{prompt}"
-
-
-@app.callback()
-def program(context: typer.Context) -> None:
-    """Prompts with gaps, for ask --template."""
-    if context.invoked_subcommand is None:
-        environment: Environment = context.obj
-        environment.messages().write(context.get_help() + "\n")
-        raise typer.Exit(ExitStatus.USAGE)
 
 
 @app.command("list")
