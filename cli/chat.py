@@ -186,12 +186,12 @@ class Chat:
         try:
             loaded = load(self.invocation, name, status_line, release)
             check_effort(loaded, self.effort)
+            params = sampling_params(loaded.engine.defaults, self.invocation.settings)
         except BaseException:
             if released:
                 session.engine = load(self.invocation, session.model, status_line).engine
             raise
-        session.use(loaded.name, loaded.engine, loaded.encoding, can_skip_reasoning=loaded.can_skip_reasoning)
-        session.params = sampling_params(loaded.engine.defaults, self.invocation.settings)
+        session.use(loaded.name, loaded.engine, loaded.encoding, params, can_skip_reasoning=loaded.can_skip_reasoning)
         self._measured = None
 
     def clear(self) -> None:

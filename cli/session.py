@@ -152,11 +152,19 @@ class Session:
         self._sampling = False
         self._given_up = False
 
-    def use(self, model: str, engine: Engine, encoding: Encoding, *, can_skip_reasoning: bool = True) -> None:
-        """Go on with another model, its own sampling and tokens; the conversation stays."""
+    def use(
+        self,
+        model: str,
+        engine: Engine,
+        encoding: Encoding,
+        params: SamplingParams,
+        *,
+        can_skip_reasoning: bool = True,
+    ) -> None:
+        """Go on with another model, its tokens and this sampling; the conversation stays."""
         self.model, self.engine, self.encoding = model, engine, encoding
         self.can_skip_reasoning = can_skip_reasoning
-        self.params = engine.defaults
+        self.params = params
         self._holding = TurnHolding(encoding, self._answer_grammar, self._think_budget)
 
     @property
