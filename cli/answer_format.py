@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptoss.cli.commands.inputs import read_text
 from gptoss.cli.constraints.grammars import Grammar
 from gptoss.cli.constraints.schemas import schema_grammar
 from gptoss.cli.errors import SchemaError, UsageError
-from gptoss.cli.inputs import read_text
 from gptoss.cli.text import one_line
 from gptoss.harmony import ResponseFormat
 from gptoss.harmony.content import JSON

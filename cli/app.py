@@ -10,20 +10,20 @@ from typing import Annotated
 
 import typer
 
-from gptoss.cli import config, sessions, shell_completion, templates
+from gptoss.cli.commands import config, sessions, shell_completion, templates
+from gptoss.cli.commands.models import list_models, rm
+from gptoss.cli.commands.pull import pull
+from gptoss.cli.commands.show import show
+from gptoss.cli.commands.templates import read_template, variables_of
+from gptoss.cli.commands.verify import verify
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.groups import CONTEXT_SETTINGS, command_group
-from gptoss.cli.models import list_models, rm
 from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
-from gptoss.cli.pull import pull
 from gptoss.cli.settings import Folders
-from gptoss.cli.show import show
-from gptoss.cli.templates import read_template, variables_of
 from gptoss.cli.text import one_line
-from gptoss.cli.verify import verify
 
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
 
@@ -106,7 +106,7 @@ def program(
         environment.output().write(f"gptoss {installed_version('gptoss')}\n")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        from gptoss.cli.welcome import welcome
+        from gptoss.cli.commands.welcome import welcome
 
         environment = context.obj
         raise typer.Exit(welcome(environment, Folders.locate(environment.variables)))
@@ -152,7 +152,7 @@ def ask(
     The prompt is the arguments, then each file, then standard input when it is not a terminal. Standard output
     carries the answer and nothing else.
     """
-    from gptoss.cli import ask as command
+    from gptoss.cli.commands import ask as command
 
     forms = [form for form, wanted in (("json", json), ("stream-json", stream_json), ("raw", raw)) if wanted]
     if len(forms) > 1:
@@ -166,7 +166,7 @@ def ask(
     text = None if template is None else read_template(template, invocation.folders.templates)
     variables = variables_of(var or ())
     if batch is not None:
-        from gptoss.cli import batch as batches
+        from gptoss.cli.commands import batch as batches
 
         others = {
             "a prompt": prompt,
@@ -201,7 +201,7 @@ def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
 
     Without a terminal each line of standard input is one message.
     """
-    from gptoss.cli import chat as command
+    from gptoss.cli.commands import chat as command
 
     return command.chat(invocation, stats=stats)
 
@@ -226,7 +226,7 @@ def render(
     Reads one JSON conversation, or one a line, on standard input; prints for each the prompt for the assistant's next
     message, a JSON list of token ids.
     """
-    from gptoss.cli import harmony_tools
+    from gptoss.cli.commands import harmony_tools
 
     environment: Environment = context.obj
     return harmony_tools.render(environment, Folders.locate(environment.variables, home), model, as_text=text)
@@ -243,7 +243,7 @@ def parse(
     Reads one JSON list of token ids, or one a line, on standard input; prints for each a JSON list of messages. What
     was not well-formed is told on standard error.
     """
-    from gptoss.cli import harmony_tools
+    from gptoss.cli.commands import harmony_tools
 
     environment: Environment = context.obj
     return harmony_tools.parse(environment, Folders.locate(environment.variables, home), model)

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from gptoss.cli.commands.pull import offer_pull
 from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.errors import UsageError
 from gptoss.cli.hub.last_use import record_use
-from gptoss.cli.keyboard import echo
+from gptoss.cli.line.keyboard import echo
 from gptoss.cli.options import Invocation
-from gptoss.cli.pull import offer_pull
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort, Quantize, Repetition, Settings
-from gptoss.cli.terminal_display import StatusLine
-from gptoss.cli.ticker import Ticker
+from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.ticker import Ticker
 from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
 from gptoss.model.catalog import is_built_in
 from gptoss.model.errors import ModelNotFoundError

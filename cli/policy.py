@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
+from gptoss.cli.commands.inputs import read_text
 from gptoss.cli.errors import InputError, UsageError
-from gptoss.cli.inputs import read_text
 from gptoss.cli.text import one_line
 
 PolicyOption = Annotated[

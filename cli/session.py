@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from gptoss.cli.constraints.turn import HeldTurn, TurnHolding
+from gptoss.cli.conversations.overflow import oldest_to_drop, without_oldest
 from gptoss.cli.events import (
     Event,
     FinishReason,
@@ -23,7 +24,6 @@ from gptoss.cli.events import (
     TurnTiming,
     Usage,
 )
-from gptoss.cli.overflow import oldest_to_drop, without_oldest
 from gptoss.cli.repetition import RepetitionWatch
 from gptoss.cli.turn import Turn
 from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion

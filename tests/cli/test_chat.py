@@ -46,7 +46,7 @@ def test_stats_of_every_turn(chat, reply) -> None:
 
 
 def test_help_lists_every_command(chat) -> None:
-    from gptoss.cli.commands import TABLE
+    from gptoss.cli.slash.table import TABLE
 
     result = chat("/help")
     listed = {line.split()[0] for line in result.stderr.splitlines() if line.startswith("/")}

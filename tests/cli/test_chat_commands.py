@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from gptoss.cli.commands import TABLE
 from gptoss.cli.environment import LoadedModel
+from gptoss.cli.slash.table import TABLE
 
 
 @pytest.fixture
@@ -128,8 +128,8 @@ def test_copy_where_there_is_no_clipboard(chat, reply) -> None:
 
 
 def test_copy_of_too_much() -> None:
-    from gptoss.cli.clipboard import copy
     from gptoss.cli.errors import InputError
+    from gptoss.cli.line.clipboard import copy
     from gptoss.cli.output import Output
 
     output = Output(None, "screen", {"TERM": "xterm"}, essential=False)
@@ -153,7 +153,7 @@ def test_export_as_markdown(chat, reply, tmp_path) -> None:
 
 
 def test_exported_call_and_result_stand_in_fences() -> None:
-    from gptoss.cli.export import as_markdown
+    from gptoss.cli.conversations.export import as_markdown
     from gptoss.harmony import Conversation, Message
 
     talk = Conversation.of(

@@ -140,7 +140,7 @@ def test_window_that_is_resized_in_the_midst_of_an_answer(terminal, reply) -> No
 def test_key_that_is_a_signal_leaves_what_was_typed() -> None:
     program = (
         "import sys, time\n"
-        "from gptoss.cli.keyboard import echo, key_calls\n"
+        "from gptoss.cli.line.keyboard import echo, key_calls\n"
         "pressed = []\n"
         "with echo(sys.stdin, on=False), key_calls(sys.stdin, 'n', lambda: pressed.append(1)):\n"
         "    print('ready', flush=True)\n"

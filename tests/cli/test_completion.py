@@ -4,8 +4,8 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from gptoss.cli.commands import TABLE
-from gptoss.cli.completion import CommandCompleter, model_names
+from gptoss.cli.line.completion import CommandCompleter, model_names
+from gptoss.cli.slash.table import TABLE
 
 
 @pytest.fixture

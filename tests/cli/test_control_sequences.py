@@ -120,7 +120,7 @@ def test_what_loading_a_model_says(shown, scripted, encoding, text) -> None:
 
 @pytest.mark.parametrize("text", CORPUS)
 def test_the_status_bar(text) -> None:
-    from gptoss.cli.status_bar import Part, status_bar
+    from gptoss.cli.line.status_bar import Part, status_bar
 
     assert FORBIDDEN.search(status_bar([Part(text, text), Part(text, text)], 200)) is None
     assert FORBIDDEN.search(status_bar([Part(text, text), Part(text, text)], 10)) is None
@@ -130,8 +130,8 @@ def test_names_that_a_terminal_would_obey_are_not_completed(tmp_path) -> None:
     from prompt_toolkit.completion import CompleteEvent
     from prompt_toolkit.document import Document
 
-    from gptoss.cli.commands import TABLE
-    from gptoss.cli.completion import CommandCompleter, model_names
+    from gptoss.cli.line.completion import CommandCompleter, model_names
+    from gptoss.cli.slash.table import TABLE
 
     for name in ("good", "b\x1b[2Jad", "b\x9bad", "b\nad"):
         (tmp_path / name).mkdir()

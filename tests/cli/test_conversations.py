@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from gptoss.cli.conversation_log import ConversationLog, DivergedError
+from gptoss.cli.conversations.log import ConversationLog, DivergedError
+from gptoss.cli.conversations.recorder import Recorder
+from gptoss.cli.conversations.store import Store
 from gptoss.cli.errors import InputError, UsageError
-from gptoss.cli.recorder import Recorder
 from gptoss.cli.session import Session
-from gptoss.cli.store import Store
 from gptoss.harmony import Conversation, Message, Role, loads_conversation
 
 HELLO = Conversation.of(Message.user("Hello"), Message.assistant("Hi", channel="final"))
@@ -154,7 +154,7 @@ def test_many_writers_at_once_leave_a_file_that_opens(store) -> None:
     log = create(store)
     program = (
         "import sys; from dataclasses import replace; from pathlib import Path\n"
-        "from gptoss.cli.conversation_log import ConversationLog\n"
+        "from gptoss.cli.conversations.log import ConversationLog\n"
         "for n in range(20):\n"
         "    log = ConversationLog.read(Path(sys.argv[1]))\n"
         "    log.write(replace(log.saved, name=f'{sys.argv[2]}{n}'))\n"
@@ -304,7 +304,7 @@ def test_failed_write_leaves_the_file_as_it_was(store, monkeypatch) -> None:
 
 
 def test_save_gives_a_name_and_begins_to_save(talk, store) -> None:
-    from gptoss.cli.session_commands import save
+    from gptoss.cli.slash.conversations import save
 
     talk = talk("A", saving=False)
     with pytest.raises(UsageError, match="nothing has been said"):
@@ -316,7 +316,7 @@ def test_save_gives_a_name_and_begins_to_save(talk, store) -> None:
 
 
 def test_load_and_fork(talk, store) -> None:
-    from gptoss.cli.session_commands import fork, load, sessions
+    from gptoss.cli.slash.conversations import fork, load, sessions
 
     create(store, name="greeting")
     talk = talk("A")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from gptoss.cli.commands.inputs import gather_prompt
 from gptoss.cli.errors import InputError, UsageError
-from gptoss.cli.inputs import gather_prompt
 
 
 class Piped:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from rich.segment import Segment
 
-from gptoss.cli.live import LiveRegion
 from gptoss.cli.output import Output
-from gptoss.cli.styled_text import Line
+from gptoss.cli.terminal.live import LiveRegion
+from gptoss.cli.terminal.styled_text import Line
 
 VARIABLES = {"TERM": "xterm"}
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, strategies as st
 from rich.segment import Segment
 
-from gptoss.cli import theme
-from gptoss.cli.markdown_view import MarkdownView
-from gptoss.cli.styled_text import line_width, plain
+from gptoss.cli.terminal import theme
+from gptoss.cli.terminal.markdown_view import MarkdownView
+from gptoss.cli.terminal.styled_text import line_width, plain
 
 PIECES = [
     "# Title\n", "## Two *x*\n", "Hello **bold** text and `code` that goes on until it is broken, even twice. ", "\n",

@@ -9,8 +9,8 @@ import tomllib
 
 import pytest
 
-from gptoss.cli import inputs
-from gptoss.cli.overflow import oldest_to_drop, without_oldest
+from gptoss.cli.commands import inputs
+from gptoss.cli.conversations.overflow import oldest_to_drop, without_oldest
 from gptoss.harmony import Conversation, Message
 
 # Log probabilities

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 from rich.segment import Segment
 
-from gptoss.cli.styled_text import crop, line_width, plain, skip, width_of, wrap
+from gptoss.cli.terminal.styled_text import crop, line_width, plain, skip, width_of, wrap
 
 TEXTS = st.text(st.sampled_from("ab c\n中文，（é\u0301\u05e9\U0001f600\ufe0f"), max_size=60)
 

@@ -4,8 +4,8 @@ import logging
 import time
 
 from gptoss.cli.output import Output
-from gptoss.cli.terminal_display import StatusLine
-from gptoss.cli.ticker import Ticker
+from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.ticker import Ticker
 
 
 class Screen(Output):
@@ -19,7 +19,7 @@ class Screen(Output):
 
 
 def test_text_and_then_the_time(monkeypatch) -> None:
-    monkeypatch.setattr("gptoss.cli.ticker._QUIET_S", 0.3)
+    monkeypatch.setattr("gptoss.cli.terminal.ticker._QUIET_S", 0.3)
     screen = Screen()
     with Ticker(StatusLine(screen), "loading m") as ticker:
         time.sleep(0.4)

@@ -18,7 +18,7 @@ from gptoss.cli.events import (
 )
 from gptoss.cli.output import Output
 from gptoss.cli.settings import ReasoningView
-from gptoss.cli.turn_view import TurnView
+from gptoss.cli.terminal.turn_view import TurnView
 
 RULE = "\u2500"
 FINISHED = TurnFinished("stop", Usage(1, 0, 1, 0), TurnTiming(0, 0, 0), answered=True, seed=1)

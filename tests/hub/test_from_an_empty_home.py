@@ -165,7 +165,7 @@ def test_the_first_screen_while_a_pull_is_unfinished(gptoss, hub, hub_server) ->
     ],
 )
 def test_what_would_run_here(gptoss, monkeypatch, free_gb, disk_gb, says) -> None:
-    from gptoss.cli import welcome
+    from gptoss.cli.commands import welcome
     from gptoss.cli.machine import Machine
 
     machine = Machine(16, free_gb * 10**9, disk_gb * 10**9, 100e9, has_nvidia=True)

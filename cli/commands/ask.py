@@ -1,0 +1,146 @@
+"""`gptoss ask`: one question, one answer, an exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from gptoss.cli.commands.inputs import gather_prompt
+from gptoss.cli.commands.templates import fill
+from gptoss.cli.conversations.recorder import Recorder
+from gptoss.cli.conversations.resuming import open_saved_session
+from gptoss.cli.display import Answer, Display, Displays, Omissions, ReasoningFile, Stats
+from gptoss.cli.errors import NoAnswerError, OutputError, status_of
+from gptoss.cli.events import ToolCall, TurnFinished
+from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.json_display import JsonLines, JsonObject
+from gptoss.cli.line.interrupts import on_interrupt
+from gptoss.cli.options import Invocation
+from gptoss.cli.output import Output
+from gptoss.cli.raw_display import Raw
+from gptoss.cli.session import Session
+from gptoss.cli.settings import ReasoningView, Settings
+from gptoss.cli.terminal.terminal_display import Aside, StatusLine
+from gptoss.cli.text import one_line
+
+
+class OutputForm(StrEnum):
+    """What standard output carries."""
+
+    TEXT = "text"
+    JSON = "json"
+    STREAM_JSON = "stream-json"
+    RAW = "raw"
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """What `ask` has beside the settings."""
+
+    words: tuple[str, ...]
+    files: tuple[Path, ...] = ()
+    form: OutputForm = OutputForm.TEXT
+    stats: bool = False
+    reasoning_file: Path | None = None
+    logprobs: int | None = None
+    template: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def ask(invocation: Invocation, options: AskOptions) -> ExitStatus:
+    """Answer one prompt.
+
+    Raises:
+        CliError, ModelError, HarmonyError: as `gptoss.cli.errors.status_of` knows them.
+    """
+    output = invocation.environment.output()
+    if options.form is not OutputForm.STREAM_JSON:
+        return _ask(invocation, options, output)
+    try:
+        return _ask(invocation, options, output)
+    except Exception as error:
+        status = status_of(error)
+        if status is not None and not isinstance(error, OutputError):
+            JsonLines(output).show_error(one_line(str(error)), status)
+        raise
+
+
+def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitStatus:
+    environment, settings = invocation.environment, invocation.settings
+    template = options.template
+    prompt = gather_prompt(options.words, options.files, environment.stdin, optional=template is not None)
+    if template is not None:
+        prompt = fill(template, options.variables, prompt)
+    messages = environment.messages()
+    status_line = StatusLine(messages)
+    reasoning_file = [ReasoningFile(options.reasoning_file)] if options.reasoning_file else []
+    session, recorder = open_saved_session(invocation, status_line, lambda line: messages.write(f"gptoss: {line}\n"))
+    if options.logprobs is not None:
+        session.params = session.params.override(top_logprobs=options.logprobs)
+    display = Displays(
+        [
+            Omissions(messages),
+            *_aside(messages, settings.reasoning, status_line),
+            *reasoning_file,
+            _main_display(options, output, session, recorder),
+            *([Stats(messages)] if options.stats else []),
+        ]
+    )
+    ending: TurnFinished | None = None
+    calls: list[str] = []
+    with closing(display), on_interrupt(session.stop):
+        for event in session.ask(prompt, progress=display.show):
+            display.show(event)
+            if isinstance(event, TurnFinished):
+                ending = event
+            elif isinstance(event, ToolCall):
+                calls.append(event.recipient)
+    return _status(ending, calls, messages, settings)
+
+
+def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> list[Display]:
+    """Standard error is silent when it is no terminal, unless reasoning is asked for."""
+    if not messages.is_terminal and view is not ReasoningView.SHOW:
+        return []
+    return [Aside(messages, view, status_line)]
+
+
+def _main_display(options: AskOptions, output: Output, session: Session, recorder: Recorder) -> Display:
+    logprobs_of = session.encoding if options.logprobs is not None else None
+    match options.form:
+        case OutputForm.JSON:
+            return JsonObject(output, lambda: recorder.id, logprobs_of)
+        case OutputForm.STREAM_JSON:
+            return JsonLines(output, lambda: recorder.id, logprobs_of)
+        case OutputForm.RAW:
+            return Raw(output, session.encoding)
+        case OutputForm.TEXT:
+            return Answer(output)
+
+
+def _status(ending: TurnFinished | None, calls: list[str], messages: Output, settings: Settings) -> ExitStatus:
+    """The exit status of a turn; an answer that a limit has cut is said to be so.
+
+    Raises:
+        NoAnswerError: it ended of itself, but not in an answer.
+    """
+    if ending is None or ending.finish_reason == "interrupted":
+        return ExitStatus.INTERRUPTED
+    if ending.finish_reason == "length":
+        limits = {
+            "max_tokens": f"{settings.max_tokens} tokens were allowed (--max-tokens)",
+            "context": f"{ending.usage.prompt_tokens + ending.usage.completion_tokens} tokens fill the context (--ctx)",
+            "grammar": "the schema or pattern has grown too complex for the grammar engine",
+            "repetition": "the model only repeated itself (--repetition allow)",
+        }
+        limit = limits[ending.limit or "max_tokens"]
+        messages.write(f"gptoss: the answer is incomplete: {limit}\n")
+        return ExitStatus.INCOMPLETE
+    if ending.answered:
+        return ExitStatus.ANSWERED
+    if calls:
+        raise NoAnswerError(f"the model called the tool {calls[0]!r}, which does not exist, and gave no answer")
+    raise NoAnswerError("the model ended without an answer; another --seed or --effort may help")

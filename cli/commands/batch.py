@@ -1,0 +1,257 @@
+"""`gptoss ask --batch`: many prompts with one load of the model, each answered by one object of JSON.
+
+With `--results` the answers are appended to a file and synced one by one; a run that finds answers there goes on with
+the rest. A result belongs to the line of the batch whose number and digest it has.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptoss.cli.commands.inputs import read_text
+from gptoss.cli.commands.templates import fill
+from gptoss.cli.errors import InputError, UsageError, status_of
+from gptoss.cli.events import TurnFinished
+from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.json_display import JsonObject, Sink
+from gptoss.cli.line.interrupts import on_interrupt
+from gptoss.cli.opening import open_conversation, open_session
+from gptoss.cli.options import Invocation
+from gptoss.cli.session import Session
+from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.text import one_line
+
+_RESULT = b'{"line": '  # what every result begins with
+_KEYS = {"id", "prompt", "system", "vars"}
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What a batch has beside the settings.
+
+    Attributes:
+        batch: the file of prompts.
+        results: where answers go; None: standard output.
+        template: for every prompt, if any.
+        variables: for the template; those of a line go before them.
+        logprobs: how many of the likeliest tokens to tell; None tells none, not even the sampled one.
+    """
+
+    batch: Path
+    results: Path | None = None
+    template: str | None = None
+    variables: Mapping[str, str] | None = None
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a batch."""
+
+    line: int
+    id: str | int | None
+    prompt: str
+    system: str | None
+    digest: str
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What its result begins with."""
+        return {"line": self.line, "id": self.id, "digest": self.digest}
+
+
+def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
+    """Answer every prompt that has no result yet.
+
+    Returns:
+        of this run: 1 when a prompt failed or got no answer, else 4 when an answer is incomplete, else 0.
+
+    Raises:
+        InputError: the batch or the results cannot be read or written.
+        UsageError: the results are those of another batch.
+        ModelError: the model is missing or cannot be used.
+    """
+    items = read_batch(options)
+    environment = invocation.environment
+    status_line = StatusLine(environment.messages())
+    with _results(options.results, items) as (file, done):
+        todo = [item for item in items if item.line not in done]
+        if not todo:
+            return ExitStatus.ANSWERED
+        sink = file or environment.output()
+        session = open_session(invocation, status_line)
+        if options.logprobs is not None:
+            session.params = session.params.override(top_logprobs=options.logprobs)
+        worst = ExitStatus.ANSWERED
+        for count, item in enumerate(todo, 1):
+            status_line.show(f"{count} of {len(todo)}")
+            settings = invocation.settings
+            session.conversation = open_conversation(
+                environment.today(),
+                settings.effort,
+                settings.instructions if item.system is None else item.system,
+                invocation.answer_format,
+            )
+            status = _answer(session, item, sink, logprobs=options.logprobs is not None)
+            status_line.clear()
+            if status is ExitStatus.INTERRUPTED:
+                return status
+            if ExitStatus.FAILED in (status, worst):
+                worst = ExitStatus.FAILED
+            elif status is not ExitStatus.ANSWERED:
+                worst = status
+    return worst
+
+
+def _answer(session: Session, item: Item, sink: Sink, *, logprobs: bool) -> ExitStatus:
+    display = JsonObject(sink, logprobs_of=session.encoding if logprobs else None, labels=item.labels)
+    try:
+        with on_interrupt(session.stop):
+            for event in session.ask(item.prompt):
+                if not isinstance(event, TurnFinished):
+                    display.show(event)
+                    continue
+                if event.finish_reason == "interrupted":  # the next run answers it in whole
+                    return ExitStatus.INTERRUPTED
+                display.show(event)
+                if event.finish_reason == "length":
+                    return ExitStatus.INCOMPLETE
+                return ExitStatus.ANSWERED if event.answered else ExitStatus.FAILED
+    except Exception as error:
+        if status_of(error) is not ExitStatus.FAILED or isinstance(error, InputError):
+            raise
+        told = {**item.labels, "error": {"message": one_line(str(error)), "status": int(ExitStatus.FAILED)}}
+        sink.write(sink.safe(json.dumps(told, ensure_ascii=False)) + "\n")
+        return ExitStatus.FAILED
+    return ExitStatus.INTERRUPTED
+
+
+def read_batch(options: BatchOptions) -> list[Item]:
+    """All lines of a batch: a prompt as JSON text, or an object with `prompt` and maybe `id`, `system`, `vars`.
+
+    Raises:
+        InputError: a line is something else, or there are none.
+    """
+    where = one_line(str(options.batch))
+    items = []
+    for number, line in enumerate(read_text(options.batch).split("\n"), 1):
+        if line.strip():
+            items.append(_item(number, line, f"{where}, line {number}", options))
+    if not items:
+        raise InputError(f"{where} has no prompts")
+    return items
+
+
+def _item(number: int, line: str, where: str, options: BatchOptions) -> Item:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise InputError(f"{where}: no JSON") from None
+    if isinstance(value, str):
+        value = {"prompt": value}
+    if not isinstance(value, dict) or not isinstance(value.get("prompt", ""), str):
+        raise InputError(f"{where}: a line is a text, or an object with a text as prompt")
+    unknown = sorted(value.keys() - _KEYS)
+    if unknown:
+        raise InputError(f"{where}: unknown key {one_line(unknown[0])!r}: known are {', '.join(sorted(_KEYS))}")
+    variables, identifier, system = value.get("vars", {}), value.get("id"), value.get("system")
+    if not isinstance(variables, dict) or not all(isinstance(each, str) for each in variables.values()):
+        raise InputError(f"{where}: vars is an object of texts")
+    if identifier is not None and (isinstance(identifier, bool) or not isinstance(identifier, str | int)):
+        raise InputError(f"{where}: id is a text or a whole number")
+    if system is not None and not isinstance(system, str):
+        raise InputError(f"{where}: system is a text")
+    prompt = value.get("prompt", "")
+    try:
+        if options.template is not None:
+            prompt = fill(options.template, {**(options.variables or {}), **variables}, prompt)
+        elif variables:
+            raise UsageError("vars are for a --template")
+    except UsageError as error:
+        raise InputError(f"{where}: {error}") from None
+    if not prompt.strip():
+        raise InputError(f"{where}: the prompt is empty")
+    if any(0xD800 <= ord(character) < 0xE000 for text in (prompt, system or "") for character in text):
+        raise InputError(f"{where}: half of a surrogate pair, which is no text")
+    digest = hashlib.sha256(json.dumps([prompt, system]).encode()).hexdigest()[:16]
+    return Item(number, identifier, prompt, system, digest)
+
+
+class ResultsFile:
+    """A file that answers are appended to, each on the disk before the next is begun."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self._name = name
+
+    def write(self, text: str) -> None:
+        """Append a line.
+
+        Raises:
+            InputError: that is not possible.
+        """
+        data = memoryview(text.encode("utf-8", "replace"))
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise InputError(f"cannot write {self._name}: {error.strerror}") from None
+
+    def safe(self, text: str) -> str:
+        """As it is: no terminal obeys a file."""
+        return text
+
+
+@contextmanager
+def _results(path: Path | None, items: list[Item]) -> Iterator[tuple[ResultsFile | None, set[int]]]:
+    """The file of results, and the lines of the batch that have theirs."""
+    if path is None:
+        yield None, set()
+        return
+    name = one_line(str(path))
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise InputError(f"cannot write {name}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another gptoss is writing into {name}") from None
+        yield ResultsFile(descriptor, name), _done(descriptor, name, items)
+    finally:
+        os.close(descriptor)
+
+
+def _done(descriptor: int, name: str, items: list[Item]) -> set[int]:
+    """The lines that were answered; a torn last result is cut off, and its prompt answered again."""
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    digests = {item.line: item.digest for item in items}
+    done = set()
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            result = json.loads(line)
+            place, digest = result["line"], result["digest"]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            raise InputError(f"{name}, line {number}: no result of a batch; name another file as --results") from None
+        if digests.get(place) != digest:
+            raise UsageError(f"{name}, line {number}: a result of another batch; name another file as --results")
+        if "error" not in result:
+            done.add(place)
+    torn = data[len(whole) :]
+    if torn and not torn.startswith(_RESULT[: len(torn)]):
+        raise InputError(f"{name}: its end is no result of a batch; name another file as --results")
+    if torn:
+        os.ftruncate(descriptor, len(whole))
+    return done

@@ -1,0 +1,213 @@
+"""`gptoss sessions`: the conversations that are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gptoss.cli.environment import Environment
+from gptoss.cli.errors import InputError, UsageError
+from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.groups import command_group
+from gptoss.cli.options import HomeOption
+from gptoss.cli.settings import Folders
+from gptoss.cli.text import one_line
+
+if TYPE_CHECKING:
+    from gptoss.cli.conversations.log import ConversationLog, SavedConversation
+    from gptoss.cli.conversations.store import Store
+    from gptoss.harmony import Conversation
+
+Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="An id, the beginning of one, or a name.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+_SHOWN_CHARACTERS = 60
+
+app = command_group("The conversations that are kept.")
+
+
+@app.command("list")
+def list_(context: typer.Context, as_json: JsonOption = False, home: HomeOption = None) -> ExitStatus:
+    """List the conversations, the latest first: id, last change, questions, model, name or first question."""
+    environment, store = _opened(context, home)
+    output = environment.output()
+    for log in store.readable():
+        saved = log.saved
+        if as_json:
+            output.write(output.safe(json.dumps(_as_dict(saved), ensure_ascii=False)) + "\n")
+        else:
+            output.write(output.safe(listing_line(saved)) + "\n")
+    for problem in store.damaged():
+        environment.messages().write(f"gptoss: left out: {problem}\n")
+    return ExitStatus.ANSWERED
+
+
+@app.command()
+def show(context: typer.Context, which: Which, home: HomeOption = None) -> ExitStatus:
+    """Show a conversation as Markdown, with the reasoning as quotations."""
+    environment, store = _opened(context, home)
+    output = environment.output()
+    output.write(output.safe(_markdown(store.find(which))))
+    return ExitStatus.ANSWERED
+
+
+@app.command()
+def search(
+    context: typer.Context, text: Annotated[str, typer.Argument(metavar="TEXT")], home: HomeOption = None
+) -> ExitStatus:
+    """Find the conversations in which TEXT was said, by anybody, in capitals or not; status 1 where there is none."""
+    environment, store = _opened(context, home)
+    output = environment.output()
+    wanted, found = text.casefold(), False
+    for log in store.readable():
+        said = [log.saved.name or "", *(message.text for message in log.saved.messages)]
+        line = next((line for each in said for line in each.splitlines() if wanted in line.casefold()), None)
+        if line is not None:
+            found = True
+            output.write(output.safe(f"{log.saved.id}  {_around(line, wanted)}") + "\n")
+    return ExitStatus.ANSWERED if found else ExitStatus.FAILED
+
+
+@app.command()
+def rename(
+    context: typer.Context,
+    which: Which,
+    name: Annotated[str, typer.Argument(metavar="NEW_NAME")],
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Give a conversation a name."""
+    _, store = _opened(context, home)
+    store.rename(store.find(which), name)
+    return ExitStatus.ANSWERED
+
+
+@app.command()
+def fork(
+    context: typer.Context,
+    which: Which,
+    name: Annotated[str | None, typer.Argument(metavar="NEW_NAME")] = None,
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Copy a conversation, to go on in both; prints the new id."""
+    environment, store = _opened(context, home)
+    saved = store.find(which).saved
+    copy = _kept(store, saved.conversation, saved.model, saved.effort, name)
+    environment.output().write(copy.saved.id + "\n")
+    return ExitStatus.ANSWERED
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    which: Which,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A new file, its suffix .md or .json. [default: print]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON of the harmony library.")] = False,
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Write a conversation as Markdown, or as the JSON that gptoss harmony render and the harmony library read."""
+    from gptoss.cli.conversations import export as forms
+    from gptoss.cli.opening import instructions_of
+
+    environment, store = _opened(context, home)
+    saved = store.find(which).saved
+    if file is not None:
+        if as_json and file.suffix.lower() != ".json":
+            raise UsageError(f"--json and the name {one_line(str(file))} exclude each other: end the name in .json")
+        forms.export(saved.conversation, file, saved.model or "a model", instructions_of(saved.conversation))
+        return ExitStatus.ANSWERED
+    output = environment.output()
+    output.write(output.safe(forms.as_harmony(saved.conversation) if as_json else _markdown(store.find(which))))
+    return ExitStatus.ANSWERED
+
+
+@app.command("import")
+def import_(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A conversation in the harmony library's JSON.")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Keep a conversation that was exported as JSON; prints its id."""
+    from gptoss.cli.commands.inputs import read_text
+    from gptoss.harmony import HarmonyError, Role, loads_conversation
+
+    environment, store = _opened(context, home)
+    where = one_line(str(file))
+    try:
+        conversation = loads_conversation(read_text(file))
+    except HarmonyError as error:
+        raise InputError(f"{where}: {one_line(str(error))}") from None
+    if not any(message.role is Role.USER for message in conversation):
+        raise InputError(f"{where}: nobody says anything in this conversation")
+    log = _kept(store, conversation, None, None, name)
+    environment.output().write(log.saved.id + "\n")
+    return ExitStatus.ANSWERED
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    which: Annotated[list[str], typer.Argument(metavar="ID|NAME...", help="Ids, beginnings of ids, or names.")],
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Delete conversations for good."""
+    _, store = _opened(context, home)
+    for log in [store.find(each) for each in which]:
+        store.delete(log)
+    return ExitStatus.ANSWERED
+
+
+def listing_line(saved: SavedConversation) -> str:
+    """A conversation on one line, for people."""
+    title = saved.title
+    shown = title if len(title) <= _SHOWN_CHARACTERS else title[: _SHOWN_CHARACTERS - 1] + "…"
+    when = one_line(saved.changed[:16].replace("T", " "))
+    return f"{saved.id}  {when}  {len(saved.questions):>3}  {one_line(saved.model or '-')}  {shown}"
+
+
+def _as_dict(saved: SavedConversation) -> dict[str, object]:
+    return {
+        "id": saved.id,
+        "name": saved.name,
+        "began": saved.began,
+        "changed": saved.changed,
+        "model": saved.model,
+        "effort": saved.effort,
+        "questions": len(saved.questions),
+        "title": saved.title,
+    }
+
+
+def _markdown(log: ConversationLog) -> str:
+    from gptoss.cli.conversations.export import as_markdown
+    from gptoss.cli.opening import instructions_of
+
+    saved = log.saved
+    return as_markdown(saved.conversation, saved.model or "a model", instructions_of(saved.conversation))
+
+
+def _around(line: str, wanted: str) -> str:
+    """The part of a line in which the text stands."""
+    begin = max(0, line.casefold().find(wanted) - _SHOWN_CHARACTERS // 3)
+    return ("…" if begin else "") + one_line(line[begin : begin + _SHOWN_CHARACTERS + len(wanted)])
+
+
+def _kept(
+    store: Store, conversation: Conversation, model: str | None, effort: str | None, name: str | None
+) -> ConversationLog:
+    try:
+        return store.create(conversation, model=model, effort=effort, name=name)
+    except OSError as error:
+        raise InputError(f"cannot write into {one_line(str(store.folder))}: {error.strerror}") from None
+
+
+def _opened(context: typer.Context, home: Path | None) -> tuple[Environment, Store]:
+    from gptoss.cli.conversations.resuming import open_store
+
+    environment: Environment = context.obj
+    return environment, open_store(environment, Folders.locate(environment.variables, home))

@@ -1,0 +1,133 @@
+"""Prompts with gaps: `{{name}}` is a variable, `{{input}}` what the command line, files and standard input say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptoss.cli.commands.inputs import read_text
+from gptoss.cli.environment import Environment
+from gptoss.cli.errors import UsageError
+from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.groups import command_group
+from gptoss.cli.options import HomeOption
+from gptoss.cli.settings import Folders
+from gptoss.cli.text import one_line
+
+SUFFIXES = (".md", ".txt")
+INPUT = "input"
+
+_GAP = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+
+app = command_group("Prompts with gaps, for ask --template.")
+
+
+def read_template(which: str, folder: Path) -> str:
+    """The text of a template.
+
+    Args:
+        which: a name in the folder, with or without `.md` or `.txt`, else the path of a file.
+        folder: of the templates.
+
+    Raises:
+        UsageError: there is none.
+        InputError: it cannot be read, or is not text.
+    """
+    named = {**{path.stem: path for path in _paths(folder)}, **{path.name: path for path in _paths(folder)}}
+    if which in named:
+        return read_text(named[which])
+    if Path(which).is_file():
+        return read_text(Path(which))
+    near = get_close_matches(which, named, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"templates lie in {one_line(str(folder))}"
+    raise UsageError(f"there is no template {one_line(which)!r}: {hint}")
+
+
+def variables_of(settings: Sequence[str]) -> dict[str, str]:
+    """The variables in `NAME=VALUE`s.
+
+    Raises:
+        UsageError: one is not like that, or `input`, or there twice.
+    """
+    variables: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not _GAP.fullmatch("{{" + name + "}}"):
+            raise UsageError(f"--var {one_line(setting)!r}: a variable is NAME=VALUE")
+        if name == INPUT or name in variables:
+            raise UsageError(
+                f"--var {name}: " + ("that is what the prompt is called" if name == INPUT else "given twice")
+            )
+        variables[name] = value
+    return variables
+
+
+def fill(template: str, variables: Mapping[str, str], prompt: str) -> str:
+    """The template with its gaps filled; what is filled in is not looked at for gaps again.
+
+    A prompt for which the template has no gap stands after it.
+
+    Raises:
+        UsageError: a variable is missing, or has no gap.
+    """
+    gaps = set(_GAP.findall(template))
+    missing = sorted(gaps - variables.keys() - {INPUT})
+    if missing:
+        raise UsageError(f"the template needs --var {missing[0]}=VALUE")
+    unused = sorted(variables.keys() - gaps)
+    if unused:
+        raise UsageError(f"the template has no gap for --var {unused[0]}")
+    if INPUT in gaps and not prompt:
+        raise UsageError("the template needs a prompt, as an argument, in a file (-f) or on standard input")
+    filled = _GAP.sub(lambda gap: prompt if gap[1] == INPUT else variables[gap[1]], template)
+    return filled if INPUT in gaps or not prompt else f"{filled}\n\n{prompt}"
+
+
+@app.command("list")
+def list_(context: typer.Context, home: HomeOption = None) -> ExitStatus:
+    """List the templates with their variables."""
+    environment, folder = _opened(context, home)
+    output = environment.output()
+    for path in _paths(folder):
+        gaps = dict.fromkeys(_GAP.findall(read_text(path)))
+        output.write(output.safe("  ".join([one_line(path.stem), ", ".join(gaps)]).rstrip()) + "\n")
+    return ExitStatus.ANSWERED
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    which: Annotated[str, typer.Argument(metavar="NAME", help="A name, or the path of a file.")],
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Show a template."""
+    environment, folder = _opened(context, home)
+    output = environment.output()
+    output.write(output.safe(read_template(which, folder)) + "\n")
+    return ExitStatus.ANSWERED
+
+
+@app.command()
+def path(context: typer.Context, home: HomeOption = None) -> ExitStatus:
+    """Print the folder in which templates lie."""
+    environment, folder = _opened(context, home)
+    environment.output().write(f"{one_line(str(folder))}\n")
+    return ExitStatus.ANSWERED
+
+
+def _paths(folder: Path) -> list[Path]:
+    try:
+        found = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()]
+    except OSError:
+        return []
+    return sorted(found)
+
+
+def _opened(context: typer.Context, home: Path | None) -> tuple[Environment, Path]:
+    environment: Environment = context.obj
+    return environment, Folders.locate(environment.variables, home).templates

@@ -1,0 +1,87 @@
+"""`gptoss verify`: reads all of a model and says what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gptoss.cli.commands.show import ModelArgument
+from gptoss.cli.environment import Environment
+from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.options import HomeOption
+from gptoss.cli.settings import Folders
+from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.text import one_line
+
+if TYPE_CHECKING:
+    from gptoss.model.verify import Verification
+
+
+def verify(
+    context: typer.Context,
+    model: ModelArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Check all of a model: every tensor, every number, the published hashes.
+
+    Each fault is a line on standard output; the exit status is 3 where there is one.
+    """
+    from gptoss.model.catalog import locate
+    from gptoss.model.verify import verify as verify_checkpoint
+
+    environment: Environment = context.obj
+    folder = locate(model, Folders.locate(environment.variables, home).models)
+    output, messages = environment.output(), environment.messages()
+    status_line = StatusLine(messages)
+    try:
+        found = verify_checkpoint(
+            folder,
+            lambda done, total: status_line.show(f"{done / 1e9:.1f} of {total / 1e9:.1f} GB of {model} read"),
+        )
+    finally:
+        status_line.clear()
+    faults = [*found.faults, *_tokenizer_faults(folder)]
+    if as_json:
+        told = asdict(found) | {"model": model, "folder": str(found.folder), "sound": not faults, "faults": faults}
+        output.write(output.safe(json.dumps(told, ensure_ascii=False)) + "\n")
+    elif faults:
+        output.write("".join(f"{one_line(fault)}\n" for fault in faults))
+    else:
+        output.write(f"{one_line(model)} is sound: {_extent(found)}\n")
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        messages.write(f"gptoss: {one_line(model)} cannot be used as it is: {count}\n")
+        return ExitStatus.MODEL_UNUSABLE
+    return ExitStatus.ANSWERED
+
+
+def _extent(found: Verification) -> str:
+    """What a sound verification covers, and what it could not cover."""
+    files = "1 file has" if len(found.hashed) == 1 else f"{len(found.hashed)} files have"
+    hashes = f"{files} the published hash" if found.hashed else "no hashes were published with it"
+    if found.hashed and found.unhashed:
+        hashes += f", for {one_line(', '.join(found.unhashed))} none was published"
+    return f"{found.tensors} tensors, {found.numbers} numbers; {hashes}"
+
+
+def _tokenizer_faults(folder: Path) -> list[str]:
+    """What is wrong with the tokenizer, unless the config is, of which `verify` of the model has told."""
+    from gptoss.cli.encodings import load_encoding
+    from gptoss.harmony import VocabularyError
+    from gptoss.model.config import load_config
+    from gptoss.model.errors import CheckpointError
+
+    try:
+        vocab_size = load_config(folder).vocab_size
+    except CheckpointError:
+        return []
+    try:
+        load_encoding(folder, vocab_size)
+    except (VocabularyError, CheckpointError) as fault:
+        return [str(fault)]
+    return []

@@ -1,0 +1,185 @@
+"""The folder of conversations: a log each, and which of them is the latest."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from gptoss.cli.conversations.log import SUFFIX, ConversationLog, GoneError, SavedConversation
+from gptoss.cli.errors import InputError, UsageError
+from gptoss.cli.text import one_line
+from gptoss.harmony import Conversation
+
+_LATEST = "latest"
+_MAX_NAME = 100
+_ABANDONED_S = 24 * 3600.0
+
+
+class Store:
+    """Conversations that are kept.
+
+    Args:
+        folder: where they lie; made, for its owner alone, when the first is written.
+        now: the time of day.
+    """
+
+    def __init__(self, folder: Path, now: Callable[[], datetime.datetime]) -> None:
+        self.folder = folder
+        self._now = now
+
+    def now(self) -> str:
+        """The time, as logs have it."""
+        return self._now().isoformat(timespec="seconds")
+
+    def create(
+        self, conversation: Conversation, *, model: str | None, effort: str | None, name: str | None = None
+    ) -> ConversationLog:
+        """Begin a log with what has been said so far; it is the latest then.
+
+        Raises:
+            OSError: it cannot be written.
+            UsageError: there is one of that name.
+        """
+        if name is not None:
+            name = self._checked_name(name)
+        self._make_folder()
+        now = self._now()
+        path = self._unused_path(now)
+        saved = SavedConversation(
+            path.stem, self.now(), self.now(), name, model, effort, messages=conversation.messages
+        )
+        log = ConversationLog.create(path, saved)
+        self.mark_latest(log)
+        return log
+
+    def mark_latest(self, log: ConversationLog) -> None:
+        """Have `-c` go on in this one. Times cannot tell which is the latest: clocks are set back."""
+        latest = self.folder / _LATEST
+        try:
+            if latest.read_text(encoding="utf-8") == log.saved.id:
+                return
+        except (OSError, ValueError):
+            pass
+        unfinished = self.folder / f".{_LATEST}-{secrets.token_hex(4)}.new"
+        with suppress(OSError):  # then the time of the files has to do
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(log.saved.id)
+            unfinished.replace(latest)
+
+    def latest(self) -> ConversationLog | None:
+        """The conversation in which something was said last."""
+        with suppress(OSError, ValueError):
+            path = self._path((self.folder / _LATEST).read_text(encoding="utf-8"))
+            if path.is_file():
+                return ConversationLog.read(path)
+        paths = self._paths()
+        return ConversationLog.read(paths[0]) if paths else None
+
+    def find(self, which: str) -> ConversationLog:
+        """The conversation with this id, or an id that begins so, or this name.
+
+        Raises:
+            UsageError: there is none, or there are several.
+            InputError: its file is damaged.
+        """
+        if self._path(which).is_file():
+            return ConversationLog.read(self._path(which))
+        named = [log for log in self.readable() if log.saved.name == which]
+        if len(named) == 1:
+            return named[0]
+        paths = [path for path in self._paths() if which and path.stem.startswith(which)]
+        if len(paths) == 1:
+            return ConversationLog.read(paths[0])
+        if paths or named:
+            raise UsageError(f"{one_line(which)!r} could be several conversations: give more of the id")
+        names = [log.saved.name for log in self.readable() if log.saved.name]
+        near = get_close_matches(which, names, n=1)
+        hint = f"did you mean {one_line(near[0])!r}?" if near else "gptoss sessions list shows them"
+        raise UsageError(f"there is no conversation {one_line(which)!r}: {hint}")
+
+    def readable(self) -> Iterator[ConversationLog]:
+        """All that can be read, the one that was changed last first."""
+        for path in self._paths():
+            with suppress(InputError):
+                yield ConversationLog.read(path)
+
+    def damaged(self) -> Iterator[str]:
+        """What is wrong with those that cannot be read."""
+        for path in self._paths():
+            try:
+                ConversationLog.read(path)
+            except InputError as error:
+                yield str(error)
+
+    def rename(self, log: ConversationLog, name: str) -> None:
+        """Give it a name.
+
+        Raises:
+            UsageError: it is no good as a name, or another has it.
+            InputError: it cannot be written.
+        """
+        checked = self._checked_name(name, besides=log.saved.id)
+        try:
+            log.write(replace(log.saved, name=checked))
+        except GoneError:
+            raise InputError(f"the conversation {log.saved.id} was deleted") from None
+        except OSError as error:
+            raise InputError(f"cannot write {one_line(str(log.path))}: {error.strerror}") from None
+
+    def delete(self, log: ConversationLog) -> None:
+        """Remove it for good.
+
+        Raises:
+            InputError: that is not possible.
+        """
+        try:
+            log.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot delete {one_line(str(log.path))}: {error.strerror}") from None
+
+    def _path(self, identifier: str) -> Path:
+        # A name that leads out of the folder, or is no file's name, is none of ours.
+        harmless = 0 < len(identifier) <= _MAX_NAME and not set(identifier) & set("/\0") and identifier[0] != "."
+        return self.folder / f"{identifier if harmless else '-'}{SUFFIX}"
+
+    def _paths(self) -> list[Path]:
+        try:
+            found = [path for path in self.folder.iterdir() if path.suffix == SUFFIX and path.name[0] != "."]
+        except OSError:
+            return []
+        return sorted(found, key=lambda path: (_modified(path), path.name), reverse=True)
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in self.folder.glob(".*.new"):  # by a program that was killed
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                    left.unlink()
+
+    def _unused_path(self, now: datetime.datetime) -> Path:
+        while True:
+            path = self._path(f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+            if not path.exists():
+                return path
+
+    def _checked_name(self, name: str, besides: str | None = None) -> str:
+        if name != one_line(name) or not 0 < len(name) <= _MAX_NAME:
+            raise UsageError(f"a name is one line of at most {_MAX_NAME} characters")
+        if any(log.saved.name == name and log.saved.id != besides for log in self.readable()):
+            raise UsageError(f"there is a conversation named {name!r} already")
+        return name
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

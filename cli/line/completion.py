@@ -1,0 +1,67 @@
+"""What Tab completes at the input line, from the table of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+
+from gptoss.cli.slash.table import Command
+from gptoss.cli.text import one_line
+from gptoss.model.catalog import CATALOG
+
+_DEEPEST = 2
+
+
+class CommandCompleter(Completer):
+    """Completes commands at the beginning of a line, and what may follow each.
+
+    Args:
+        table: the commands by name.
+        models: gives the names of models, when they are wanted.
+    """
+
+    def __init__(self, table: Mapping[str, Command], models: Callable[[], Iterable[str]]) -> None:
+        self._table = table
+        self._models = models
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """The completions of what stands before the cursor."""
+        text = document.text_before_cursor
+        if not text.startswith("/") or "\n" in text:
+            return
+        name, space, argument = text.partition(" ")
+        if not space:
+            yield from _matching(text, self._table, {n: command.summary for n, command in self._table.items()})
+            return
+        command = self._table.get(name)
+        if command is None:
+            return
+        word = argument.rpartition(" ")[2]
+        yield from _matching(word, command.choices)
+        if command.completes in ("models", "models or paths"):
+            yield from _matching(argument, self._models())
+        if command.completes in ("paths", "models or paths"):
+            inner = Document(argument, len(argument))
+            for found in self._paths.get_completions(inner, complete_event):
+                # A name that a terminal would obey, or that cannot be typed, is not offered.
+                if one_line(found.text) == found.text and one_line(found.display_text) == found.display_text:
+                    yield found
+
+
+def model_names(folder: Path) -> list[str]:
+    """What `-m` takes on this machine: the catalogue, and the folders of models as `NAME` or `OWNER/NAME`."""
+    names = [spec.name for spec in CATALOG]
+    for depth in range(1, _DEEPEST + 1):
+        for config in folder.glob("*/" * depth + "config.json"):
+            names.append(str(config.parent.relative_to(folder)))
+    return list(dict.fromkeys(name for name in names if one_line(name) == name))
+
+
+def _matching(word: str, choices: Iterable[str], meanings: Mapping[str, str] | None = None) -> Iterable[Completion]:
+    for choice in choices:
+        if choice.startswith(word):
+            yield Completion(choice, -len(word), display_meta=(meanings or {}).get(choice))

@@ -1,0 +1,184 @@
+"""The input line of `chat`: what the person says next."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from gptoss.cli.errors import InputError
+from gptoss.cli.line.interrupts import with_interrupts
+from gptoss.cli.line.keyboard import echo
+from gptoss.cli.output import Output
+
+if TYPE_CHECKING:
+    from prompt_toolkit.completion import Completer
+    from prompt_toolkit.history import History
+    from prompt_toolkit.key_binding import KeyBindings
+
+BLOCK = '"""'
+PROMPT = "> "
+
+
+class InputLine(Protocol):
+    """Reads one message after the other."""
+
+    def read(self) -> str | None:
+        """The next message, which may have several lines; None at the end of the input.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; what was typed so far is thrown away.
+        """
+        ...
+
+
+class Lines:
+    '''Messages from a pipe or a terminal that cannot move its cursor: one a line, or one between two """.
+
+    Args:
+        stdin: where they come from; None when it is closed.
+        messages: where to show that one is awaited, if it is a terminal and `stdin` is one.
+    '''
+
+    def __init__(self, stdin: TextIO | None, messages: Output) -> None:
+        self._stdin = stdin
+        self._messages = messages
+        self._prompts = stdin is not None and stdin.isatty() and messages.is_terminal
+
+    def read(self) -> str | None:
+        """The next message, without its line break."""
+        text = self._line()
+        while text is not None and is_open_block(text):
+            following = self._line()
+            if following is None:
+                break
+            text += "\n" + following
+        return None if text is None else unwrapped(text)
+
+    def _line(self) -> str | None:
+        with with_interrupts():
+            data = self._read_prompted() if self._prompts else self._read_bytes()
+        if not data:
+            return None
+        try:
+            return data.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            place = f"0x{data[error.start]:02x} at byte {error.start}"
+            raise InputError(f"standard input is not UTF-8 text ({place} of a line)") from None
+
+    def _read_prompted(self) -> bytes:
+        data = b""
+        try:
+            with echo(self._stdin, on=True):
+                self._messages.write(PROMPT)
+                data = self._read_bytes()
+        finally:
+            if not data:  # Ctrl-C or Ctrl-D, after which the cursor stands behind the prompt
+                self._messages.write("\n")
+        return data
+
+    def _read_bytes(self) -> bytes:
+        return b"" if self._stdin is None else self._stdin.buffer.readline()
+
+
+class TerminalLine:
+    """The line at a terminal, edited with prompt_toolkit.
+
+    Args:
+        history: the file of what was typed in earlier runs; where it cannot be written, only this run is remembered.
+        completer: what Tab completes.
+        status: gives the line below, for a number of columns.
+        styles: whether the terminal shows styles.
+    """
+
+    def __init__(self, history: Path, completer: Completer, status: Callable[[int], str], *, styles: bool) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.application import get_app
+        from prompt_toolkit.output import ColorDepth
+        from prompt_toolkit.styles import Style
+
+        self._session: PromptSession[str] = PromptSession(
+            history=_open_history(history),
+            key_bindings=_key_bindings(),
+            multiline=True,
+            completer=completer,
+            complete_while_typing=False,
+            prompt_continuation="  ",
+            bottom_toolbar=lambda: status(get_app().output.get_size().columns),
+            style=Style.from_dict({"bottom-toolbar": "noreverse dim" if styles else "noreverse"}),
+            color_depth=None if styles else ColorDepth.DEPTH_1_BIT,
+            enable_open_in_editor=True,
+            tempfile_suffix=".md",
+        )
+
+    def read(self) -> str | None:
+        """Edit and give the next message."""
+        try:
+            return unwrapped(self._session.prompt(PROMPT))
+        except EOFError:
+            return None
+
+
+def is_open_block(text: str) -> bool:
+    """Whether `text` begins a block that it does not end."""
+    text = text.strip()
+    return text.startswith(BLOCK) and not (len(text) >= 2 * len(BLOCK) and text.endswith(BLOCK))
+
+
+def unwrapped(text: str) -> str:
+    """`text` without the marks of a block around it."""
+    bare = text.strip()
+    if not bare.startswith(BLOCK):
+        return text
+    return bare.removeprefix(BLOCK).removesuffix(BLOCK).strip("\n")
+
+
+def _open_history(path: Path) -> History:
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Made before it is used: what people ask is nobody else's business.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    except OSError:
+        return InMemoryHistory()
+
+    class PrivateHistory(FileHistory):
+        """History that does without its file when that fails (a full disk) in mid-run."""
+
+        def store_string(self, string: str) -> None:
+            try:
+                super().store_string(string)
+            except OSError:
+                return
+
+        def load_history_strings(self) -> Iterator[str]:
+            try:
+                yield from super().load_history_strings()
+            except OSError:
+                return
+
+    return PrivateHistory(str(path))
+
+
+def _key_bindings() -> KeyBindings:
+    from prompt_toolkit.enums import DEFAULT_BUFFER
+    from prompt_toolkit.filters import has_focus
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    bindings = KeyBindings()
+
+    @bindings.add("enter", filter=has_focus(DEFAULT_BUFFER))  # and not that of a search
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if is_open_block(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @bindings.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return bindings

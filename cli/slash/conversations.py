@@ -1,0 +1,66 @@
+"""The commands of `chat` that keep conversations and go from one to another."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Protocol
+
+from gptoss.cli.commands.sessions import listing_line
+from gptoss.cli.conversations.recorder import Recorder
+from gptoss.cli.errors import UsageError
+from gptoss.cli.session import Session
+
+_LISTED = 20
+
+
+class Talk(Protocol):
+    """What these commands need of `Chat`."""
+
+    session: Session
+    recorder: Recorder
+
+    def say(self, text: str) -> None:
+        """Tell the person something."""
+        ...
+
+
+def save(talk: Talk, argument: str) -> None:
+    """`/save`: keep this conversation from now on, under a name where one is given."""
+    talk.recorder.save(argument or None)
+    talk.say(f"saved as {argument or talk.recorder.id}; gptoss chat --session {argument or talk.recorder.id} goes on")
+
+
+def sessions(talk: Talk, _argument: str) -> None:
+    """`/sessions`: the latest conversations; a star marks this one."""
+    found = list(islice(talk.recorder.store.readable(), _LISTED + 1))
+    if not found:
+        talk.say("no conversation has been saved yet")
+    for log in found[:_LISTED]:
+        talk.say(("* " if log.saved.id == talk.recorder.id else "  ") + listing_line(log.saved))
+    if len(found) > _LISTED:
+        talk.say("and more: gptoss sessions list shows all")
+
+
+def load(talk: Talk, argument: str) -> None:
+    """`/load`: go on in another conversation, with the model that is loaded."""
+    if not argument:
+        raise UsageError("/load takes the id or the name of a conversation; /sessions lists them")
+    saved = talk.recorder.load(argument)
+    count = len(saved.questions)
+    talk.say(f"going on in {saved.name or saved.id}: {count} question{'' if count == 1 else 's'}; {saved.title}")
+
+
+def fork(talk: Talk, argument: str) -> None:
+    """`/fork`: go on in a copy, under a name where one is given."""
+    before = talk.recorder.id
+    talk.recorder.fork(argument or None)
+    talk.say(f"going on in the copy {argument or talk.recorder.id}" + (f"; {before} stays as it is" if before else ""))
+
+
+COMMANDS = (
+    ("/save", "[NAME]", "keep this conversation, under a name", save),
+    ("/sessions", "", "the conversations that are kept", sessions),
+    ("/load", "ID|NAME", "go on in another conversation", load),
+    ("/fork", "[NAME]", "go on in a copy of this conversation", fork),
+)
+"""Name, argument, summary and function: rows for the one table of commands."""

@@ -1,0 +1,87 @@
+"""The commands that tell something about the conversation, or take it elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptoss.cli.conversations.context_size import message_sizes
+from gptoss.cli.conversations.export import export as write_export, unused_path
+from gptoss.cli.conversations.turns import turns_of
+from gptoss.cli.display import stats_line
+from gptoss.cli.errors import UsageError
+from gptoss.cli.line import clipboard
+from gptoss.cli.terminal.markdown_parser import parser
+from gptoss.cli.text import counted, one_line
+from gptoss.harmony import DeveloperContent, Role
+
+if TYPE_CHECKING:
+    from gptoss.cli.commands.chat import Chat
+
+_QUOTED = 40
+
+
+def why(chat: Chat, argument: str) -> None:
+    """`/why`: the reasoning of the last turn, or of turn N, or of the Nth last as -N."""
+    turns = turns_of(chat.session.conversation)
+    if not turns:
+        raise UsageError("nothing has been answered yet")
+    try:
+        number = int(argument) if argument else len(turns)
+    except ValueError:
+        number = 0
+    number = len(turns) + 1 + number if number < 0 else number
+    if not 1 <= number <= len(turns):
+        raise UsageError(f"/why takes the number of a turn, 1 to {len(turns)}")
+    chat.say(turns[number - 1].reasoning.strip("\n") or f"turn {number} has no reasoning")
+
+
+def context(chat: Chat, _argument: str) -> None:
+    """`/context`: the tokens of each message and each channel."""
+    sizes = message_sizes(chat.session.conversation, chat.session.encoding)
+    channels: Counter[str] = Counter()
+    room = min(_QUOTED, max(8, chat.messages.columns - 44))
+    for size in sizes:
+        message = size.message
+        kind = message.role.value if message.role is not Role.ASSISTANT else message.channel or "final"
+        if size.is_sent:
+            channels[kind] += size.tokens
+        instructions = [part.instructions for part in message.content if isinstance(part, DeveloperContent)]
+        said = one_line(message.text or "".join(text or "" for text in instructions))
+        said = said if len(said) <= room else said[:room] + "..."
+        left_out = "" if size.is_sent else "(not sent again) "
+        chat.say(f"{one_line(kind):<12} {size.tokens:>7,}  {left_out}{said}".rstrip())
+    used, available = chat.context_used, chat.session.engine.max_context
+    chat.say(", ".join(f"{one_line(kind)} {tokens:,}" for kind, tokens in channels.most_common()))
+    chat.say(f"the next prompt: {used:,} of {counted(available, 'token')} ({used / available:.1%}), and what you say")
+
+
+def stats(chat: Chat, _argument: str) -> None:
+    """`/stats`: the last answer's figures."""
+    chat.say(stats_line(chat.ending) if chat.ending else "nothing has been answered yet")
+
+
+def copy(chat: Chat, argument: str) -> None:
+    """`/copy`: the last answer as the model wrote it, or the last code in it."""
+    if argument not in ("", "code"):
+        raise UsageError("/copy takes nothing, or code")
+    turns = turns_of(chat.session.conversation)
+    text = turns[-1].answer if turns else ""
+    if argument:
+        blocks = [token.content for token in parser().parse(text) if token.type in ("fence", "code_block")]
+        text = blocks[-1] if blocks else ""
+    if not text:
+        raise UsageError(f"there is no {'code in the last answer' if argument else 'answer'} to copy")
+    way = clipboard.copy(text, chat.output, chat.environment.variables)
+    chat.say(f"copied {counted(len(text), 'character')} by {way}")
+
+
+def export(chat: Chat, argument: str) -> None:
+    """`/export`: the conversation as a file."""
+    conversation = chat.session.conversation
+    if not chat.session.has_question:
+        raise UsageError("nothing has been said yet")
+    path = Path(argument) if argument else unused_path(Path.cwd(), chat.environment.today())
+    write_export(conversation, path, chat.session.model, chat.instructions)
+    chat.say(f"written to {one_line(str(path))}")

@@ -1,0 +1,80 @@
+"""The commands that ask, ask again, or take back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptoss.cli.commands.inputs import read_text
+from gptoss.cli.conversations.turns import turns_of
+from gptoss.cli.errors import UsageError
+from gptoss.cli.line.editor import edit
+from gptoss.cli.line.interrupts import without_interrupts
+from gptoss.cli.line.keyboard import echo
+from gptoss.cli.slash.settings import effort_named
+from gptoss.cli.text import counted, one_line
+
+if TYPE_CHECKING:
+    from gptoss.cli.commands.chat import Chat
+
+_QUOTED = 60
+
+
+def attach(chat: Chat, argument: str) -> None:
+    """`/file`: the text files that go with the next message."""
+    if argument == "off":
+        chat.attachments.clear()
+        chat.say("no file goes with the next message")
+    elif argument:
+        path = Path(argument).expanduser()
+        text = read_text(path)
+        chat.attachments.append((path, text))
+        tokens = len(chat.session.encoding.encode(text))
+        chat.say(f"{one_line(path.name)} ({counted(tokens, 'token')}) goes with the next message")
+    else:
+        names = ", ".join(one_line(str(path)) for path, _ in chat.attachments)
+        chat.say(names or "no file goes with the next message; /file PATH adds one")
+
+
+def retry(chat: Chat, argument: str) -> None:
+    """`/retry`: another answer, with another effort or seed where one is named."""
+    seed = None
+    for word in argument.split():
+        if word.isascii() and word.isdigit() and len(word) < 19:
+            seed = int(word)
+        else:
+            chat.set_effort(effort_named(word))
+    chat.retry(seed)
+
+
+def edit_last(chat: Chat, _argument: str) -> None:
+    """`/edit`: the last message changed and answered in the place of what was said since; a new one where none is."""
+    if not chat.person_types:
+        raise UsageError("/edit needs a terminal for the editor")
+    turns = turns_of(chat.session.conversation)
+    before = turns[-1].question.text if turns else ""
+    with without_interrupts(), echo(chat.environment.stdin, on=True):
+        text = edit(before, chat.environment.variables)
+    if not text.strip() or (turns and text == before):
+        chat.say("nothing changed")
+        return
+    if turns:
+        chat.undo()
+    chat.say(f"> {_beginning(text)}")
+    chat.ask(text)
+
+
+def undo(chat: Chat, _argument: str) -> None:
+    """`/undo`: the last message and all that came of it."""
+    chat.say(f"took back: {_beginning(chat.undo())}")
+
+
+def clear(chat: Chat, _argument: str) -> None:
+    """`/clear`: everything said."""
+    chat.clear()
+    chat.say("a new conversation")
+
+
+def _beginning(text: str) -> str:
+    line = one_line(text)
+    return line if len(line) <= _QUOTED else line[:_QUOTED] + "..."

@@ -1,0 +1,83 @@
+"""Inline Markdown as styled text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from markdown_it.token import Token
+from rich.segment import Segment
+from rich.style import Style
+
+from gptoss.cli.terminal import theme
+from gptoss.cli.terminal.markdown_parser import has_open_math
+from gptoss.cli.terminal.styled_text import Line, plain
+from gptoss.cli.text import sanitize
+
+_STYLES = {"strong": theme.STRONG, "em": theme.EMPHASIS, "s": theme.DELETED, "link": theme.LINK}
+# What could still become markup when more comes. A bracket that is closed and not followed by `(` cannot.
+_UNDECIDED = re.compile(r"[*_~`<\\&!|]|\[(?![^\[\]]*\][^(])")
+_DELIMITERS = ("*", "_", "~", "`", "$", "\\")
+
+
+def inline_text(tokens: Sequence[Token], *, marks: bool) -> Line:
+    """The text of inline tokens.
+
+    Args:
+        tokens: of the parser.
+        marks: whether to keep the signs of emphasis and code.
+    """
+    line: Line = []
+    styles: list[Style] = []
+    links: list[tuple[str, int]] = []
+
+    def add(text: str, style: Style | None = None) -> None:
+        style = Style.combine([*styles, *([style] if style else [])]) if styles or style else None
+        # The parser decodes entities and percent signs, so what was harmless in the source need not be so here.
+        line.append(Segment(sanitize(text), style))
+
+    for token in tokens:
+        name = token.type.removesuffix("_open").removesuffix("_close")
+        if token.type == "link_open":
+            links.append((str(token.attrs.get("href", "")), len(plain(line))))
+            styles.append(theme.LINK)
+        elif token.type == "link_close":
+            styles.pop()
+            target, begin = links.pop()
+            if plain(line)[begin:] not in (target, target.removeprefix("mailto:")):
+                add(f" ({target})", theme.DIM)
+        elif name in _STYLES:
+            if marks and token.nesting < 0:
+                add(token.markup)
+            if token.nesting > 0:
+                styles.append(_STYLES[name])
+            elif token.nesting < 0:
+                styles.pop()
+            if marks and token.nesting > 0:
+                add(token.markup)
+        elif token.type == "code_inline":
+            add(f"{token.markup}{token.content}{token.markup}" if marks else token.content, theme.CODE)
+        elif token.type == "math_inline":
+            add(token.content, theme.MATH)
+        elif token.type == "image":
+            add(f"[{token.content or 'image'}] ({token.attrs.get('src', '')})", theme.DIM)
+        elif token.type in ("softbreak", "hardbreak"):
+            add("\n")
+        else:
+            add(token.content)
+    return line
+
+
+def settled_length(source: str, text: Line) -> int:
+    """How many characters of a paragraph's text stay as they are whatever is written behind its source.
+
+    Args:
+        source: of the paragraph, as far as it is known.
+        text: what it is shown as.
+    """
+    if has_open_math(source) or source.endswith(_DELIMITERS):
+        return 0  # a run of delimiters that grows may close something else
+    literal = (theme.CODE, theme.MATH)
+    shown = "".join("x" * len(part.text) if part.style in literal else part.text for part in text)
+    match = _UNDECIDED.search(shown)
+    return len(shown) if match is None else match.start()

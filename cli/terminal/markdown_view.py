@@ -1,0 +1,189 @@
+"""Markdown that is still being written, as rows of a terminal.
+
+What is finished is given out once, for good; what may still change is given out anew each time. Whether the source
+comes in one piece or in many, the finished rows are the same, as long as the width is.
+"""
+
+from __future__ import annotations
+
+from rich.segment import Segment
+from rich.style import Style
+
+from gptoss.cli.terminal import theme
+from gptoss.cli.terminal.code_highlight import highlight
+from gptoss.cli.terminal.markdown_blocks import Leaf, is_certain, read_blocks
+from gptoss.cli.terminal.markdown_parser import parser
+from gptoss.cli.terminal.markdown_table import table_rows
+from gptoss.cli.terminal.styled_text import Line, line_width, skip, take, wrap
+
+_PROSE_WIDTH = 100
+"""Longer rows are hard to read, however wide the terminal is."""
+_RULE_WIDTH = 24
+_LONGEST_NAME = 40
+
+
+class MarkdownView:
+    """Takes Markdown in pieces.
+
+    Args:
+        marks: keep the signs of emphasis and code, for a terminal without styles.
+        unicode: whether the terminal has every character.
+    """
+
+    def __init__(self, *, marks: bool = False, unicode: bool = True) -> None:
+        self._markdown = parser()
+        self._marks = marks
+        self._line = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" if unicode else "-"
+        self._unicode = unicode
+        self._source = ""
+        self._finished = 0
+        """Leaves of the source that have been given out whole."""
+        self._given = 0
+        """Characters (of a text) or lines (of code) of the next leaf that have been given out."""
+        self._begun = False
+
+    def feed(self, piece: str) -> None:
+        """More of the source, without control characters."""
+        self._source += piece.expandtabs(4) if "\t" in piece else piece
+
+    def rows(self, width: int) -> tuple[list[Line], list[Line]]:
+        """What has become finished since it was last asked for, and what may still change."""
+        blocks = read_blocks(self._source, self._markdown, marks=self._marks)
+        leaves = blocks.leaves
+        if not leaves:
+            return [], []
+        done: list[Line] = []
+        complete = self._source.count("\n")
+        certain = [i for i in range(1, len(leaves)) if is_certain(leaves[i], leaves[i - 1], complete)]
+        finished = max(certain, default=0)
+        while self._finished < finished:
+            done += self._rest_of(leaves[self._finished], width)
+            self._finished, self._given, self._begun = self._finished + 1, 0, True
+        if self._finished >= len(leaves):
+            return done, []
+        done += self._settled_of(leaves[self._finished], width)
+        open_rows = self._rest_of(leaves[self._finished], width, ended=False)
+        begun, given, self._begun, self._given = self._begun, self._given, True, 0
+        for leaf in leaves[self._finished + 1 :]:
+            open_rows += self._rest_of(leaf, width, ended=False)
+        self._begun, self._given = begun, given
+        self._forget(leaves, blocks.starts)
+        return done, open_rows
+
+    def finish(self, width: int) -> list[Line]:
+        """All that is left; then another text can begin."""
+        done: list[Line] = []
+        for leaf in read_blocks(self._source, self._markdown, marks=self._marks).leaves[self._finished :]:
+            done += self._rest_of(leaf, width)
+            self._given, self._begun = 0, True
+        self._source, self._finished, self._given, self._begun = "", 0, 0, False
+        return done
+
+    def _forget(self, leaves: list[Leaf], starts: list[int]) -> None:
+        """Cut off the outermost blocks that are finished, with what they take to parse."""
+        block = leaves[self._finished].block
+        gone = sum(leaf.block < block for leaf in leaves)
+        if not gone:
+            return
+        lines = self._source.split("\n")
+        begin = starts[block]
+        if begin and not lines[begin - 1].strip():
+            begin -= 1  # so that the gap is seen again
+        self._source = "\n".join(lines[begin:])
+        self._finished -= gone
+
+    def _settled_of(self, leaf: Leaf, width: int) -> list[Line]:
+        """The rows of an unfinished leaf that have come to stay, given out now."""
+        if leaf.kind == "text":
+            width = min(width, _PROSE_WIDTH) - line_width([Segment(leaf.rest)])
+            # Where a row ends depends on the word behind it, which has to have come to stay as well.
+            settled = take(leaf.text, _settled_length(leaf, self._source))
+            kept = wrap(skip(settled, self._given), width)[:-1]
+            if not kept:
+                return []
+            done = self._prefixed(leaf, [row.line for row in kept], at_start=self._given == 0)
+            self._given += kept[-1].end
+            return done
+        if leaf.kind == "code":
+            count = self._complete_code_lines(leaf)
+            if count <= self._given:
+                return []
+            done = self._code_rows(leaf, self._given, count)
+            self._given = count
+            return done
+        return []
+
+    def _complete_code_lines(self, leaf: Leaf) -> int:
+        """How many lines of the last leaf's code are known to be code: of a fence, those that have been ended."""
+        if not leaf.language and not self._is_fence(leaf):
+            return 0
+        return min(len(leaf.lines), self._source.count("\n") - leaf.line - 1)
+
+    def _is_fence(self, leaf: Leaf) -> bool:
+        return self._source.split("\n")[leaf.line].lstrip(" >-*+.)0123456789")[:3] in ("```", "~~~")
+
+    def _rest_of(self, leaf: Leaf, width: int, *, ended: bool = True) -> list[Line]:
+        """The rows of a leaf behind those that have been given out."""
+        prose = max(1, min(width, _PROSE_WIDTH) - line_width([Segment(leaf.rest)]))
+        at_start = self._given == 0
+        match leaf.kind:
+            case "text":
+                rows = [row.line for row in wrap(skip(leaf.text, self._given), prose)]
+                if at_start and not rows:
+                    rows = [[]]
+                return self._prefixed(leaf, rows, at_start=at_start)
+            case "heading":
+                style = theme.HEADINGS[min(leaf.level, len(theme.HEADINGS)) - 1]
+                text = [Segment(s.text, style if s.style is None else s.style + style) for s in leaf.text]
+                return self._prefixed(leaf, [row.line for row in wrap(text, prose)], at_start=True)
+            case "code":
+                rows = self._code_rows(leaf, self._given, len(leaf.lines))
+                return [*rows, self._rule(leaf.rest)] if ended else rows
+            case "math":
+                lines = [[Segment(line, theme.MATH)] for line in leaf.lines]
+                return self._prefixed(leaf, [row.line for line in lines for row in wrap(line, prose)], at_start=True)
+            case "table":
+                room = width - line_width([Segment(leaf.rest)])
+                rows = table_rows(leaf.cells, leaf.alignments, room, unicode=self._unicode)
+                return self._prefixed(leaf, rows, at_start=True)
+            case "rule":
+                return self._prefixed(leaf, [[Segment(self._line * _RULE_WIDTH, theme.DIM)]], at_start=True)
+
+    def _code_rows(self, leaf: Leaf, begin: int, end: int) -> list[Line]:
+        """Lines of code, the rule with the language before the first. They are as long as they are: to be copied."""
+        rows = [
+            [*([Segment(leaf.rest)] if leaf.rest else []), *line]
+            for line in highlight(leaf.lines[:end], leaf.language, begin)
+        ]
+        if begin == 0:
+            name = leaf.language.split()[0][:_LONGEST_NAME] if leaf.language.split() else ""
+            rows = [*self._gap(leaf), self._rule(leaf.first, name), *rows]
+        return rows
+
+    def _prefixed(self, leaf: Leaf, rows: list[Line], *, at_start: bool) -> list[Line]:
+        """Rows with what stands before them, and the empty row above the first."""
+        lines = []
+        for index, row in enumerate(rows):
+            prefix = leaf.first if at_start and index == 0 else leaf.rest
+            lines.append([Segment(prefix, _prefix_style(prefix)), *row] if prefix else row)
+        return [*self._gap(leaf), *lines] if at_start else lines
+
+    def _gap(self, leaf: Leaf) -> list[Line]:
+        heading = leaf.kind == "heading"
+        return [[]] if self._begun and (leaf.gap or heading) else []
+
+    def _rule(self, prefix: str, title: str = "") -> Line:
+        text = f"{self._line * 2} {title} " if title else ""
+        return [Segment(prefix), Segment(text.ljust(_RULE_WIDTH, self._line), theme.DIM)]
+
+
+def _settled_length(leaf: Leaf, source: str) -> int:
+    """As `leaf.settled`, but for lines at the source's end that can still turn out to be the heads of a table."""
+    lines = source.split("\n")
+    if not any("|" in line for line in lines[-2:]):
+        return leaf.settled
+    return 0
+
+
+def _prefix_style(prefix: str) -> Style | None:
+    return theme.DIM if prefix.strip() in ("", "\N{LEFT ONE QUARTER BLOCK}") else theme.MARKER

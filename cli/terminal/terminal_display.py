@@ -1,0 +1,181 @@
+"""What stands beside the answer: reasoning, preambles, tool calls, progress. All of it goes to standard error."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from gptoss.cli.display import Display
+from gptoss.cli.events import (
+    CommentaryDelta,
+    Event,
+    FinalDelta,
+    PrefillProgress,
+    ProblemFound,
+    ReasoningDelta,
+    Sampled,
+    ToolCall,
+    TurnFinished,
+)
+from gptoss.cli.output import Output
+from gptoss.cli.settings import ReasoningView
+from gptoss.cli.text import counted, duration, one_line
+
+# A status line is for prompts that take a while; for a shorter one it would only flicker.
+_QUIET_PREFILL_TOKENS = 128
+_REDRAW_S = 0.1
+_RULE_WIDTH = 40
+
+
+class StatusLine:
+    """A line that is written over again and leaves nothing behind; only on a terminal that can do that.
+
+    Several threads may use it.
+    """
+
+    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        self._output = output
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._shown_at: float | None = None
+        self.works = output.is_terminal and not output.is_dumb
+
+    def show(self, text: str) -> None:
+        """Show `text` in place of what stood there, at most ten times a second."""
+        now = self._clock()
+        with self._lock:
+            if self.works and (self._shown_at is None or now - self._shown_at >= _REDRAW_S):
+                self._shown_at = now
+                row = _cropped(one_line(text), self._output.columns - 1)
+                self._output.write("\r\x1b[K" + self._output.styled(row, "dim"))
+
+    def leave(self, text: str) -> None:
+        """Show a line that stays, on every terminal."""
+        with self._lock:
+            self._clear()
+            if self._output.is_terminal:
+                self._output.write(self._output.styled(one_line(text), "dim") + "\n")
+
+    def clear(self) -> None:
+        """Take the line away."""
+        with self._lock:
+            self._clear()
+
+    def _clear(self) -> None:
+        if self._shown_at is not None:
+            self._shown_at = None
+            self._output.write("\r\x1b[K")
+
+
+class Aside(Display):
+    """Shows on standard error what is not the answer.
+
+    Args:
+        output: standard error.
+        reasoning: what to show of the reasoning; auto is show.
+        status: the line for progress.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        reasoning: ReasoningView,
+        status: StatusLine,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._output = output
+        self._reasoning = reasoning
+        self._status = status
+        self._clock = clock
+        self._since: float | None = None
+        """When the reasoning that goes on began."""
+        self._section: str | None = None
+        self._at_line_start = True
+        self._seconds = 0.0
+        self._tokens = 0
+        self._pending = 0
+        """Tokens of which it is not known yet what they say."""
+
+    def show(self, event: Event) -> None:
+        """Show one event, or count it."""
+        match event:
+            case PrefillProgress(done, total) if total - done > _QUIET_PREFILL_TOKENS:
+                self._status.show(f"reading the prompt: {done} of {total} tokens")
+            case Sampled():
+                self._pending += 1
+            case ReasoningDelta(text):
+                self._show_reasoning(text)
+            case CommentaryDelta(text):
+                self._write("preamble", text)
+            case FinalDelta():
+                self.close()
+            case ToolCall(recipient, arguments):
+                self.close()
+                self._note(f"call of {recipient}: {arguments}")
+            case ProblemFound(description):
+                self.close()
+                self._note(f"the model's output was not well-formed: {description}")
+            case TurnFinished():
+                self.close()
+
+    def _show_reasoning(self, text: str) -> None:
+        if self._since is None:
+            self.close()
+            self._since, self._tokens, self._pending = self._clock(), 0, 1
+        self._tokens, self._pending = self._tokens + self._pending, 0
+        self._seconds = self._clock() - self._since
+        if self._reasoning in (ReasoningView.SHOW, ReasoningView.AUTO):
+            self._write("thinking", text)
+        else:
+            self._status.show(f"thinking: {counted(self._tokens, 'token')}, {duration(self._seconds)}")
+
+    def _write(self, section: str, text: str) -> None:
+        self._status.clear()
+        if self._section != section:
+            if section != "thinking":
+                self.close()
+            if self._output.is_terminal:
+                self._rule(section)
+            self._section = section
+        if text:
+            self._at_line_start = text.endswith("\n")
+            # Each piece is dimmed by itself: a program that is killed leaves no dim terminal behind.
+            self._output.write_untrusted(text, style="dim")
+
+    def close(self) -> None:
+        """End the section that is open."""
+        self._status.clear()
+        thought = ""
+        if self._since is not None:
+            thought = f"thought for {duration(self._seconds)}, {counted(self._tokens, 'token')}"
+            self._since = None
+        if self._section is None:
+            if thought and self._reasoning is ReasoningView.FOLD:
+                self._status.leave(f"{self._output.line * 2} {thought}")
+            return
+        self._section = None
+        self._output.finish_untrusted()
+        if not self._at_line_start:
+            self._output.write("\n")
+            self._at_line_start = True
+        if self._output.is_terminal:
+            self._rule(thought)
+
+    def _rule(self, title: str) -> None:
+        line = self._output.line
+        text = f"{line * 2} {title} ".ljust(_RULE_WIDTH, line) if title else line * _RULE_WIDTH
+        self._output.write(self._output.styled(text, "dim") + "\n")
+
+    def _note(self, text: str) -> None:
+        self._output.write(self._output.styled(one_line(text), "dim") + "\n")
+
+
+def _cropped(text: str, columns: int) -> str:
+    # Imported where there is a terminal: Rich takes longer to import than `gptoss list` may take in all.
+    from rich.segment import Segment
+
+    from gptoss.cli.terminal.styled_text import crop, plain
+
+    return plain(crop([Segment(text)], columns))

@@ -1,0 +1,62 @@
+"""A line that says how long something has been going on that tells nothing of itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Self
+
+from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.text import duration
+
+_EVERY_S = 0.25
+_QUIET_S = 1.0
+_LOGGER = logging.getLogger("gptoss")
+
+
+class Ticker:
+    """While this context is open, its text and the time stand on the status line, and warnings above it.
+
+    Attributes:
+        text: what is going on; it can be changed from the thread that does it.
+    """
+
+    def __init__(self, line: StatusLine, text: str) -> None:
+        self.text = text
+        self._line = line
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._warnings = _Warnings(line)
+
+    def __enter__(self) -> Self:
+        self._line.show(self.text)
+        # In a pipe too, where the handler says nothing: by itself `logging` would write to standard error.
+        _LOGGER.addHandler(self._warnings)
+        if self._line.works:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._line.works:
+            self._thread.join()
+        _LOGGER.removeHandler(self._warnings)
+        self._line.clear()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        while not self._ended.wait(_EVERY_S):
+            seconds = time.monotonic() - began
+            self._line.show(self.text if seconds < _QUIET_S else f"{self.text} ({duration(seconds)})")
+
+
+class _Warnings(logging.Handler):
+    """Shows warnings as lines of their own, on a terminal; by itself `logging` writes them behind the status line."""
+
+    def __init__(self, line: StatusLine) -> None:
+        super().__init__(logging.WARNING)
+        self._line = line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._line.leave(record.getMessage())

@@ -1,0 +1,196 @@
+"""A turn at a terminal: reasoning, preambles, calls and the answer, each with its own look, as it comes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from rich.segment import Segment
+
+from gptoss.cli.display import Display
+from gptoss.cli.events import (
+    CommentaryDelta,
+    Event,
+    FinalDelta,
+    PrefillProgress,
+    ProblemFound,
+    ReasoningDelta,
+    Sampled,
+    Started,
+    ToolCall,
+    TurnFinished,
+)
+from gptoss.cli.output import Output
+from gptoss.cli.settings import ReasoningView
+from gptoss.cli.terminal import theme
+from gptoss.cli.terminal.live import LiveRegion
+from gptoss.cli.terminal.markdown_view import MarkdownView
+from gptoss.cli.terminal.styled_text import Line, wrap
+from gptoss.cli.terminal.thinking_view import ThinkingView
+from gptoss.cli.text import Sanitizer, counted, one_line, sanitize
+
+# A prompt that is read in no time needs no progress; it would only flicker.
+_QUIET_PREFILL_TOKENS = 128
+_REDRAW_S = 1 / 30
+# Of all time, the part that showing may take, so that it never slows the model down by much.
+_SHARE = 0.2
+_CALL_ROWS = 8
+
+
+class View(Protocol):
+    """One section while it is written."""
+
+    def feed(self, piece: str) -> None:
+        """More of it."""
+        ...
+
+    def rows(self, width: int) -> tuple[list[Line], list[Line]]:
+        """What has become finished, and what may still change."""
+        ...
+
+    def finish(self, width: int) -> list[Line]:
+        """All that is left."""
+        ...
+
+
+class TurnView(Display):
+    """Shows a turn on a terminal that has a cursor to move.
+
+    Args:
+        output: the terminal.
+        look: how to show reasoning.
+        hint: what a person can do while the model reasons.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        *,
+        look: ReasoningView,
+        hint: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._output = output
+        self._region = LiveRegion(output)
+        self._clock = clock
+        folded, hidden = look is ReasoningView.FOLD, look is ReasoningView.HIDE
+        self._reasoning = ThinkingView(folded=folded, hidden=hidden, line=output.line, hint=hint)
+        markdown = {"marks": not output.has_styles, "unicode": output.is_unicode}
+        self._views: dict[type[Event], View] = {
+            ReasoningDelta: self._reasoning,
+            CommentaryDelta: MarkdownView(**markdown),
+            FinalDelta: MarkdownView(**markdown),
+        }
+        self._section: type[Event] | None = None
+        self._sanitizer = Sanitizer()
+        self._reasoning_since = 0.0
+        self._pending = 0
+        """Tokens of which it is not known yet what they say."""
+        self._next_draw = 0.0
+
+    def show(self, event: Event) -> None:
+        """Show one event, or count it."""
+        match event:
+            case Started():
+                self._next_draw = 0.0
+            case PrefillProgress(done, total) if total - done > _QUIET_PREFILL_TOKENS:
+                self._region.update([], [self._progress(done, total)])
+            case PrefillProgress():
+                self._region.update([], [])
+            case Sampled():
+                self._pending += 1
+            case ReasoningDelta(text) | CommentaryDelta(text) | FinalDelta(text):
+                self._feed(type(event), text)
+            case ToolCall(recipient, arguments):
+                self.close()
+                self._region.update(self._call(recipient, arguments), [])
+            case ProblemFound(description):
+                self.close()
+                self._note(f"the model's output was not well-formed: {description}")
+            case TurnFinished():
+                self.close()
+
+    def close(self) -> None:
+        """End the section that is open."""
+        if self._section is None:
+            self._region.update([], [])
+            return
+        view = self._views[self._section]
+        view.feed(self._sanitizer.finish())
+        done = view.finish(self._region.width - self._indent)
+        self._region.update(self._looking(done), [])
+        self._section = None
+
+    def _feed(self, section: type[Event], text: str) -> None:
+        if self._section is not section:
+            self.close()
+            self._section = section
+            self._next_draw = 0.0
+            if section is ReasoningDelta:
+                self._reasoning_since = self._clock()
+                self._pending = 1  # those before were of the header
+        if section is ReasoningDelta:
+            self._reasoning.tokens += self._pending
+            self._reasoning.seconds = self._clock() - self._reasoning_since
+        self._pending = 0
+        self._views[section].feed(self._sanitizer.feed(text))
+        self._draw()
+
+    def _draw(self) -> None:
+        """Show what has come, unless that was done a moment ago."""
+        now = self._clock()
+        if self._section is None or now < self._next_draw:
+            return
+        done, open_rows = self._views[self._section].rows(self._region.width - self._indent)
+        self._region.update(self._looking(done), self._looking(open_rows))
+        after = self._clock()
+        self._next_draw = now + max(_REDRAW_S, (after - now) / _SHARE)
+
+    @property
+    def _indent(self) -> int:
+        return len(_PREAMBLE) if self._section is CommentaryDelta else 0
+
+    def _looking(self, rows: list[Line]) -> list[Line]:
+        """Rows as those of the section look."""
+        if self._section is CommentaryDelta:
+            return [[Segment(_PREAMBLE if self._output.is_unicode else "| ", theme.TOOL), *row] for row in rows]
+        return rows
+
+    def _progress(self, done: int, total: int) -> Line:
+        part = done / total
+        filled = round(part * _BAR)
+        bar = f"{self._output.line * filled}{' ' * (_BAR - filled)}"
+        return [Segment(f"reading the prompt: {part:>4.0%} of {counted(total, 'token')} [{bar}]", theme.DIM)]
+
+    def _call(self, recipient: str, arguments: str) -> list[Line]:
+        """A call: the tool's name, and its arguments, the longer ones cut."""
+        sign = "\N{RIGHTWARDS ARROW}" if self._output.is_unicode else "->"
+        rows: list[Line] = [[Segment(f"{sign} {one_line(recipient)}", theme.TOOL)]]
+        text = [Segment(sanitize(_readable(arguments)), theme.DIM)]
+        lines = [row.line for row in wrap(text, self._region.width - 2)]
+        rows += [[Segment("  "), *line] for line in lines[:_CALL_ROWS]]
+        if len(lines) > _CALL_ROWS:
+            rows.append([Segment(f"  and {counted(len(lines) - _CALL_ROWS, 'more row')}", theme.DIM)])
+        return rows
+
+    def _note(self, text: str) -> None:
+        rows = [row.line for row in wrap([Segment(one_line(text), theme.WARNING)], self._region.width)]
+        self._region.update(rows, [])
+
+
+_PREAMBLE = "\N{LEFT ONE QUARTER BLOCK} "
+_BAR = 20
+
+
+def _readable(arguments: str) -> str:
+    """JSON with its parts on lines of their own; what is none, as it is."""
+    try:
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    if not isinstance(value, dict) or not value:
+        return arguments
+    return "\n".join(f"{name}: {json.dumps(part, ensure_ascii=False)}" for name, part in value.items())
