@@ -22,6 +22,7 @@ struct Routing {
         int expert, first, count;
     };
     std::vector<Assignment> assignments;
+    std::vector<int> of_token; // (tokens, top_k): where each token's assignments are
     std::vector<Group> groups;
 };
 
@@ -51,8 +52,11 @@ Routing route(const float* logits, int tokens, int experts, int top_k) {
     for (int e = 0; e < experts; e++)
         if (first[e + 1] > first[e]) routing.groups.push_back({e, first[e], first[e + 1] - first[e]});
     routing.assignments.resize(chosen.size());
-    for (size_t i = 0; i < chosen.size(); i++)
-        routing.assignments[first[chosen[i]]++] = {int(i / top_k), shares[i]};
+    routing.of_token.resize(chosen.size());
+    for (size_t i = 0; i < chosen.size(); i++) {
+        routing.of_token[i] = first[chosen[i]]++;
+        routing.assignments[routing.of_token[i]] = {int(i / top_k), shares[i]};
+    }
     return routing;
 }
 
@@ -168,20 +172,29 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
     parallel_for(assignments < 8 ? 1 : threads, assignments, 4,
                  [&](int64_t a, int) { h.quantize(k, activated.get(), int(a)); });
     const Arranged h_arranged(k, routing, h, self, threads);
-    parallel_for(threads, panels(hidden()), 1, [&](int64_t panel, int id) {
-        const int first = int(panel) * kPanelRows, rows = std::min(kPanelRows, hidden() - first);
+    const Buffer<float> outputs(size_t(assignments) * hidden());
+    const int down_panels = panels(hidden());
+    parallel_for(threads, int64_t(routing.groups.size()) * down_panels, 1, [&](int64_t item, int id) {
+        const auto& group = routing.groups[item / down_panels];
+        const int first = int(item % down_panels) * kPanelRows, rows = std::min(kPanelRows, hidden() - first);
         Product& product = products[id];
-        for (int t = 0; t < tokens; t++) std::fill_n(out + size_t(t) * hidden() + first, rows, 0.0f);
-        for (const auto& group : routing.groups) {
-            product.compute(down_, group.expert, first, rows, h, self.data() + group.first, group.count,
-                            h_arranged[group.first]);
-            const size_t bias = size_t(group.expert) * hidden() + first;
-            for (int i = 0; i < group.count; i++) {
-                const Assignment& a = routing.assignments[group.first + i];
-                const float* sums = product.sums.get() + size_t(i) * kPanelRows;
-                float* to = out + size_t(a.token) * hidden() + first;
-                for (int r = 0; r < rows; r++) to[r] += a.share * (sums[r] + down_.bias[bias + r]);
-            }
+        product.compute(down_, group.expert, first, rows, h, self.data() + group.first, group.count,
+                        h_arranged[group.first]);
+        const size_t bias = size_t(group.expert) * hidden() + first;
+        for (int i = 0; i < group.count; i++) {
+            const float* sums = product.sums.get() + size_t(i) * kPanelRows;
+            float* to = outputs.get() + size_t(group.first + i) * hidden() + first;
+            for (int r = 0; r < rows; r++) to[r] = sums[r] + down_.bias[bias + r];
+        }
+    });
+    parallel_for(tokens < 8 ? 1 : threads, tokens, 4, [&](int64_t t, int) {
+        float* to = out + size_t(t) * hidden();
+        std::fill_n(to, hidden(), 0.0f);
+        for (int i = 0; i < top_k; i++) {
+            const int a = routing.of_token[size_t(t) * top_k + i];
+            const float share = routing.assignments[a].share;
+            const float* from = outputs.get() + size_t(a) * hidden();
+            for (int c = 0; c < hidden(); c++) to[c] += share * from[c];
         }
     });
 }

@@ -40,15 +40,16 @@ void quantize(const float* x, int columns, int16_t* q, float* scales) {
 // --- one token: rows of weights, each read once ----------------------------------------------------------------------
 
 // Step n of a chunk of W blocks, for R rows that share the activations; `count` blocks of it where it is not whole.
+// `next` are bytes to ask for: the lines of the rows to come, one after the other.
 template <int n, int R, bool whole>
 inline void mxfp4_step(F* acc, const uint8_t* const* rows, const int8_t* arranged, const F* factors, int count,
-                       size_t ahead) {
+                       const uint8_t* next) {
     if (!whole && count <= 0) return;
     const StepActivations x = load_step(arranged + n * kStepBytes);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
         const uint8_t* blocks = rows[r] + n * kStepBlocks * kBlockBytes;
-        __builtin_prefetch(blocks + ahead, 0, 0);
+        __builtin_prefetch(next + (n * R + r) * kStepBlocks * kBlockBytes, 0, 0);
         const I dot = whole || count >= kStepBlocks ? step_dot(blocks, x) : part_of_step_dot(blocks, count, x);
         acc[r] = acc[r] + to_float(dot) * step_scales<n>(factors[r]);
     }
@@ -59,11 +60,13 @@ inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int gr
                             const float* x_scales, float* out) {
     F acc[R] = {}, factors[R];
     const uint8_t* rows[R];
-    // The same place of the next R rows, so that each line is asked for once, and early enough.
-    const size_t ahead = size_t(2 * R) * groups * kBlockBytes;
+    // What comes after the next R rows, so that each line is asked for once, in order, and early enough.
+    const size_t ahead = size_t(2 * R) * groups;
+    const uint8_t* next = blocks + ahead * kBlockBytes;
     for (int g = 0; g < groups; g += W) {
         const int count = groups - g < W ? groups - g : W;
         const F x_factor = load(x_scales + g);
+        __builtin_prefetch(scales + ahead + g * R, 0, 0);
         const int8_t* x = arranged + g * kArrangedBytes;
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
@@ -72,16 +75,17 @@ inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int gr
             factors[r] = load_e8m0(scales + at, count) * x_factor;
         }
         if (count == W) {
-            mxfp4_step<0, R, true>(acc, rows, x, factors, 0, ahead);
-            mxfp4_step<1, R, true>(acc, rows, x, factors, 0, ahead);
-            mxfp4_step<2, R, true>(acc, rows, x, factors, 0, ahead);
-            mxfp4_step<3, R, true>(acc, rows, x, factors, 0, ahead);
+            mxfp4_step<0, R, true>(acc, rows, x, factors, 0, next);
+            mxfp4_step<1, R, true>(acc, rows, x, factors, 0, next);
+            mxfp4_step<2, R, true>(acc, rows, x, factors, 0, next);
+            mxfp4_step<3, R, true>(acc, rows, x, factors, 0, next);
         } else {
-            mxfp4_step<0, R, false>(acc, rows, x, factors, count, ahead);
-            mxfp4_step<1, R, false>(acc, rows, x, factors, count - kStepBlocks, ahead);
-            mxfp4_step<2, R, false>(acc, rows, x, factors, count - 2 * kStepBlocks, ahead);
-            mxfp4_step<3, R, false>(acc, rows, x, factors, count - 3 * kStepBlocks, ahead);
+            mxfp4_step<0, R, false>(acc, rows, x, factors, count, next);
+            mxfp4_step<1, R, false>(acc, rows, x, factors, count - kStepBlocks, next);
+            mxfp4_step<2, R, false>(acc, rows, x, factors, count - 2 * kStepBlocks, next);
+            mxfp4_step<3, R, false>(acc, rows, x, factors, count - 3 * kStepBlocks, next);
         }
+        next += 4 * R * kStepBlocks * kBlockBytes;
     }
     for (int r = 0; r < R; r++) out[r] = 0.5f * sum(acc[r]);
 }
