@@ -79,6 +79,10 @@ class Product {
         std::fill_n(sums.get(), size_t(tokens) * kPanelRows, 0.0f);
         for (int g = 0; g < m.groups; g += kPanelGroups) {
             const int n = std::min(kPanelGroups, m.groups - g);
+            // A part of the panel that this thread comes to next: from memory, its many short rows would be waited for.
+            const size_t part = size_t(rows) * n, next = size_t(rows) * m.groups + size_t(rows) * g;
+            for (size_t i = 0; i < part; i += 4) __builtin_prefetch(m.block(expert, first) + (next + i) * kBlockBytes, 0, 2);
+            for (size_t i = 0; i < part; i += 64) __builtin_prefetch(m.scale(expert, first) + next + i, 0, 2);
             k_.unpack_mxfp4(m.block(expert, first) + size_t(g) * kBlockBytes, m.scale(expert, first) + g, rows,
                             m.groups, n, panel_.get(), factors_.get());
             for (int i = 0; i < tokens; i++) {

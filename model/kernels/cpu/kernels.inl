@@ -177,19 +177,39 @@ void bf16_rows(const uint16_t* weights, int rows, int columns, const float* x, f
 
 // --- several tokens --------------------------------------------------------------------------------------------------
 
+template <int n> struct Tile {
+    static constexpr int size = n;
+};
+// f(Tile<T>, t) for T tokens at a time, and for those left at the end together: alone, each would read all weights.
+template <int T, class Function> inline void last_tile(int left, int t, const Function& f) {
+    if constexpr (T > 0) {
+        if (left == T)
+            f(Tile<T>{}, t);
+        else
+            last_tile<T - 1>(left, t, f);
+    }
+}
+template <int T, class Function> inline void for_tiles(int tokens, const Function& f) {
+    int t = 0;
+    for (; t + T <= tokens; t += T) f(Tile<T>{}, t);
+    last_tile<T - 1>(tokens - t, t, f);
+}
+
+template <int T>
+inline void bf16_columns(const uint16_t* weights, int rows, int columns, const float* x, float* out,
+                         ptrdiff_t out_stride) {
+    constexpr int R = W == 16 ? 4 : 2;
+    int r = 0;
+    for (; r + R <= rows; r += R)
+        bf16_tile<R, T>(weights + size_t(r) * columns, columns, x, out + r, out_stride);
+    for (; r < rows; r++) bf16_tile<1, T>(weights + size_t(r) * columns, columns, x, out + r, out_stride);
+}
+
 void bf16_block(const uint16_t* weights, int rows, int columns, const float* x, int tokens, float* out,
                 ptrdiff_t out_stride) {
-    constexpr int R = W == 16 ? 4 : 2, T = W == 16 ? 6 : 4;
-    int t = 0;
-    for (; t + T <= tokens; t += T) {
-        const float* xt = x + size_t(t) * columns;
-        float* ot = out + t * out_stride;
-        int r = 0;
-        for (; r + R <= rows; r += R)
-            bf16_tile<R, T>(weights + size_t(r) * columns, columns, xt, ot + r, out_stride);
-        for (; r < rows; r++) bf16_tile<1, T>(weights + size_t(r) * columns, columns, xt, ot + r, out_stride);
-    }
-    for (; t < tokens; t++) bf16_rows(weights, rows, columns, x + size_t(t) * columns, out + t * out_stride);
+    for_tiles<W == 16 ? 6 : 4>(tokens, [&](auto tile, int t) {
+        bf16_columns<tile.size>(weights, rows, columns, x + size_t(t) * columns, out + t * out_stride, out_stride);
+    });
 }
 
 // The codes of one group of W rows as 16-bit pairs: pair j of row r in lane r of out[j * kPanelRows / W].
@@ -351,14 +371,12 @@ inline void panel_tile(const int16_t* panel, const float* panel_scales, int grou
 
 void panel_gemm(const int16_t* panel, const float* panel_scales, int groups, const int16_t* const* q,
                 const float* const* x_scales, int tokens, float* acc) {
-    constexpr int V = 2, T = W == 16 ? 6 : 3;
-    for (int v = 0; v < kPanelRows; v += V * W) {
-        int t = 0;
-        for (; t + T <= tokens; t += T)
-            panel_tile<V, T>(panel + 2 * v, panel_scales + v, groups, q + t, x_scales + t, acc + t * kPanelRows + v);
-        for (; t < tokens; t++)
-            panel_tile<V, 1>(panel + 2 * v, panel_scales + v, groups, q + t, x_scales + t, acc + t * kPanelRows + v);
-    }
+    constexpr int V = 2;
+    for (int v = 0; v < kPanelRows; v += V * W)
+        for_tiles<W == 16 ? 6 : 3>(tokens, [&](auto tile, int t) {
+            panel_tile<V, tile.size>(panel + 2 * v, panel_scales + v, groups, q + t, x_scales + t,
+                                     acc + t * kPanelRows + v);
+        });
 }
 
 // --- eight-bit weights -------------------------------------------------------------------------------------------------
