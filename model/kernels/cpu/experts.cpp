@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "parallel.h"
 
 namespace gptoss {
 namespace {
@@ -164,10 +165,11 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
         Product& product = products[id];
         product.compute(gate_up_, group.expert, first, rows, q, token_of.data() + group.first, group.count,
                         arranged[group.first]);
-        const size_t bias = size_t(group.expert) * gate_up_.rows + first;
+        float bias[kPanelRows];
+        gate_up_.bias.read(size_t(group.expert) * gate_up_.rows + first, rows, bias);
         for (int i = 0; i < group.count; i++) {
             float* sums = product.sums.get() + size_t(i) * kPanelRows;
-            for (int r = 0; r < rows; r++) sums[r] += gate_up_.bias[bias + r];
+            for (int r = 0; r < rows; r++) sums[r] += bias[r];
             k.swiglu(sums, rows / 2, alpha, limit, activated.get() + size_t(group.first + i) * width() + first / 2);
         }
     });
@@ -184,11 +186,12 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
         Product& product = products[id];
         product.compute(down_, group.expert, first, rows, h, self.data() + group.first, group.count,
                         h_arranged[group.first]);
-        const size_t bias = size_t(group.expert) * hidden() + first;
+        float bias[kPanelRows];
+        down_.bias.read(size_t(group.expert) * hidden() + first, rows, bias);
         for (int i = 0; i < group.count; i++) {
             const float* sums = product.sums.get() + size_t(i) * kPanelRows;
             float* to = outputs.get() + size_t(group.first + i) * hidden() + first;
-            for (int r = 0; r < rows; r++) to[r] = sums[r] + down_.bias[bias + r];
+            for (int r = 0; r < rows; r++) to[r] = sums[r] + bias[r];
         }
     });
     parallel_for(tokens < 8 ? 1 : threads, tokens, 4, [&](int64_t t, int) {
