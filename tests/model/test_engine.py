@@ -29,9 +29,9 @@ class CountingTransformer:
         self.new_cache = transformer.new_cache
         self.calls = []
 
-    def __call__(self, ids, cache, logits):
+    def __call__(self, ids, cache, logits, layer_done=None):
         self.calls.append((len(ids), logits))
-        return self._transformer(ids, cache, logits)
+        return self._transformer(ids, cache, logits, layer_done)
 
 
 @pytest.fixture
@@ -77,7 +77,9 @@ def test_long_prompts_are_computed_in_chunks_with_progress(engine, counting):
     assert counting.calls == [], "nothing is computed before the first token is asked for"
     next(generation)
     assert counting.calls == [(PREFILL_CHUNK, "none"), (40, "last")]
-    assert seen == [(0, len(ids)), (PREFILL_CHUNK, len(ids)), (len(ids), len(ids))]
+    layers = counting.config.num_layers
+    first = [(PREFILL_CHUNK * done // layers, len(ids)) for done in range(layers + 1)]
+    assert seen == first + [(PREFILL_CHUNK + 40 * done // layers, len(ids)) for done in range(1, layers + 1)]
 
 
 def test_the_same_prompt_again_computes_one_token(engine, counting):
@@ -127,8 +129,8 @@ def test_an_interrupt_inside_the_model_leaves_the_cache_true(transformer):
     class Interrupted(CountingTransformer):
         armed = False
 
-        def __call__(self, ids, cache, logits):
-            out = super().__call__(ids, cache, logits)
+        def __call__(self, ids, cache, logits, layer_done=None):
+            out = super().__call__(ids, cache, logits, layer_done)
             if self.armed:
                 cache.rewind(cache.length - len(ids))  # as if it had been broken off before the end
                 raise KeyboardInterrupt
