@@ -17,7 +17,7 @@ from gptoss.cli.display import Answer, Display, Displays, Omissions, Stats
 from gptoss.cli.errors import OutputError, UsageError, status_of
 from gptoss.cli.events import TurnFinished
 from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.line.interrupts import on_interrupt, without_interrupts
+from gptoss.cli.line.interrupts import Terminated, on_interrupt, without_interrupts
 from gptoss.cli.line.keyboard import echo, key_calls
 from gptoss.cli.line.prompt import InputLine, Lines, TerminalLine
 from gptoss.cli.line.status_bar import Part, context_part, status_bar
@@ -134,6 +134,8 @@ class Chat:
             while not self.leaving:
                 try:
                     self._take_next()
+                except Terminated:
+                    raise
                 except KeyboardInterrupt:
                     if not self.person_types:
                         raise

@@ -8,6 +8,7 @@ from dataclasses import replace
 from gptoss.cli.conversations.log import ConversationLog, DivergedError, GoneError, SavedConversation
 from gptoss.cli.conversations.store import Store
 from gptoss.cli.errors import InputError, UsageError
+from gptoss.cli.line.interrupts import uninterrupted
 from gptoss.cli.opening import effort_of
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort
@@ -52,7 +53,8 @@ class Recorder:
             self.log = None
             return
         try:
-            self._write()
+            with uninterrupted():
+                self._write()
             self._failed = False
         except (OSError, InputError) as error:
             if not self._failed:

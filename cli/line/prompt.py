@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from gptoss.cli.errors import InputError
-from gptoss.cli.line.interrupts import with_interrupts
+from gptoss.cli.line.interrupts import Terminated, ending_calls, with_interrupts
 from gptoss.cli.line.keyboard import echo
 from gptoss.cli.output import Output
 
@@ -115,9 +117,22 @@ class TerminalLine:
     def read(self) -> str | None:
         """Edit and give the next message."""
         try:
-            return unwrapped(self._session.prompt(PROMPT))
+            with ending_calls(self._end):
+                return unwrapped(self._session.prompt(PROMPT))
         except EOFError:
             return None
+        except OSError as error:
+            if error.errno == errno.EIO:  # the terminal has gone
+                raise Terminated(signal.SIGHUP) from None
+            raise
+
+    def _end(self, error: Terminated) -> bool:
+        """Have the line's own loop end, so that it leaves the terminal as it found it."""
+        app = self._session.app
+        if app.loop is None or not app.is_running or app.is_done:
+            return False
+        app.loop.call_soon_threadsafe(lambda: None if app.is_done else app.exit(exception=error))
+        return True
 
 
 def is_open_block(text: str) -> bool:

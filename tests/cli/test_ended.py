@@ -1,0 +1,149 @@
+"""SIGTERM, and a terminal that goes away: what was said is kept, and the exit status tells of it."""
+
+import datetime
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from gptoss.cli.conversations.store import Store
+from gptoss.harmony import Role
+
+WORDS = " ".join(str(number) for number in range(300))
+LONG = f"<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>{WORDS}<|return|>"
+SHORT = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Done<|return|>"
+
+
+def kept(tmp_path) -> list[str]:
+    """What was said in the one conversation that there is."""
+    store = Store(tmp_path / "home" / "conversations", lambda: datetime.datetime.now(datetime.UTC))
+    assert list(store.damaged()) == []
+    (log,) = store.readable()
+    return [message.text for message in log.saved.messages if message.role not in (Role.SYSTEM, Role.DEVELOPER)]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signal_in_the_answer_keeps_what_was_written(spawn, tmp_path, number, status) -> None:
+    process = spawn("ask", "Hi", completions=[LONG], token_delay_s=0.01)
+    begun = process.stdout.read(6)
+    process.send_signal(number)
+    written = (begun + process.stdout.read()).decode()
+    assert process.wait(timeout=20) == status
+    assert process.stderr.read() == b""
+    assert written.endswith("\n")
+    assert kept(tmp_path) == ["Hi", "Hm.", written.rstrip("\n")]
+    assert len(written) < len(WORDS)
+
+
+def test_signal_is_told_in_json(spawn) -> None:
+    process = spawn("ask", "Hi", "--stream-json", completions=[LONG], token_delay_s=0.01)
+    lines = [process.stdout.readline() for _ in range(5)]
+    process.send_signal(signal.SIGTERM)
+    lines += process.stdout.readlines()
+    assert process.wait(timeout=20) == 143
+    assert json.loads(lines[-1])["finish_reason"] == "interrupted"
+
+
+def test_signal_while_the_prompt_is_computed(spawn, tmp_path) -> None:
+    process = spawn("ask", "Hi", "--stream-json", completions=[LONG], prefill_delay_s=60)
+    assert b'"start"' in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 143
+    assert process.stderr.read() == b""
+    assert kept(tmp_path) == ["Hi"]
+
+
+def test_signal_while_the_model_loads(spawn, tmp_path) -> None:
+    loading = tmp_path / "loading"
+    process = spawn("ask", "Hi", completions=[LONG], load_delay_s=60, loading=str(loading))
+    while not loading.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 143
+    assert process.stderr.read() == b""
+
+
+def test_second_signal_does_not_wait_for_a_token(spawn, tmp_path) -> None:
+    process = spawn("ask", "Hi", completions=[LONG], pause=[15, 60])
+    begun = process.stdout.read(4)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 143
+    assert (begun + process.stdout.read()).decode() == "0 1 \n"
+    assert kept(tmp_path)[-1].startswith("0 1")
+
+
+def test_signal_ends_a_chat_from_a_pipe(spawn, tmp_path) -> None:
+    process = spawn("chat", completions=[LONG, SHORT], token_delay_s=0.01, streams={"stdin": subprocess.PIPE})
+    process.stdin.write(b"Count.\nAgain.\n")
+    process.stdin.flush()
+    begun = process.stdout.read(6)
+    process.send_signal(signal.SIGTERM)
+    written = (begun + process.stdout.read()).decode()
+    assert process.wait(timeout=20) == 143
+    assert kept(tmp_path) == ["Count.", "Hm.", written.rstrip("\n")]
+
+
+def test_ignored_signal_stays_ignored(script) -> None:
+    """As after nohup, and for a job that a shell has put into the background."""
+    command = [
+        "sh",
+        "-c",
+        "trap '' HUP TERM; exec \"$@\"",
+        "sh",
+        *script("ask", "Hi", completions=[SHORT], pause=[2, 1]),
+    ]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    with process:
+        time.sleep(1.5)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == b"Done\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signal_at_the_prompt_leaves_the_terminal_as_it_was(terminal, number, status) -> None:
+    at = terminal(completions=[])
+    at.wait_for_prompt()
+    assert not at.echoes()
+    at.send_signal(number)
+    assert at.ended() == status
+    assert at.left_as_found
+    assert "Traceback" not in at.raw
+
+
+def test_signal_in_a_chat_keeps_what_was_said_and_leaves_the_terminal_as_it_was(terminal, tmp_path) -> None:
+    at = terminal(completions=[LONG], token_delay_s=0.01)
+    at.wait_for_prompt()
+    at.type("Count.\r")
+    at.wait_for("0 1 2")
+    at.send_signal(signal.SIGTERM)
+    assert at.ended() == 143
+    assert at.left_as_found
+    assert "Traceback" not in at.raw
+    question, reasoning, answer = kept(tmp_path)
+    assert (question, reasoning) == ("Count.", "Hm.")
+    assert WORDS.startswith(answer)
+
+
+@pytest.mark.parametrize("answering", [True, False])
+def test_terminal_that_goes_ends_the_chat(terminal, tmp_path, answering) -> None:
+    at = terminal(completions=[SHORT, LONG], token_delay_s=0.01)
+    at.wait_for_prompt()
+    at.type("Hi\r")
+    at.wait_for("Done")
+    at.wait_for_prompt()
+    if answering:
+        at.type("Count.\r")
+        at.wait_for("0 1 2")
+    assert at.hang_up() == 129
+    said = kept(tmp_path)
+    assert said[:3] == ["Hi", "Hm.", "Done"]
+    assert said[3:5] == (["Count.", "Hm."] if answering else [])
