@@ -88,7 +88,7 @@ _SETTINGS: dict[str, Any] = {
         Overflow | None,
         typer.Option(
             help="When the conversation does not fit the context: fail, or leave its oldest turns out of the prompt. "
-            "[default: error]"
+            "[default: chat at a terminal asks; else error]"
         ),
     ],
     "device": Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps. [default: auto]")],

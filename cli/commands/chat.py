@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.segment import Segment
 
 from gptoss.cli.commands.inputs import fenced
+from gptoss.cli.commands.making_room import MakingRoom
 from gptoss.cli.conversations.context_size import prompt_size, tokens_read_again
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.conversations.resuming import open_saved_session
@@ -103,6 +104,8 @@ class Chat:
         self.leaving = False
         self._measured: tuple[Conversation, int] | None = None
         self._line = self._open_line()
+        if self.person_types and invocation.settings.overflow is None:
+            session.when_too_long = MakingRoom(self, self._line)
 
     @property
     def effort(self) -> Effort:

@@ -10,8 +10,6 @@ import tomllib
 import pytest
 
 from gptoss.cli.commands import inputs
-from gptoss.cli.conversations.overflow import oldest_to_drop, without_oldest
-from gptoss.harmony import Conversation, Message
 
 # Log probabilities
 
@@ -71,43 +69,6 @@ def test_endless_input_is_refused(gptoss, monkeypatch) -> None:
     assert result.stderr == "gptoss: standard input is larger than 1 MiB, more than any model can read\n"
     result = gptoss("ask", "-f", "/dev/zero")
     assert result.stderr == "gptoss: /dev/zero is larger than 1 MiB, more than any model can read\n"
-
-
-# Context
-
-
-def test_oldest_turns_are_left_out_and_that_is_said(gptoss, scripted, encoding, reply) -> None:
-    gptoss("ask", "first " * 50, completions=[reply("A")])
-    gptoss("ask", "-c", "second", completions=[reply("B")])
-    engine = scripted.ScriptedEngine([encoding.encode_with_special(reply("C"))], max_context=170)
-    result = gptoss("ask", "-c", "--overflow", "drop-oldest", "--json", "third", engine=engine)
-    assert result.status == 0
-    assert result.stderr == "gptoss: the oldest turn was left out of the prompt (--overflow drop-oldest)\n"
-    assert "first" not in result.prompts[0]
-    assert "second" in result.prompts[0]
-    told = json.loads(result.stdout)
-    assert told["dropped_turns"] == 1
-    assert "first" in gptoss("sessions", "show", told["session"]).stdout
-
-
-def test_by_default_what_does_not_fit_is_an_error_and_not_kept(gptoss, scripted, reply) -> None:
-    gptoss("ask", "first " * 50, completions=[reply("A")])
-    result = gptoss("ask", "-c", "second", engine=scripted.ScriptedEngine([], max_context=100))
-    assert (result.status, result.stdout) == (1, "")
-    assert "do not fit" in result.stderr
-    assert gptoss("sessions", "search", "second").status == 1
-
-
-@pytest.mark.parametrize("fitting", range(6))
-def test_as_few_turns_as_possible_are_left_out(fitting) -> None:
-    turns = [message for n in range(4) for message in (Message.user(f"q{n}"), Message.assistant(f"a{n}"))]
-    conversation = Conversation.of(Message.system("s"), *turns, Message.user("now"))
-    dropped = oldest_to_drop(conversation, lambda shorter: sum(m.text[0] in "qn" for m in shorter) <= fitting)
-    assert dropped == min(4, max(0, 5 - fitting))
-    kept = [message.text for message in without_oldest(conversation, dropped)]
-    assert kept[0] == "s"
-    assert kept[-1] == "now"
-    assert kept[1:2] == [f"q{dropped}"] or dropped == 4
 
 
 # Batches
