@@ -68,18 +68,18 @@ class Store:
         except (OSError, ValueError):
             pass
         unfinished = self.folder / f".{_LATEST}-{secrets.token_hex(4)}.new"
-        with suppress(OSError):  # then the time of the files has to do
+        try:
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(log.saved.id)
             unfinished.replace(latest)
+        except OSError:  # then the time of the files has to do, and not the name of another
+            for path in (unfinished, latest):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def latest(self) -> ConversationLog | None:
         """The conversation in which something was said last."""
-        with suppress(OSError, ValueError):
-            path = self._path((self.folder / _LATEST).read_text(encoding="utf-8"))
-            if path.is_file():
-                return ConversationLog.read(path)
         paths = self._paths()
         return ConversationLog.read(paths[0]) if paths else None
 
@@ -155,7 +155,10 @@ class Store:
             found = [path for path in self.folder.iterdir() if path.suffix == SUFFIX and path.name[0] != "."]
         except OSError:
             return []
-        return sorted(found, key=lambda path: (_modified(path), path.name), reverse=True)
+        latest = ""
+        with suppress(OSError, ValueError):
+            latest = (self.folder / _LATEST).read_text(encoding="utf-8") + SUFFIX
+        return sorted(found, key=lambda path: (path.name == latest, _modified(path), path.name), reverse=True)
 
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

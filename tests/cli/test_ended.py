@@ -1,6 +1,5 @@
 """SIGTERM, and a terminal that goes away: what was said is kept, and the exit status tells of it."""
 
-import datetime
 import json
 import signal
 import subprocess
@@ -8,24 +7,13 @@ import time
 
 import pytest
 
-from gptoss.cli.conversations.store import Store
-from gptoss.harmony import Role
-
 WORDS = " ".join(str(number) for number in range(300))
 LONG = f"<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>{WORDS}<|return|>"
 SHORT = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Done<|return|>"
 
 
-def kept(tmp_path) -> list[str]:
-    """What was said in the one conversation that there is."""
-    store = Store(tmp_path / "home" / "conversations", lambda: datetime.datetime.now(datetime.UTC))
-    assert list(store.damaged()) == []
-    (log,) = store.readable()
-    return [message.text for message in log.saved.messages if message.role not in (Role.SYSTEM, Role.DEVELOPER)]
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_signal_in_the_answer_keeps_what_was_written(spawn, tmp_path, number, status) -> None:
+def test_signal_in_the_answer_keeps_what_was_written(spawn, number, status, kept) -> None:
     process = spawn("ask", "Hi", completions=[LONG], token_delay_s=0.01)
     begun = process.stdout.read(6)
     process.send_signal(number)
@@ -33,7 +21,7 @@ def test_signal_in_the_answer_keeps_what_was_written(spawn, tmp_path, number, st
     assert process.wait(timeout=20) == status
     assert process.stderr.read() == b""
     assert written.endswith("\n")
-    assert kept(tmp_path) == ["Hi", "Hm.", written.rstrip("\n")]
+    assert kept() == ["Hi", "Hm.", written.rstrip("\n")]
     assert len(written) < len(WORDS)
 
 
@@ -46,13 +34,13 @@ def test_signal_is_told_in_json(spawn) -> None:
     assert json.loads(lines[-1])["finish_reason"] == "interrupted"
 
 
-def test_signal_while_the_prompt_is_computed(spawn, tmp_path) -> None:
+def test_signal_while_the_prompt_is_computed(spawn, kept) -> None:
     process = spawn("ask", "Hi", "--stream-json", completions=[LONG], prefill_delay_s=60)
     assert b'"start"' in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 143
     assert process.stderr.read() == b""
-    assert kept(tmp_path) == ["Hi"]
+    assert kept() == ["Hi"]
 
 
 def test_signal_while_the_model_loads(spawn, tmp_path) -> None:
@@ -66,7 +54,7 @@ def test_signal_while_the_model_loads(spawn, tmp_path) -> None:
     assert process.stderr.read() == b""
 
 
-def test_second_signal_does_not_wait_for_a_token(spawn, tmp_path) -> None:
+def test_second_signal_does_not_wait_for_a_token(spawn, kept) -> None:
     process = spawn("ask", "Hi", completions=[LONG], pause=[15, 60])
     begun = process.stdout.read(4)
     time.sleep(0.3)
@@ -76,10 +64,10 @@ def test_second_signal_does_not_wait_for_a_token(spawn, tmp_path) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 143
     assert (begun + process.stdout.read()).decode() == "0 1 \n"
-    assert kept(tmp_path)[-1].startswith("0 1")
+    assert kept()[-1].startswith("0 1")
 
 
-def test_signal_ends_a_chat_from_a_pipe(spawn, tmp_path) -> None:
+def test_signal_ends_a_chat_from_a_pipe(spawn, kept) -> None:
     process = spawn("chat", completions=[LONG, SHORT], token_delay_s=0.01, streams={"stdin": subprocess.PIPE})
     process.stdin.write(b"Count.\nAgain.\n")
     process.stdin.flush()
@@ -87,7 +75,7 @@ def test_signal_ends_a_chat_from_a_pipe(spawn, tmp_path) -> None:
     process.send_signal(signal.SIGTERM)
     written = (begun + process.stdout.read()).decode()
     assert process.wait(timeout=20) == 143
-    assert kept(tmp_path) == ["Count.", "Hm.", written.rstrip("\n")]
+    assert kept() == ["Count.", "Hm.", written.rstrip("\n")]
 
 
 def test_ignored_signal_stays_ignored(script) -> None:
@@ -119,7 +107,7 @@ def test_signal_at_the_prompt_leaves_the_terminal_as_it_was(terminal, number, st
     assert "Traceback" not in at.raw
 
 
-def test_signal_in_a_chat_keeps_what_was_said_and_leaves_the_terminal_as_it_was(terminal, tmp_path) -> None:
+def test_signal_in_a_chat_keeps_what_was_said_and_leaves_the_terminal_as_it_was(terminal, kept) -> None:
     at = terminal(completions=[LONG], token_delay_s=0.01)
     at.wait_for_prompt()
     at.type("Count.\r")
@@ -128,13 +116,13 @@ def test_signal_in_a_chat_keeps_what_was_said_and_leaves_the_terminal_as_it_was(
     assert at.ended() == 143
     assert at.left_as_found
     assert "Traceback" not in at.raw
-    question, reasoning, answer = kept(tmp_path)
+    question, reasoning, answer = kept()
     assert (question, reasoning) == ("Count.", "Hm.")
     assert WORDS.startswith(answer)
 
 
 @pytest.mark.parametrize("answering", [True, False])
-def test_terminal_that_goes_ends_the_chat(terminal, tmp_path, answering) -> None:
+def test_terminal_that_goes_ends_the_chat(terminal, answering, kept) -> None:
     at = terminal(completions=[SHORT, LONG], token_delay_s=0.01)
     at.wait_for_prompt()
     at.type("Hi\r")
@@ -144,6 +132,6 @@ def test_terminal_that_goes_ends_the_chat(terminal, tmp_path, answering) -> None
         at.type("Count.\r")
         at.wait_for("0 1 2")
     assert at.hang_up() == 129
-    said = kept(tmp_path)
+    said = kept()
     assert said[:3] == ["Hi", "Hm.", "Done"]
     assert said[3:5] == (["Count.", "Hm."] if answering else [])
