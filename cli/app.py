@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from gptoss.cli.commands import config, sessions, shell_completion, templates
+from gptoss.cli.commands import completions, config, sessions, shell_completion, templates
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
 from gptoss.cli.commands.show import show
@@ -32,7 +32,12 @@ _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
 StatsOption = Annotated[bool, typer.Option("--stats", help="Tokens, times and speeds on standard error at the end.")]
 HarmonyModel = Annotated[
     str | None,
-    typer.Option("--model", metavar="MODEL", help="The model whose tokens these are. [default: o200k_harmony]"),
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="The model whose tokens these are. [default: o200k_harmony]",
+        autocompletion=completions.models,
+    ),
 ]
 
 app = typer.Typer(
@@ -146,14 +151,17 @@ def ask(
         typer.Option(min=0, max=20, metavar="N", help="Log probabilities in JSON, of the token and the N likeliest."),
     ] = None,
     template: Annotated[
-        str | None, typer.Option(metavar="FILE|NAME", help="A prompt with gaps; see gptoss templates.")
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME", help="A prompt with gaps; see gptoss templates.", autocompletion=completions.templates
+        ),
     ] = None,
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Fill a gap; may be repeated.")
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.jsonl", help="Answer each line, with one load of the model, by a JSON object."),
+        typer.Option(metavar="FILE.jsonl|-", help="Answer each line, with one load of the model, by a JSON object."),
     ] = None,
     results: Annotated[
         Path | None,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.segment import Segment
 
+from gptoss.cli.commands.completions import model_names
 from gptoss.cli.commands.inputs import fenced
 from gptoss.cli.commands.making_room import MakingRoom
 from gptoss.cli.conversations.context_size import prompt_size, tokens_read_again
@@ -37,6 +38,7 @@ from gptoss.cli.output import Output
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort, ReasoningView
 from gptoss.cli.slash import table
+from gptoss.cli.slash.conversations import going_on
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
@@ -133,6 +135,8 @@ class Chat:
             self.say(
                 f"gptoss {version('gptoss')}, {self.session.model}, effort {self.effort}; /help lists the commands"
             )
+            if self.recorder.log is not None:
+                self.say(going_on(self.recorder.log.saved))
         with without_interrupts(), echo(self.environment.stdin, on=False):
             while not self.leaving:
                 try:
@@ -207,7 +211,7 @@ class Chat:
 
     def ask(self, text: str) -> None:
         """Answer a message, with the files that go with it."""
-        parts = [text, *(fenced(path, content) for path, content in self.attachments)]
+        parts = [text, *(fenced(path.name, content) for path, content in self.attachments)]
         self._answer("\n\n".join(parts))
         self.attachments.clear()
 
@@ -243,11 +247,13 @@ class Chat:
         stdin = self.environment.stdin
         if not (self.person_types and self.output.is_terminal and not self.output.is_dumb):
             return Lines(stdin, self.messages)
-        from gptoss.cli.line.completion import CommandCompleter, model_names
+        from gptoss.cli.line.completion import CommandCompleter
 
         folders = self.invocation.folders
         completer = CommandCompleter(table.TABLE, lambda: model_names(folders.models))
-        return TerminalLine(folders.state / "history", completer, self._status, styles=self.output.has_styles)
+        # What was typed is what was said: where that is to leave nothing behind, so is this.
+        history = folders.state / "history" if self.invocation.settings.save else None
+        return TerminalLine(history, completer, self._status, styles=self.output.has_styles)
 
     def _status(self, columns: int) -> str:
         parts = [Part(self.session.model, self.session.model), Part(f"effort {self.effort}", self.effort)]

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gptoss.cli.commands import completions
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import InputError, SettingsError, UsageError
 from gptoss.cli.exit_status import ExitStatus
@@ -28,7 +29,12 @@ app = command_group("The settings, and the file that keeps them.")
 @app.command()
 def get(
     context: typer.Context,
-    key: Annotated[str | None, typer.Argument(metavar="KEY", help="One setting. [default: all that are set]")] = None,
+    key: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KEY", help="One setting. [default: all that are set]", autocompletion=completions.settings
+        ),
+    ] = None,
     home: HomeOption = None,
 ) -> ExitStatus:
     """Print a setting as it is in effect: of a variable, the config file or the default; status 1 if it has none."""
@@ -53,7 +59,7 @@ def get(
 @app.command("set")
 def set_(
     context: typer.Context,
-    key: Annotated[str, typer.Argument(metavar="KEY")],
+    key: Annotated[str, typer.Argument(metavar="KEY", autocompletion=completions.settings)],
     value: Annotated[str, typer.Argument(metavar="VALUE")],
     home: HomeOption = None,
 ) -> ExitStatus:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gptoss.cli.commands import completions
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.exit_status import ExitStatus
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from gptoss.cli.conversations.store import Store
     from gptoss.harmony import Conversation
 
-Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="An id, the beginning of one, or a name.")]
+Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID|NAME", help="An id, the beginning of one, or a name.", autocompletion=completions.conversations
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 _SHOWN_CHARACTERS = 60
@@ -34,23 +40,38 @@ def list_(context: typer.Context, as_json: JsonOption = False, home: HomeOption 
     """List the conversations, the latest first: id, last change, questions, model, name or first question."""
     environment, store = _opened(context, home)
     output = environment.output()
-    for log in store.readable():
+    damaged: list[str] = []
+    for log in store.readable(damaged):
         saved = log.saved
         if as_json:
             output.write(output.safe(json.dumps(_as_dict(saved), ensure_ascii=False)) + "\n")
         else:
             output.write(output.safe(listing_line(saved)) + "\n")
-    for problem in store.damaged():
+    for problem in damaged:
         environment.messages().write(f"gptoss: left out: {problem}\n")
     return ExitStatus.ANSWERED
 
 
 @app.command()
-def show(context: typer.Context, which: Which, home: HomeOption = None) -> ExitStatus:
+def show(
+    context: typer.Context,
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ID|NAME",
+            help="An id, the beginning of one, or a name. [default: the latest]",
+            autocompletion=completions.conversations,
+        ),
+    ] = None,
+    home: HomeOption = None,
+) -> ExitStatus:
     """Show a conversation as Markdown, with the reasoning as quotations."""
     environment, store = _opened(context, home)
     output = environment.output()
-    output.write(output.safe(_markdown(store.find(which))))
+    log = store.latest() if which is None else store.find(which)
+    if log is None:
+        raise UsageError("there is no conversation yet")
+    output.write(output.safe(_markdown(log)))
     return ExitStatus.ANSWERED
 
 
@@ -152,7 +173,12 @@ def import_(
 @app.command()
 def delete(
     context: typer.Context,
-    which: Annotated[list[str], typer.Argument(metavar="ID|NAME...", help="Ids, beginnings of ids, or names.")],
+    which: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID|NAME", help="Ids, beginnings of ids, or names.", autocompletion=completions.conversations
+        ),
+    ],
     home: HomeOption = None,
 ) -> ExitStatus:
     """Delete conversations for good."""

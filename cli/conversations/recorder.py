@@ -36,7 +36,7 @@ class Recorder:
         self.log = log
         self._session = session
         self._tell = tell
-        self._saving = saving
+        self._saving = self._wanted = saving
         self._failed = False
         session.watcher = self.record
 
@@ -71,13 +71,17 @@ class Recorder:
         """
         if not self._session.has_question:
             raise UsageError("nothing has been said yet")
-        self._saving = True
+        self._saving = self._wanted = True
         self.record()
-        if name and self.log is not None:
+        if self.log is None or self._failed:
+            raise InputError("it could not be written; the next message tries again")
+        if name:
             self.store.rename(self.log, name)
 
     def load(self, which: str) -> SavedConversation:
         """Go on in another conversation, with its effort and the model of this one.
+
+        What is said there is kept where this one is.
 
         Raises:
             UsageError: there is no such conversation.
@@ -90,7 +94,7 @@ class Recorder:
         session.skip_reasoning = saved.effort == Effort.NONE and session.can_skip_reasoning
         session.conversation = saved.conversation
         session.watcher = self.record
-        self.log, self._saving = log, True
+        self.log, self._saving = log, self._wanted
         return saved
 
     def fork(self, name: str | None) -> None:
@@ -102,7 +106,7 @@ class Recorder:
         """
         if not self._session.has_question:
             raise UsageError("nothing has been said yet")
-        self._saving = True
+        self._saving = self._wanted = True
         try:
             self._begin(name)
         except OSError as error:

@@ -62,11 +62,8 @@ class Store:
     def mark_latest(self, log: ConversationLog) -> None:
         """Have `-c` go on in this one. Times cannot tell which is the latest: clocks are set back."""
         latest = self.folder / _LATEST
-        try:
-            if latest.read_text(encoding="utf-8") == log.saved.id:
-                return
-        except (OSError, ValueError):
-            pass
+        if self._latest() == log.path.name:
+            return
         unfinished = self.folder / f".{_LATEST}-{secrets.token_hex(4)}.new"
         try:
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -105,19 +102,20 @@ class Store:
         hint = f"did you mean {one_line(near[0])!r}?" if near else "gptoss sessions list shows them"
         raise UsageError(f"there is no conversation {one_line(which)!r}: {hint}")
 
-    def readable(self) -> Iterator[ConversationLog]:
-        """All that can be read, the one that was changed last first."""
-        for path in self._paths():
-            with suppress(InputError):
-                yield ConversationLog.read(path)
+    def readable(self, damaged: list[str] | None = None) -> Iterator[ConversationLog]:
+        """All that can be read, the one that was changed last first.
 
-    def damaged(self) -> Iterator[str]:
-        """What is wrong with those that cannot be read."""
+        Args:
+            damaged: gathers what is wrong with the others.
+        """
         for path in self._paths():
             try:
-                ConversationLog.read(path)
+                log = ConversationLog.read(path)
             except InputError as error:
-                yield str(error)
+                if damaged is not None:
+                    damaged.append(str(error))
+            else:
+                yield log
 
     def rename(self, log: ConversationLog, name: str) -> None:
         """Give it a name.
@@ -142,6 +140,8 @@ class Store:
         """
         try:
             log.path.unlink(missing_ok=True)
+            if self._latest() == log.path.name:
+                (self.folder / _LATEST).unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"cannot delete {one_line(str(log.path))}: {error.strerror}") from None
 
@@ -155,10 +155,15 @@ class Store:
             found = [path for path in self.folder.iterdir() if path.suffix == SUFFIX and path.name[0] != "."]
         except OSError:
             return []
-        latest = ""
-        with suppress(OSError, ValueError):
-            latest = (self.folder / _LATEST).read_text(encoding="utf-8") + SUFFIX
+        latest = self._latest()
         return sorted(found, key=lambda path: (path.name == latest, _modified(path), path.name), reverse=True)
+
+    def _latest(self) -> str | None:
+        """The name of the file in which something was said last, as far as it was noted."""
+        try:
+            return (self.folder / _LATEST).read_text(encoding="utf-8") + SUFFIX
+        except (OSError, ValueError):
+            return None
 
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

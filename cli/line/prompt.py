@@ -102,13 +102,16 @@ class TerminalLine:
     """The line at a terminal, edited with prompt_toolkit.
 
     Args:
-        history: the file of what was typed in earlier runs; where it cannot be written, only this run is remembered.
+        history: the file of what was typed in earlier runs; where there is none, or it cannot be written, only this run
+            is remembered.
         completer: what Tab completes.
         status: gives the line below, for a number of columns.
         styles: whether the terminal shows styles.
     """
 
-    def __init__(self, history: Path, completer: Completer, status: Callable[[int], str], *, styles: bool) -> None:
+    def __init__(
+        self, history: Path | None, completer: Completer, status: Callable[[int], str], *, styles: bool
+    ) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.application import get_app
         from prompt_toolkit.output import ColorDepth
@@ -187,9 +190,11 @@ def unwrapped(text: str) -> str:
     return bare.removeprefix(BLOCK).removesuffix(BLOCK).strip("\n")
 
 
-def _open_history(path: Path) -> History:
+def _open_history(path: Path | None) -> History:
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+    if path is None:
+        return InMemoryHistory()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Made before it is used: what people ask is nobody else's business.

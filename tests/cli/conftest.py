@@ -220,8 +220,9 @@ def kept(store: Store, said: Callable[[ConversationLog], list[str]]) -> Callable
     """What was said in the one conversation that there is."""
 
     def texts() -> list[str]:
-        assert list(store.damaged()) == []
-        (log,) = store.readable()
+        damaged: list[str] = []
+        (log,) = store.readable(damaged)
+        assert damaged == []
         return said(log)
 
     return texts

@@ -88,3 +88,30 @@ def test_home_that_cannot_be_written_does_not_cost_the_answer(gptoss, reply, tmp
     result = gptoss("ask", "a", completions=[reply("A")])
     assert (result.status, result.stdout) == (0, "A\n")
     assert result.stderr == "gptoss: the conversation is not saved: File exists\n"
+
+
+def test_no_save_leaves_nothing_of_a_chat_behind(terminal, reply, tmp_path) -> None:
+    screen = terminal("--no-save", completions=[reply("A")])
+    screen.wait_for_prompt()
+    screen.type("a secret\r")
+    screen.wait_for("A")
+    screen.wait_for_prompt()
+    screen.type("\x1b[A")  # what was typed in this run is remembered in this run
+    screen.wait_for("> a secret")
+    screen.type("\x03\x04")
+    assert screen.ended() == 0
+    assert not (tmp_path / "home").exists()
+
+
+def test_chat_that_goes_on_says_in_which(terminal, gptoss, reply) -> None:
+    gptoss("ask", "Name three rivers.", completions=[reply("A")])
+    identifier = json.loads(gptoss("sessions", "list", "--json").stdout)["id"]
+    lines = terminal("-c", completions=[]).wait_for_prompt()
+    assert lines[1] == f"going on in {identifier}: 1 question, the last: Name three rivers."
+
+
+def test_why_after_going_on(gptoss, reply) -> None:
+    gptoss("ask", "a", completions=[reply("A", "First thought.")])
+    gptoss("ask", "-c", "b", completions=[reply("B", "Second thought.")])
+    result = gptoss("chat", "-c", stdin=b"/why\n/why 1\n")
+    assert result.stderr == "Second thought.\nFirst thought.\n"

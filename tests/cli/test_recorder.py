@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gptoss.cli.conversations.log import ConversationLog
-from gptoss.cli.errors import UsageError
+from gptoss.cli.errors import InputError, UsageError
 from gptoss.harmony import Conversation, Message
 
 HELLO = Conversation.of(Message.user("Hello"), Message.assistant("Hi", channel="final"))
@@ -113,3 +113,34 @@ def test_commands_in_chat(gptoss, reply) -> None:
     assert "<|message|>a<|end|>" in result.prompts[2]
     assert "<|message|>b<|end|>" not in result.prompts[2]
     assert len(gptoss("sessions", "list").stdout.splitlines()) == 3
+
+
+def test_load_without_saving_writes_nothing(talk, create) -> None:
+    from gptoss.cli.slash.conversations import load
+
+    log = create(name="greeting")
+    before = log.path.read_bytes()
+    talk = talk("A", saving=False)
+    load(talk, "greeting")
+    talk.ask("a")
+    assert log.path.read_bytes() == before
+
+
+def test_save_that_fails_is_said(talk, store) -> None:
+    from gptoss.cli.slash.conversations import save
+
+    talk = talk("A")
+    store.folder.parent.mkdir(parents=True)
+    store.folder.write_text("in the way")
+    talk.ask("a")
+    with pytest.raises(InputError, match="could not be written"):
+        save(talk, "talk")
+
+
+def test_command_that_save_tells_can_be_pasted(talk) -> None:
+    from gptoss.cli.slash.conversations import save
+
+    talk = talk("A")
+    talk.ask("a")
+    save(talk, "my talk")
+    assert talk.said == ["saved as my talk; gptoss chat --session 'my talk' goes on"]

@@ -1,9 +1,7 @@
-"""What scripts rely on: log probabilities, batches, templates, settings, completion, limits of what is read."""
+"""What scripts rely on: log probabilities, batches, templates, settings, limits of what is read."""
 
 import json
-import os
 import signal
-import subprocess
 import time
 import tomllib
 
@@ -98,6 +96,13 @@ def test_batch_answers_each_line_alone(gptoss, reply, batch) -> None:
     assert "one" not in result.prompts[1]
     assert "Be brief." in result.prompts[1]
     assert gptoss("sessions", "list").stdout == ""
+
+
+def test_batch_on_standard_input(gptoss, reply) -> None:
+    result = gptoss("ask", "--batch", "-", stdin=b'"one"\n', completions=[reply("1")])
+    assert [told["answer"] for told in results_of(result.stdout)] == ["1"]
+    result = gptoss("ask", "--batch", "-", stdin=b'"one"\n{]\n')
+    assert (result.status, result.stderr) == (1, "gptoss: standard input, line 2: no JSON\n")
 
 
 def test_batch_goes_on_where_it_broke_off(gptoss, reply, batch, tmp_path) -> None:
@@ -321,28 +326,3 @@ def test_wrong_setting(gptoss, tmp_path, arguments, message) -> None:
     result = gptoss("config", *arguments)
     assert (result.status, result.stderr) == (2, f"gptoss: {message}\n")
     assert not (tmp_path / "home").exists()
-
-
-# Completion
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [("gptoss se", "sessions"), ("gptoss ask --overf", "--overflow"), ("gptoss sessions exp", "export")],
-)
-def test_bash_completes(script, tmp_path, words, expected) -> None:
-    variables = {"_GPTOSS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    done = subprocess.run(script(completions=[]), env=os.environ | variables, capture_output=True, timeout=30)
-    assert (done.returncode, done.stdout.decode().split(), done.stderr) == (0, [expected], b"")
-
-
-def test_bash_takes_the_script(gptoss) -> None:
-    text = gptoss("completion", "bash").stdout
-    done = subprocess.run(["bash", "-c", f"{text}\ncomplete -p gptoss"], capture_output=True, text=True, timeout=10)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.rstrip().endswith(" gptoss")
-
-
-@pytest.mark.parametrize(("shell", "beginning"), [("zsh", "#compdef gptoss"), ("fish", "complete --command gptoss")])
-def test_other_shells_have_scripts(gptoss, shell, beginning) -> None:
-    assert gptoss("completion", shell).stdout.startswith(beginning)

@@ -80,3 +80,18 @@ def test_reasoning_is_kept_for_the_person_but_not_for_the_model(gptoss, reply) -
     result = gptoss("ask", "-c", "b", completions=[reply("B")])
     assert "secret" not in result.prompts[0]
     assert gptoss("sessions", "search", "secret").status == 0
+
+
+def test_latest_is_shown_where_none_is_named(gptoss, reply) -> None:
+    assert gptoss("sessions", "show").stderr == "gptoss: there is no conversation yet\n"
+    for text in ("first", "second"):
+        gptoss("ask", text, completions=[reply("A")])
+    shown = gptoss("sessions", "show").stdout
+    assert "second" in shown
+    assert "first" not in shown
+
+
+def test_delete_leaves_nothing_behind(gptoss, reply, tmp_path) -> None:
+    gptoss("ask", "a", completions=[reply("A")])
+    assert gptoss("sessions", "delete", "2").status == 0
+    assert list((tmp_path / "home" / "conversations").iterdir()) == []
