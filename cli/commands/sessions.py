@@ -48,7 +48,7 @@ def list_(context: typer.Context, as_json: JsonOption = False, home: HomeOption 
         else:
             output.write(output.safe(listing_line(saved)) + "\n")
     for problem in damaged:
-        environment.messages().write(f"gptoss: left out: {problem}\n")
+        environment.messages().write(f"gptoss: {problem}\n")
     return ExitStatus.ANSWERED
 
 
@@ -68,10 +68,7 @@ def show(
     """Show a conversation as Markdown, with the reasoning as quotations."""
     environment, store = _opened(context, home)
     output = environment.output()
-    log = store.latest() if which is None else store.find(which)
-    if log is None:
-        raise UsageError("there is no conversation yet")
-    output.write(output.safe(_markdown(log)))
+    output.write(output.safe(_markdown(_found(environment, store, which))))
     return ExitStatus.ANSWERED
 
 
@@ -114,7 +111,7 @@ def fork(
 ) -> ExitStatus:
     """Copy a conversation, to go on in both; prints the new id."""
     environment, store = _opened(context, home)
-    saved = store.find(which).saved
+    saved = _found(environment, store, which).saved
     copy = _kept(store, saved.conversation, saved.model, saved.effort, name)
     environment.output().write(copy.saved.id + "\n")
     return ExitStatus.ANSWERED
@@ -135,14 +132,15 @@ def export(
     from gptoss.cli.opening import instructions_of
 
     environment, store = _opened(context, home)
-    saved = store.find(which).saved
+    log = _found(environment, store, which)
+    saved = log.saved
     if file is not None:
         if as_json and file.suffix.lower() != ".json":
             raise UsageError(f"--json and the name {one_line(str(file))} exclude each other: end the name in .json")
         forms.export(saved.conversation, file, saved.model or "a model", instructions_of(saved.conversation))
         return ExitStatus.ANSWERED
     output = environment.output()
-    output.write(output.safe(forms.as_harmony(saved.conversation) if as_json else _markdown(store.find(which))))
+    output.write(output.safe(forms.as_harmony(saved.conversation) if as_json else _markdown(log)))
     return ExitStatus.ANSWERED
 
 
@@ -183,8 +181,8 @@ def delete(
 ) -> ExitStatus:
     """Delete conversations for good."""
     _, store = _opened(context, home)
-    for log in [store.find(each) for each in which]:
-        store.delete(log)
+    for path in [store.find_file(each) for each in which]:
+        store.delete(path)
     return ExitStatus.ANSWERED
 
 
@@ -221,6 +219,16 @@ def _around(line: str, wanted: str) -> str:
     """The part of a line in which the text stands."""
     begin = max(0, line.casefold().find(wanted) - _SHOWN_CHARACTERS // 3)
     return ("…" if begin else "") + one_line(line[begin : begin + _SHOWN_CHARACTERS + len(wanted)])
+
+
+def _found(environment: Environment, store: Store, which: str | None) -> ConversationLog:
+    """The conversation that is meant, the latest where none is named; what of it cannot be read is said."""
+    log = store.latest() if which is None else store.find(which)
+    if log is None:
+        raise UsageError("there is no conversation yet")
+    if log.damage is not None:
+        environment.messages().write(f"gptoss: {log.damage}; what was said from there on is left out\n")
+    return log
 
 
 def _kept(

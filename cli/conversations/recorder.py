@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from gptoss.cli.conversations.log import ConversationLog, DivergedError, GoneError, SavedConversation
+from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError, GoneError, SavedConversation
 from gptoss.cli.conversations.store import Store
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.line.interrupts import uninterrupted
@@ -95,6 +95,8 @@ class Recorder:
         session.conversation = saved.conversation
         session.watcher = self.record
         self.log, self._saving = log, self._wanted
+        if log.damage is not None:
+            self._tell(f"{log.damage}; what was said from there on is left out")
         return saved
 
     def fork(self, name: str | None) -> None:
@@ -130,6 +132,9 @@ class Recorder:
         except DivergedError:
             self._begin()
             self._tell(f"another program went on in this conversation; it goes on here as {self.id}")
+        except DamagedError:
+            self._begin()
+            self._tell(f"the file of this conversation is damaged; it goes on here as {self.id}")
         except GoneError:
             self._tell("the conversation was deleted; what is said from now on is not saved")
             self._saving = False

@@ -53,6 +53,8 @@ def open_saved_session(
     if log is not None:
         session.conversation = _joined(log.saved, session.conversation, invocation)
     recorder = Recorder(store, session, log, tell, saving=invocation.settings.save)
+    if log is not None and log.damage is not None:
+        tell(f"{log.damage}; what was said from there on is left out")
     return session, recorder
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from gptoss.cli.conversations.log import SUFFIX, ConversationLog, GoneError, SavedConversation
+from gptoss.cli.conversations.log import SUFFIX, ConversationLog, DamagedError, GoneError, SavedConversation
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.text import one_line
 from gptoss.harmony import Conversation
@@ -85,16 +85,24 @@ class Store:
 
         Raises:
             UsageError: there is none, or there are several.
-            InputError: its file is damaged.
+            InputError: its file cannot be read.
+        """
+        return ConversationLog.read(self.find_file(which))
+
+    def find_file(self, which: str) -> Path:
+        """The file of the conversation with this id, or an id that begins so, or this name.
+
+        Raises:
+            UsageError: there is none, or there are several.
         """
         if self._path(which).is_file():
-            return ConversationLog.read(self._path(which))
+            return self._path(which)
         named = [log for log in self.readable() if log.saved.name == which]
         if len(named) == 1:
-            return named[0]
+            return named[0].path
         paths = [path for path in self._paths() if which and path.stem.startswith(which)]
         if len(paths) == 1:
-            return ConversationLog.read(paths[0])
+            return paths[0]
         if paths or named:
             raise UsageError(f"{one_line(which)!r} could be several conversations: give more of the id")
         names = [log.saved.name for log in self.readable() if log.saved.name]
@@ -106,7 +114,7 @@ class Store:
         """All that can be read, the one that was changed last first.
 
         Args:
-            damaged: gathers what is wrong with the others.
+            damaged: gathers what is wrong with the others, and with those that can be read in part.
         """
         for path in self._paths():
             try:
@@ -115,6 +123,8 @@ class Store:
                 if damaged is not None:
                     damaged.append(str(error))
             else:
+                if damaged is not None and log.damage is not None:
+                    damaged.append(f"{log.damage}; what was said from there on is left out")
                 yield log
 
     def rename(self, log: ConversationLog, name: str) -> None:
@@ -127,23 +137,25 @@ class Store:
         checked = self._checked_name(name, besides=log.saved.id)
         try:
             log.write(replace(log.saved, name=checked))
+        except DamagedError:
+            raise InputError(f"{log.damage}; gptoss sessions fork copies what can be read") from None
         except GoneError:
             raise InputError(f"the conversation {log.saved.id} was deleted") from None
         except OSError as error:
             raise InputError(f"cannot write {one_line(str(log.path))}: {error.strerror}") from None
 
-    def delete(self, log: ConversationLog) -> None:
-        """Remove it for good.
+    def delete(self, path: Path) -> None:
+        """Remove a conversation's file for good.
 
         Raises:
             InputError: that is not possible.
         """
         try:
-            log.path.unlink(missing_ok=True)
-            if self._latest() == log.path.name:
+            path.unlink(missing_ok=True)
+            if self._latest() == path.name:
                 (self.folder / _LATEST).unlink(missing_ok=True)
         except OSError as error:
-            raise InputError(f"cannot delete {one_line(str(log.path))}: {error.strerror}") from None
+            raise InputError(f"cannot delete {one_line(str(path))}: {error.strerror}") from None
 
     def _path(self, identifier: str) -> Path:
         # A name that leads out of the folder, or is no file's name, is none of ours.

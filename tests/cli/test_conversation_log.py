@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gptoss.cli.conversations.log import ConversationLog, DivergedError
+from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError
 from gptoss.cli.errors import InputError
 from gptoss.harmony import Conversation, Message
 
@@ -80,13 +80,33 @@ def test_torn_line_is_cut_before_the_next_is_written(create, said) -> None:
         ('{"name": 3}', "damaged, text is missing"),
     ],
 )
-def test_damaged_line_is_named(line, reason, create) -> None:
+def test_damaged_line_is_named_and_what_was_said_before_it_is_read(create, said, line, reason) -> None:
     log = create()
     with log.path.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(InputError, match="line 3") as caught:
-        ConversationLog.read(log.path)
-    assert reason in str(caught.value)
+    log.path.write_bytes(log.path.read_bytes() + b'{"name": "later"}\n')
+    before = log.path.read_bytes()
+    again = ConversationLog.read(log.path)
+    assert "line 3" in again.damage
+    assert reason in again.damage
+    assert said(again) == ["Hello", "Hi"]
+    with pytest.raises(DamagedError):
+        again.write(replace(again.saved, messages=(*HELLO, Message.user("More"))))
+    assert log.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("torn", [b'{"spl\0\0\0\0 "x"}]}\n', b"\0\0\0\n", b'{"torn": [2, 0]', b"\0\r\0\n"])
+@pytest.mark.parametrize("known", [True, False])
+def test_last_line_that_a_power_cut_tore_is_cut_off(create, said, torn, known) -> None:
+    log = create()
+    with log.path.open("ab") as file:
+        file.write(torn)
+    if not known:
+        log = ConversationLog.read(log.path)
+    assert log.damage is None
+    log.write(replace(log.saved, messages=(*HELLO, Message.user("More"))))
+    assert said(log) == ["Hello", "Hi", "More"]
+    assert torn not in log.path.read_bytes()
 
 
 @pytest.mark.parametrize("data", [b"", b"{}\n", b"torn", b'{"gptoss_conversation": true}\n', b"\xff\n"])

@@ -17,9 +17,9 @@ def test_latest_does_not_depend_on_the_clock(store, create) -> None:
 
 def test_latest_after_it_was_deleted_is_the_one_before(store, create) -> None:
     first, second = create(), create()
-    store.delete(second)
+    store.delete(second.path)
     assert store.latest().saved.id == first.saved.id
-    store.delete(first)
+    store.delete(first.path)
     assert store.latest() is None
 
 

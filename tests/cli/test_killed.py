@@ -75,7 +75,7 @@ def kill_a_chat(spawn, tmp_path: Path, store: Store, said, delay_s: float) -> in
     shown = [text for text in written if text in whole]
     assert kept >= (whole.index(shown[-1]) if shown else 0)
     for log in store.readable():
-        store.delete(log)
+        store.delete(log.path)
     loading.unlink()
     return kept
 

@@ -47,7 +47,7 @@ def test_other_programs_words_send_this_one_into_a_copy(talk, said) -> None:
 def test_deleted_conversation_does_not_come_back(talk, store) -> None:
     talk = talk("A", "B")
     talk.ask("a")
-    store.delete(talk.recorder.log)
+    store.delete(talk.recorder.log.path)
     talk.ask("b")
     assert talk.said == ["the conversation was deleted; what is said from now on is not saved"]
     assert list(store.readable()) == []

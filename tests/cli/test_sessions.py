@@ -66,13 +66,36 @@ def test_import_of_something_else(gptoss, tmp_path, text, message) -> None:
     assert not (tmp_path / "home" / "conversations").exists()
 
 
-def test_damaged_conversation_is_told_and_the_others_are_listed(gptoss, reply, tmp_path) -> None:
+def test_conversation_that_cannot_be_read_is_told_and_the_others_are_listed(gptoss, reply, tmp_path) -> None:
     gptoss("ask", "a", completions=[reply("A")])
     bad = tmp_path / "home" / "conversations" / "bad.jsonl"
     bad.write_text("{]\n")
     result = gptoss("sessions", "list")
     assert (result.status, result.stdout.count("\n")) == (0, 1)
-    assert result.stderr == f"gptoss: left out: {bad}, line 1: damaged, no JSON object\n"
+    assert result.stderr == f"gptoss: {bad}, line 1: damaged, no JSON object\n"
+    assert gptoss("sessions", "show", "bad").status == 1
+    assert gptoss("sessions", "delete", "bad").status == 0
+    assert gptoss("sessions", "list").stderr == ""
+
+
+def test_damaged_conversation_is_read_as_far_as_it_goes_and_goes_on_in_a_copy(gptoss, reply, store) -> None:
+    gptoss("ask", "a", completions=[reply("A")])
+    gptoss("ask", "-c", "b", completions=[reply("B")])
+    (log,) = store.readable()
+    lines = log.path.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:4], b"{]\n", *lines[5:]])
+    log.path.write_bytes(damaged)
+    left_out = f"gptoss: {log.path}, line 5: damaged, no JSON object; what was said from there on is left out\n"
+    for arguments in (["list"], ["show"], ["export", log.saved.id], ["fork", log.saved.id]):
+        result = gptoss("sessions", *arguments)
+        assert (result.status, result.stderr) == (0, left_out)
+    assert gptoss("sessions", "rename", log.saved.id, "x").status == 1
+    result = gptoss("ask", "--session", log.saved.id, "c", "--json", completions=[reply("C")])
+    assert "<|message|>A<|end|>" in result.prompts[0]
+    assert "<|message|>b<|end|>" not in result.prompts[0]
+    copy = json.loads(result.stdout)["session"]
+    assert result.stderr == f"{left_out}gptoss: the file of this conversation is damaged; it goes on here as {copy}\n"
+    assert log.path.read_bytes() == damaged
 
 
 def test_reasoning_is_kept_for_the_person_but_not_for_the_model(gptoss, reply) -> None:
