@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from gptoss.cli.commands.inputs import read_standard_input, read_text
+from gptoss.cli.commands.inputs import read_named
 from gptoss.cli.commands.templates import fill
 from gptoss.cli.errors import InputError, UsageError, status_of
 from gptoss.cli.events import TurnFinished
@@ -140,10 +140,7 @@ def read_batch(options: BatchOptions, stdin: TextIO | None) -> list[Item]:
     Raises:
         InputError: a line is something else, or there are none.
     """
-    if str(options.batch) == "-":
-        where, text = "standard input", "" if stdin is None else read_standard_input(stdin)
-    else:
-        where, text = one_line(str(options.batch)), read_text(options.batch)
+    where, text = read_named(options.batch, stdin)
     items = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():

@@ -322,7 +322,7 @@ class Chat:
         if ending.finish_reason == "interrupted":
             self.say("stopped; what was said is kept")
         elif ending.limit == "context":
-            self.say("the context is full: /clear begins anew, /undo takes the last turn back")
+            self.say("cut, as the context is full: /clear begins anew, /undo takes the last turn back")
         elif ending.limit == "max_tokens":
             self.say("cut at --max-tokens; what was said is kept")
         elif ending.limit == "repetition":

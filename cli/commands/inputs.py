@@ -49,6 +49,17 @@ def read_standard_input(stdin: TextIO) -> str:
         raise InputError(f"cannot read standard input: {error.strerror}") from None
 
 
+def read_named(path: Path, stdin: TextIO | None) -> tuple[str, str]:
+    """A file's name for messages, and the text in it; `-` is standard input.
+
+    Raises:
+        InputError: it cannot be read, or is not text in UTF-8.
+    """
+    if str(path) == "-":
+        return "standard input", "" if stdin is None else read_standard_input(stdin)
+    return one_line(str(path)), read_text(path)
+
+
 def read_text(path: Path) -> str:
     """The text in a file, without its byte order mark and final line breaks.
 

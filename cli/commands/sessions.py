@@ -147,18 +147,20 @@ def export(
 @app.command("import")
 def import_(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A conversation in the harmony library's JSON.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A conversation in the harmony library's JSON; - is standard input.")
+    ],
     name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
     home: HomeOption = None,
 ) -> ExitStatus:
     """Keep a conversation that was exported as JSON; prints its id."""
-    from gptoss.cli.commands.inputs import read_text
+    from gptoss.cli.commands.inputs import read_named
     from gptoss.harmony import HarmonyError, Role, loads_conversation
 
     environment, store = _opened(context, home)
-    where = one_line(str(file))
+    where, text = read_named(file, environment.stdin)
     try:
-        conversation = loads_conversation(read_text(file))
+        conversation = loads_conversation(text)
     except HarmonyError as error:
         raise InputError(f"{where}: {one_line(str(error))}") from None
     if not any(message.role is Role.USER for message in conversation):

@@ -1,11 +1,16 @@
 """SIGTERM, and a terminal that goes away: what was said is kept, and the exit status tells of it."""
 
+import errno
+import io
 import json
 import signal
 import subprocess
 import time
 
 import pytest
+
+from gptoss.cli.line.interrupts import Terminated
+from gptoss.cli.output import Output
 
 WORDS = " ".join(str(number) for number in range(300))
 LONG = f"<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>{WORDS}<|return|>"
@@ -135,3 +140,39 @@ def test_terminal_that_goes_ends_the_chat(terminal, answering, kept) -> None:
     said = kept()
     assert said[:3] == ["Hi", "Hm.", "Done"]
     assert said[3:5] == (["Count.", "Hm."] if answering else [])
+
+
+def test_terminal_that_goes_ends_an_answer(script, pseudo_terminal, tmp_path, kept) -> None:
+    command = script("ask", "Count.", completions=[LONG], token_delay_s=0.01)
+    variables = {"PATH": "/usr/bin:/bin", "TERM": "xterm", "GPTOSS_HOME": str(tmp_path / "home")}
+    at = pseudo_terminal.Terminal(command, 80, 24, variables)
+    at.wait_for("0 1 2")
+    assert at.hang_up() == 129
+    question, _, answer = kept()
+    assert question == "Count."
+    assert WORDS.startswith(answer)
+
+
+def test_output_that_the_terminal_no_longer_takes_is_its_end(monkeypatch) -> None:
+    """The error can come before the signal, or without it."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(stream, "flush", lambda: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(Terminated) as caught:
+        Output(stream, "standard output", {}).write("x")
+    assert caught.value.signal is signal.SIGHUP
+
+
+def test_batch_that_is_terminated_goes_on(spawn, gptoss, tmp_path) -> None:
+    batch, results = tmp_path / "batch.jsonl", tmp_path / "results.jsonl"
+    batch.write_text('"one"\n"two"\n')
+    arguments = ["ask", "--batch", str(batch), "--results", str(results)]
+    process = spawn(*arguments, completions=[SHORT, LONG], token_delay_s=0.01)
+    while not (results.exists() and results.read_bytes()):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 143
+    assert results.read_bytes().count(b"\n") == 1
+    assert gptoss(*arguments, completions=[SHORT]).status == 0
+    assert results.read_bytes().count(b"\n") == 2

@@ -49,6 +49,8 @@ def test_export_reads_back_and_is_what_the_harmony_library_reads(gptoss, reply, 
     imported = gptoss("sessions", "import", str(path), "again").stdout.strip()
     again = gptoss("sessions", "export", imported, "--json").stdout
     assert loads_conversation(again) == loads_conversation(path.read_text())
+    piped = gptoss("sessions", "import", "-", stdin=again.encode()).stdout.strip()
+    assert gptoss("sessions", "export", piped, "--json").stdout == again
     markdown = gptoss("sessions", "export", "again").stdout
     assert "> Hm." in markdown
 
