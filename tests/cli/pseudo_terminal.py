@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import termios
 import time
@@ -84,7 +83,7 @@ class Terminal:
 
     def hang_up(self) -> int:
         """Take the terminal away, as when its window is closed; the exit status."""
-        os.close(self._child.child_fd)
+        self._child.ptyproc.fileobj.close()
         self._child.ptyproc.closed = self._child.closed = True
         return self._child.wait()
 

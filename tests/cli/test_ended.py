@@ -106,9 +106,11 @@ def test_signal_at_the_prompt_leaves_the_terminal_as_it_was(terminal, number, st
     at = terminal(completions=[])
     at.wait_for_prompt()
     assert not at.echoes()
+    before = len(at.raw)
     at.send_signal(number)
     assert at.ended() == status
     assert at.left_as_found
+    assert "\x1b[?2004l" in at.raw[before:]  # what is pasted is no longer put into brackets
     assert "Traceback" not in at.raw
 
 

@@ -37,16 +37,28 @@ def whole_conversation(turns: int) -> list[str]:
     return [text for n in range(turns) for text in (f"q{n}", f"t{n}", f"A{n}")]
 
 
-def test_killed_at_two_hundred_moments(tmp_path, said) -> None:
-    command = [sys.executable, str(KILLER), str(tmp_path), "200", "1"]
+def killed(folder: Path, said, *how: str) -> list[int]:
+    """How many messages forks of a program had recorded when they were killed; all of these are there."""
+    command = [sys.executable, str(KILLER), str(folder), *how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     recorded = json.loads(done.stdout)
-    assert len(recorded) == 200
-    assert len(set(recorded)) >= 2 * TURNS  # the moments were spread over the conversation
     for number, count in enumerate(recorded):
-        store = Store(tmp_path / str(number), lambda: datetime.now(UTC))
+        store = Store(folder / str(number), lambda: datetime.now(UTC))
         # It may have been killed when a message was on the disk and it had not yet said so.
         assert count <= check(store, said, whole_conversation(TURNS)) <= count + 1
+    return recorded
+
+
+def test_killed_at_two_hundred_moments(tmp_path, said) -> None:
+    recorded = killed(tmp_path, said, "moments", "200", "1")
+    assert len(recorded) == 200
+    assert len(set(recorded)) >= 2 * TURNS  # the moments were spread over the conversation
+
+
+def test_killed_before_and_in_the_midst_of_each_call(tmp_path, said) -> None:
+    recorded = killed(tmp_path, said, "calls")
+    assert set(recorded) == set(range(3 * TURNS + 1))
+    assert len(recorded) > 3 * (3 * TURNS)  # open, write, sync, at least
 
 
 def kill_a_chat(spawn, tmp_path: Path, store: Store, said, delay_s: float) -> int:
