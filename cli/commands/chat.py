@@ -205,6 +205,7 @@ class Chat:
 
     def clear(self) -> None:
         """Begin anew with the same settings."""
+        self.recorder.begin_another()
         self.session.conversation = begin_again(self.session.conversation, self.environment.today())
         self.ending = None
         self.attachments.clear()

@@ -2,11 +2,15 @@
 
 Folders are those of the environment: a shell does not tell of `--home`. What cannot be read completes to nothing, for
 there is nobody to tell.
+
+The scripts of the shells evaluate what they are given. So only harmless names are offered, and of what was said only
+letters, digits and the plainest signs.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +19,8 @@ from gptoss.cli.settings import Folders, Settings
 from gptoss.cli.text import one_line
 
 _DEEPEST = 2
+_HARMLESS = re.compile(r"\w[\w./@+=,-]*")
+_TOLD_CHARACTERS = 60
 
 
 def models(incomplete: str) -> list[str]:
@@ -34,13 +40,17 @@ def model_names(folder: Path) -> list[str]:
 
 
 def conversations(incomplete: str) -> list[tuple[str, str]]:
-    """Names, and ids with the first question."""
+    """Names, or ids where there is none that a shell takes as it is, with the first question."""
     from gptoss.cli.conversations.store import Store
     from gptoss.cli.environment import Environment
 
     logs = Store(_folders().conversations, Environment().now).readable()
-    found = [(log.saved.name or log.saved.id, log.saved.title) for log in logs]
-    return [(name, title) for name, title in found if name.startswith(incomplete) and one_line(name) == name]
+    found = [(name if _is_harmless(name := log.saved.name or "") else log.saved.id, log.saved.title) for log in logs]
+    return [
+        (name, " ".join(re.sub(r"[^\w.,-]", " ", title).split())[:_TOLD_CHARACTERS])
+        for name, title in found
+        if name.startswith(incomplete) and _is_harmless(name)
+    ]
 
 
 def templates(incomplete: str) -> list[str]:
@@ -60,4 +70,8 @@ def _folders() -> Folders:
 
 
 def _matching(names: Iterable[str], incomplete: str) -> list[str]:
-    return [name for name in names if name.startswith(incomplete) and one_line(name) == name]
+    return [name for name in names if name.startswith(incomplete) and _is_harmless(name)]
+
+
+def _is_harmless(name: str) -> bool:
+    return _HARMLESS.fullmatch(name) is not None

@@ -17,8 +17,8 @@ from gptoss.cli.settings import Effort
 class Recorder:
     """Writes each message when it is complete; set as the watcher of a session.
 
-    Nothing is written before something is said, and a conversation that was cleared stays as it was: what is said next
-    begins another. What cannot be written costs neither the answer nor what was written before; it is told once, and
+    Nothing is written before something is said, nor when all of it is taken back: what is said next takes its place.
+    What cannot be written costs neither the answer nor what was written before; it is told once, and
     tried again at the next message.
 
     Args:
@@ -47,10 +47,7 @@ class Recorder:
 
     def record(self) -> None:
         """Write what has changed."""
-        if not self._saving:
-            return
-        if not self._session.has_question:
-            self.log = None
+        if not self._saving or not self._session.has_question:
             return
         try:
             with uninterrupted():
@@ -61,6 +58,10 @@ class Recorder:
                 reason = error.strerror if isinstance(error, OSError) else error
                 self._tell(f"the conversation is not saved: {reason}")
             self._failed = True
+
+    def begin_another(self) -> None:
+        """Leave the conversation as it is: what is said next begins another."""
+        self.log = None
 
     def save(self, name: str | None) -> None:
         """Save from now on, under a name if one is given.

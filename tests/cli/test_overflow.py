@@ -149,3 +149,18 @@ def test_chat_from_a_pipe_does_not_ask(gptoss, scripted, encoding, reply) -> Non
     result = gptoss("chat", stdin=("first " * 40 + "\n" + "second " * 60 + "\n").encode(), engine=engine)
     assert result.stdout == "A\n"
     assert "tokens do not fit a context of 170" in result.stderr
+
+
+def test_edited_message_that_is_not_sent_leaves_what_was_said(terminal, reply, kept, tmp_path) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nyes longer | head -300 > "$1"\n')
+    editor.chmod(0o755)
+    screen = terminal(completions=[reply("A", "")], max_context=200, variables={"EDITOR": str(editor)})
+    screen.wait_for_prompt()
+    screen.type("short\r")
+    screen.wait_for("A")
+    screen.wait_for_prompt()
+    screen.type("/edit\r")
+    screen.wait_for("[0-9]+ tokens do not fit")
+    screen.wait_for_prompt()
+    assert kept() == ["short", "A"]

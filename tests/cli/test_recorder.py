@@ -26,10 +26,20 @@ def test_cleared_conversation_stays_and_another_begins(talk, said) -> None:
     talk = talk("A", "B")
     talk.ask("a")
     first = talk.recorder.log
+    talk.recorder.begin_another()
     talk.session.conversation = Conversation.of(Message.system(""))
     talk.ask("b")
     assert said(first) == ["a", "Let me see.", "A"]
     assert said(talk.recorder.log) == ["b", "Let me see.", "B"]
+
+
+def test_only_message_that_is_taken_back_makes_place_for_the_next(talk, kept) -> None:
+    talk = talk("A", "B")
+    talk.ask("a")
+    talk.session.conversation = Conversation.of(Message.system(""))
+    assert kept() == ["a", "Let me see.", "A"]
+    talk.ask("b")
+    assert kept() == ["b", "Let me see.", "B"]
 
 
 def test_other_programs_words_send_this_one_into_a_copy(talk, said) -> None:

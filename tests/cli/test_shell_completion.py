@@ -8,6 +8,8 @@ import sys
 import pexpect
 import pytest
 
+from gptoss.cli.commands import completions
+from gptoss.cli.conversations.store import Store
 from gptoss.harmony import Conversation, Message
 
 
@@ -54,6 +56,21 @@ def test_bash_completes(tmp_path, create, words, expected) -> None:
     (found,) = done.stdout.split()
     assert (done.returncode, done.stderr) == (0, "")
     assert found.startswith(expected)
+
+
+def test_shell_is_given_nothing_that_it_would_obey(create, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("GPTOSS_HOME", str(tmp_path / "home"))
+    hostile = "\\$(touch x) `y` 'z' \"; w: !1"
+    create(Conversation.of(Message.user(hostile)), name=hostile)
+    create(name="a b")
+    create(name="two")
+    (tmp_path / "home" / "models" / hostile).mkdir(parents=True)
+    (tmp_path / "home" / "models" / hostile / "config.json").touch()
+    ids = [log.saved.id for log in Store(tmp_path / "home" / "conversations", None).readable()]
+    assert [name for name, _ in completions.conversations("")] == ["two", *ids[1:]]
+    told = "".join(title for _, title in completions.conversations(""))
+    assert not set(told) & set("\\$()`'\";:!")
+    assert hostile not in completions.models("")
 
 
 def test_home_that_cannot_be_read_completes_to_nothing(tmp_path) -> None:
