@@ -39,6 +39,7 @@ from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort, ReasoningView
 from gptoss.cli.slash import table
 from gptoss.cli.slash.conversations import going_on
+from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
@@ -56,11 +57,10 @@ def chat(invocation: Invocation, *, stats: bool) -> ExitStatus:
     """
     environment = invocation.environment
     output, messages = environment.output(), environment.messages()
+    notices = Notices(messages)
     with echo(environment.stdin, on=False):
-        session, recorder = open_saved_session(
-            invocation, StatusLine(messages), lambda line: messages.write(f"gptoss: {one_line(line)}\n")
-        )
-    return Chat(invocation, session, recorder, output, messages, stats=stats).run()
+        session, recorder = open_saved_session(invocation, StatusLine(messages), notices.tell)
+    return Chat(invocation, session, recorder, output, messages, notices, stats=stats).run()
 
 
 class Chat:
@@ -72,6 +72,7 @@ class Chat:
         recorder: keeps the conversation on the disk.
         output: standard output.
         messages: standard error.
+        notices: what is told of saving.
         reasoning: what is seen of reasoning.
         attachments: the files that go with the next message, and what stands in them.
         ending: how the last turn ended; None before it.
@@ -85,6 +86,7 @@ class Chat:
         recorder: Recorder,
         output: Output,
         messages: Output,
+        notices: Notices,
         *,
         stats: bool,
     ) -> None:
@@ -94,6 +96,7 @@ class Chat:
         self.recorder = recorder
         self.output = output
         self.messages = messages
+        self.notices = notices
         self._stats = stats
         stdin = self.environment.stdin
         self.person_types = stdin is not None and stdin.isatty()
@@ -294,7 +297,7 @@ class Chat:
         session = self.session
         display = self._display()
         now = key_calls(self.environment.stdin, ANSWER_NOW_KEY, session.answer_now)
-        with closing(display), on_interrupt(session.stop), now:
+        with self.notices.held(), closing(display), on_interrupt(session.stop), now:
             events = session.answer_again(display.show) if text is None else session.ask(text, display.show)
             for event in events:
                 display.show(event)

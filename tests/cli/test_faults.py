@@ -111,6 +111,12 @@ def test_answer_on_a_full_disk(disk, gptoss, reply) -> None:
     assert result.stderr == f"gptoss: the conversation is not saved: {FULL}\n"
 
 
+def test_answer_on_a_full_disk_with_its_reasoning(disk, gptoss, reply) -> None:
+    disk.fill()
+    result = gptoss("ask", "a", "--reasoning", "show", completions=[reply("A", "Hm.")])
+    assert result.stderr == f"Hm.\ngptoss: the conversation is not saved: {FULL}\n"
+
+
 def test_setting_on_a_full_disk_stays_as_it_was(disk, gptoss) -> None:
     gptoss("config", "set", "model", "nano")
     disk.fill()
@@ -259,3 +265,18 @@ def test_signal_in_the_midst_of_writing_waits(talk, said, monkeypatch, number) -
     assert talk.said == []
     assert [text for text in said(talk.recorder.log) if len(text) == 1][:3] == ["a", "A", "b"]
     assert said(talk.recorder.log)[-3] == "c"
+
+
+def test_disk_that_fills_in_the_midst_of_an_answer_leaves_the_screen_whole(disk, terminal, reply) -> None:
+    words = [str(number) for number in range(1500)]
+    screen = terminal(completions=[reply("One.\n\nTwo.", " ".join(words))], rows=110, token_delay_s=0.001)
+    screen.wait_for_prompt()
+    screen.type("Hi\r")
+    screen.wait_for("0 1 2")
+    disk.fill()
+    screen.wait_for("Two.")
+    lines = screen.wait_for_prompt()
+    begin = next(number for number, line in enumerate(lines) if "thought for" in line)
+    assert lines[begin - 1].split()[-1] == "1499"
+    assert lines.count(lines[begin - 1]) == 1
+    assert lines[begin + 1 :] == ["One.", "", "Two.", f"gptoss: the conversation is not saved: {FULL}", "", ">"]
