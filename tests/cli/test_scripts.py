@@ -303,12 +303,23 @@ def test_rest_of_the_file_stays(gptoss, tmp_path) -> None:
     assert gptoss("config", "path").stdout == f"{config}\n"
 
 
+def test_setting_that_is_taken_out(gptoss, tmp_path) -> None:
+    config = tmp_path / "home" / "config.toml"
+    config.parent.mkdir()
+    config.write_text('# mine\nmodel = "nano"\noverflow = "error"')
+    assert gptoss("config", "unset", "overflow").status == 0
+    assert config.read_text() == '# mine\nmodel = "nano"\n'
+    assert gptoss("config", "unset", "overflow").status == 1
+    assert config.read_text() == '# mine\nmodel = "nano"\n'
+    assert gptoss("config", "unset", "overflw").stderr == "gptoss: unknown key 'overflw': did you mean 'overflow'?\n"
+
+
 def test_setting_over_several_lines_is_left_to_an_editor(gptoss, tmp_path) -> None:
     config = tmp_path / "home" / "config.toml"
     config.parent.mkdir()
     config.write_text('instructions = """\nseed = 1\n"""\n')
-    for key, value in (("instructions", "x"), ("seed", "2")):
-        result = gptoss("config", "set", key, value)
+    for change in (["set", "instructions", "x"], ["set", "seed", "2"], ["unset", "instructions"]):
+        result = gptoss("config", *change)
         assert (result.status, result.stderr.count("\n")) == (2, 1)
         assert tomllib.loads(config.read_text()) == {"instructions": "seed = 1\n"}
 
