@@ -28,6 +28,7 @@ class CountingTransformer:
         self._transformer = transformer
         self.config = transformer.config
         self.new_cache = transformer.new_cache
+        self.ops = transformer.ops
         self.calls = []
 
     def __call__(self, ids, cache, logits, layer_done=None):
