@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptoss.model.config import ModelConfig
 from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.weights import ExpertMatrix, Experts, Linear, Weights
 
@@ -23,6 +24,34 @@ class ReferenceOps:
     """Plain torch; see :class:`gptoss.model.ops.interface.Ops` for shapes."""
 
     name = "reference"
+
+    @property
+    def description(self) -> str:
+        """That it is plain torch."""
+        return f"{self.name} (plain torch, weights as they are)"
+
+    def made_bytes(self, config: ModelConfig) -> int:
+        """Nothing is made."""
+        return 0
+
+    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
+        """Activations, a widened piece of a matrix or an expert, and three times the scores: logits, with sinks, softmax."""
+        expert = 2 * config.intermediate_size * config.hidden_size
+        scores = min(_SCORE_ELEMENTS, config.num_attention_heads * tokens * context)
+        return activation_bytes(config, tokens) + 4 * (3 * scores + max(_WIDENED_ELEMENTS, 2 * expert))
+
+    def bytes_read(self, layer: Linear) -> int:
+        """All of the matrix."""
+        return int(layer.weight.nbytes)
+
+    def read_once(self, data: Tensor) -> None:
+        """A sum over its bytes as 64-bit integers; the value comes back to the CPU, so the device has been waited for."""
+        flat = data.reshape(-1).view(torch.uint8)
+        flat[: flat.numel() // 8 * 8].view(torch.int64).sum().item()
+
+    def counts(self) -> dict[str, int]:
+        """There are no compiled kernels."""
+        return {}
 
     def prepare(self, weights: Weights) -> Weights:
         """The weights as they are."""
@@ -79,6 +108,14 @@ class ReferenceOps:
             y = _matmul(swiglu(h, alpha, limit), _expert_matrix(experts.down, expert), experts.down_bias[expert])
             out = out.index_add(0, token, y * share[token, slot, None])
         return out.reshape(shape)
+
+
+def activation_bytes(config: ModelConfig, tokens: int) -> int:
+    """Bytes of the float32 activations of `tokens`: residual stream, attention, and the experts that each is sent to."""
+    attention = (2 * config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
+    sent = max(layer.experts_per_token for layer in config.layers)
+    experts = sent * (3 * config.intermediate_size + 2 * config.hidden_size)
+    return 4 * (tokens * (4 * config.hidden_size + attention + experts) + 4 * config.vocab_size)
 
 
 def swiglu(x: Tensor, alpha: float, limit: float) -> Tensor:

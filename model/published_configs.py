@@ -1,0 +1,29 @@
+"""The blueprints of the published models, known without their files (their `config.json` on the hub). Without torch."""
+
+from __future__ import annotations
+
+from gptoss.model.config import LayerConfig, ModelConfig, RopeConfig
+
+PUBLISHED = {"20b": (24, 32), "120b": (36, 128)}
+"""Layers and experts of a layer, by the model's name."""
+_WINDOW = 128
+
+
+def published_config(name: str, num_layers: int | None = None) -> ModelConfig:
+    """The config of gpt-oss-20b or -120b, or of its first layers.
+
+    Raises:
+        KeyError: there is no such model.
+    """
+    layers, experts = PUBLISHED[name]
+    return ModelConfig(
+        hidden_size=2880,
+        intermediate_size=2880,
+        vocab_size=201_088,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+        head_dim=64,
+        rope=RopeConfig(theta=150_000.0, factor=32.0, initial_context_length=4096),
+        max_context_length=131_072,
+        layers=tuple(LayerConfig(experts, 4, None if i % 2 else _WINDOW) for i in range(num_layers or layers)),
+    )
