@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from gptoss.cli.commands import config, sessions, shell_completion, templates
+from gptoss.cli.commands.bench import bench
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
 from gptoss.cli.commands.show import show
@@ -26,12 +27,16 @@ from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
 
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
+_OUT_OF_MEMORY = "out of memory: try a smaller model, a shorter --ctx, or --dense bf16"
 
 StatsOption = Annotated[bool, typer.Option("--stats", help="Tokens, times and speeds on standard error at the end.")]
 HarmonyModel = Annotated[
     str | None,
     typer.Option("--model", metavar="MODEL", help="The model whose tokens these are. [default: o200k_harmony]"),
 ]
+
+# What it says, and how, is none of its business.
+_BENCH_SETTINGS = ("model", "device", "threads", "dense", "quantize")
 
 app = typer.Typer(
     name="gptoss",
@@ -74,7 +79,7 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
         environment.output().abandon()
         return ExitStatus.CLOSED_PIPE
     except MemoryError:
-        return _complain(messages, "out of memory: try a smaller model or a shorter --ctx", ExitStatus.FAILED)
+        return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
     except OSError as error:
         # Typer writes its help texts past our Output; whatever is stuck in Python's buffer is not to be tried again.
         environment.output().abandon()
@@ -86,8 +91,17 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
         status = status_of(error)
         if status is not None:
             return _complain(messages, str(error), status)
+        if _is_out_of_memory(error):
+            return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
         what = f"internal error, {type(error).__name__}: {error} ({_TRACEBACK_VARIABLE}=1 shows where)"
         return _complain(messages, what, ExitStatus.FAILED)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether this is how torch says it: of a GPU by a class of its own, of the CPU by a RuntimeError."""
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
 
 
 def _complain(messages: Output, text: str, status: ExitStatus) -> ExitStatus:
@@ -206,6 +220,7 @@ def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
     return command.chat(invocation, stats=stats)
 
 
+app.command()(with_settings(bench, _BENCH_SETTINGS))
 app.command()(pull)
 app.command("list")(list_models)
 app.command()(rm)

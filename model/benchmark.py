@@ -51,6 +51,11 @@ class Plan:
     repetitions: int
     seconds: float
 
+    @property
+    def context(self) -> int:
+        """Tokens that a model must be able to hold for it."""
+        return self.prompt_tokens + self.gen_tokens + _WARM_UP_TOKENS + 1
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -72,6 +77,8 @@ class Measurement:
         prefill, decode: tokens a second.
         first_prefill_s: seconds of the first prompt, which also brings the weights into memory.
         decoded_tokens: tokens in all on which `decode` rests.
+        backend: how it computed.
+        threads: that torch and the kernels may use on the CPU.
         bytes_per_token: of weights that a token of an answer reads; keys and values are not counted.
         read_bytes_per_s: of the plain read loop, the median of its turns.
         cores_busy: processors' time over the clock's while decoding.
@@ -82,6 +89,8 @@ class Measurement:
     decode: Speed
     first_prefill_s: float
     decoded_tokens: int
+    backend: str
+    threads: int
     bytes_per_token: int
     read_bytes_per_s: float
     cores_busy: float
@@ -202,10 +211,22 @@ class FewLayers:
         return time.perf_counter() - begin
 
 
-def few_layers(whole: ModelConfig, num_layers: int, device: torch.device, ops: Ops, context: int) -> FewLayers:
-    """Random weights for the first layers of a model, ready to be measured."""
+def few_layers(
+    whole: ModelConfig, num_layers: int, device: torch.device, ops: Ops, context: int
+) -> tuple[FewLayers, float]:
+    """Random weights for the first layers of a model, ready to be measured.
+
+    Returns:
+        And the seconds that loading the whole would take, reckoned up by the bytes that are made at load.
+    """
     config = replace(whole, layers=whole.layers[:num_layers])
-    return FewLayers(Transformer(config, synthetic_weights(config, device), ops), whole, context)
+    weights = synthetic_weights(config, device)
+    begin = time.perf_counter()
+    transformer = Transformer(config, weights, ops)
+    seconds = time.perf_counter() - begin
+    if made := ops.made_bytes(config):
+        seconds *= ops.made_bytes(whole) / made
+    return FewLayers(transformer, whole, context), seconds
 
 
 def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> Measurement:
@@ -219,7 +240,7 @@ def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> M
         progress: called with the part that is done, up to 1.
 
     Raises:
-        ContextFullError: prompt and answer do not fit the model.
+        ContextFullError: the model cannot hold the plan's context.
     """
     clock = _Clock(plan, progress)
     ids = _Prompts(subject.config.vocab_size, plan.prompt_tokens)
@@ -260,6 +281,8 @@ def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> M
         decode=Speed(tuple(len(steps) / sum(steps) for steps in decodes)),
         first_prefill_s=first,
         decoded_tokens=sum(map(len, decodes)),
+        backend=subject.ops.description,
+        threads=torch.get_num_threads(),
         bytes_per_token=subject.bytes_per_token,
         read_bytes_per_s=statistics.median(reads),
         cores_busy=busy / wall,

@@ -1,7 +1,7 @@
 """Random weights of a published model's real shapes, made in memory: to learn how fast it would be without having it.
 
-They lie in a file without a name (memfd) where the system has such files: mapped in small pages as a checkpoint is, on no
-disk, and gone however the program ends.
+They lie in a file without a name (memfd) where the system has such files: mapped in small pages as a checkpoint is, on
+no disk, and gone however the program ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def synthetic_bytes(config: ModelConfig) -> int:
 
 
 def synthetic_weights(config: ModelConfig, device: torch.device | str = "cpu", seed: int = 0) -> Weights:
-    """Random weights of plausible scale: bfloat16, experts in MXFP4. The embedding is the unembedding, to save memory."""
+    """Random weights of plausible scale: bfloat16, experts in MXFP4; the embedding is the unembedding."""
     source = _Source(config, seed)
     hidden, width = config.hidden_size, config.intermediate_size
     heads, kv_heads = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
@@ -105,7 +105,7 @@ class _Source:
     def _tiled(self, out: Tensor, source: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Pieces of `out`, each with as many random numbers, from another place of the tile for each tensor."""
         shift = int(torch.randint(0, _TILE // 2, (), generator=self._generator))
-        for piece in out.view(-1).split(_TILE // 2):
+        for piece in torch.split(out.view(-1), _TILE // 2):
             yield piece, source[shift : shift + piece.numel()]
 
     def _take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -84,14 +84,15 @@ class CpuOps(ReferenceOps):
         """The eight-bit layers, where they are wanted."""
         return int8_bytes(config) if self.dense == "int8" else 0
 
-    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
+    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:  # noqa: ARG002 - as the interface
         """Activations, and 16-bit ones beside them; scores are never held."""
         return 2 * activation_bytes(config, tokens)
 
     def bytes_read(self, layer: Linear) -> int:
         """What the kernel has of it."""
-        bound = isinstance(layer, BoundLinear) and layer.kernel is not None
-        return layer.kernel.bytes if bound else super().bytes_read(layer)
+        if not isinstance(layer, BoundLinear) or layer.kernel is None:
+            return super().bytes_read(layer)
+        return layer.kernel.bytes
 
     def read_once(self, data: Tensor) -> None:
         """A loop of the same vector loads that the kernels make."""

@@ -30,22 +30,23 @@ class ReferenceOps:
         """That it is plain torch."""
         return f"{self.name} (plain torch, weights as they are)"
 
-    def made_bytes(self, config: ModelConfig) -> int:
+    def made_bytes(self, config: ModelConfig) -> int:  # noqa: ARG002 - as the interface
         """Nothing is made."""
         return 0
 
     def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
-        """Activations, a widened piece of a matrix or an expert, and three times the scores: logits, with sinks, softmax."""
-        expert = 2 * config.intermediate_size * config.hidden_size
+        """Activations, a widened piece of a matrix or an expert, and the scores: bare, with sinks, as weights."""
+        expert = 2 * 2 * config.intermediate_size * config.hidden_size
+        piece = min(_WIDENED_ELEMENTS, config.vocab_size * config.hidden_size)
         scores = min(_SCORE_ELEMENTS, config.num_attention_heads * tokens * context)
-        return activation_bytes(config, tokens) + 4 * (3 * scores + max(_WIDENED_ELEMENTS, 2 * expert))
+        return activation_bytes(config, tokens) + 4 * (3 * scores + max(piece, expert))
 
     def bytes_read(self, layer: Linear) -> int:
         """All of the matrix."""
         return int(layer.weight.nbytes)
 
     def read_once(self, data: Tensor) -> None:
-        """A sum over its bytes as 64-bit integers; the value comes back to the CPU, so the device has been waited for."""
+        """A sum over it as 64-bit integers; taking its value waits for the device."""
         flat = data.reshape(-1).view(torch.uint8)
         flat[: flat.numel() // 8 * 8].view(torch.int64).sum().item()
 
@@ -111,7 +112,7 @@ class ReferenceOps:
 
 
 def activation_bytes(config: ModelConfig, tokens: int) -> int:
-    """Bytes of the float32 activations of `tokens`: residual stream, attention, and the experts that each is sent to."""
+    """Bytes of the float32 activations of `tokens`: residual stream, attention, and the experts of each."""
     attention = (2 * config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
     sent = max(layer.experts_per_token for layer in config.layers)
     experts = sent * (3 * config.intermediate_size + 2 * config.hidden_size)

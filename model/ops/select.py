@@ -17,9 +17,7 @@ BACKENDS = ("cpu", "reference")
 ENVIRONMENT_VARIABLE = "GPTOSS_BACKEND"
 
 
-def select_ops(
-    backend: str | Ops | None = None, device: torch.device | str = "cpu", dense: Dense | None = None
-) -> Ops:
+def select_ops(backend: str | Ops | None = None, device: torch.device | str = "cpu", dense: Dense | None = None) -> Ops:
     """The backend named by `backend`, else by the environment variable GPTOSS_BACKEND, else the best for the device.
 
     Args:
