@@ -80,7 +80,7 @@ def _what_fits(need: MemoryNeed, config: ModelConfig, ops: Ops, context: int, av
     smaller = published_config(_SMALLER)
     if smaller.num_weights < config.num_weights:
         of_smaller = memory_need(smaller, ops, counted_context(smaller, context), 1)
-        if of_smaller.resident <= available:
+        if of_smaller.made + of_smaller.cache + need.working <= available:
             fits.append(f"-m {_SMALLER}")
     return fits or ["-m nano"]
 

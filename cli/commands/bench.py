@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _LABEL_WIDTH = 10
 _SECONDS = 45.0
 """In which the repetitions are to be done."""
+_HELD_UP = 0.75
+"""Of the cores that its threads could keep busy: below this share something else held them up."""
 _LAYER_CHOICES = (4, 2)
 """Layers that stand for all: even, as windows alternate."""
 _COMFORTABLE_BYTES = 4_000_000_000
@@ -247,6 +249,8 @@ def _as_text(run: Run) -> list[tuple[str, str]]:
     ]
     if len(measured.decode.runs) < plan.repetitions or measured.decoded_tokens < plan.repetitions * plan.gen_tokens:
         lines.append(("cut short", f"after {_SECONDS:.0f} s: {counted(measured.decoded_tokens, 'token')} were decoded"))
+    if run.device.type == "cpu" and measured.cores_busy < _HELD_UP * measured.threads:
+        lines.append(("held up", "by other programs or the disk: the threads did not run all the time"))
     return lines + _reckoning(run)
 
 

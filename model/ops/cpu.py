@@ -85,8 +85,8 @@ class CpuOps(ReferenceOps):
         return int8_bytes(config) if self.dense == "int8" else 0
 
     def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:  # noqa: ARG002 - as the interface
-        """Activations, and 16-bit ones beside them; scores are never held."""
-        return 2 * activation_bytes(config, tokens)
+        """Activations; scores are never held."""
+        return activation_bytes(config, tokens)
 
     def bytes_read(self, layer: Linear) -> int:
         """What the kernel has of it."""

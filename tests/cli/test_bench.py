@@ -88,7 +88,8 @@ def test_json(bench):
 def test_table(bench):
     result = bench("-m", "nano")
     assert (result.status, result.stderr) == (0, "")
-    lines = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    lines = {line[:10].rstrip(): line[11:] for line in result.stdout.splitlines()}
+    lines.pop("held up", None)  # by whatever else runs beside the tests
     assert list(lines) == ["model", "backend", "load", "prefill", "decode", "bandwidth", "memory", "kernels"]
     assert lines["model"] == "nano, 4 layers"
     assert "in 2 runs of 12 tokens; the first prompt took" in lines["prefill"]
@@ -134,11 +135,10 @@ def test_synthetic_takes_fewer_layers_where_memory_is_short(bench, small_20b, mo
 
     full = json.loads(bench("--synthetic", "120b", "--json").stdout)
     assert (full["measured_layers"], full["layers"]) == (4, 36)
-    # The reference backend widens a matrix of 300 x 64, and an expert of 64 x 64 and 64 x 32.
-    monkeypatch.setattr(command, "available_memory", lambda: 4_500_000)
+    monkeypatch.setattr(command, "available_memory", lambda: 3_000_000)
     table = bench("--synthetic", "120b").stdout
     assert table.startswith("model      120b, random weights: 2 of its 36 layers\n")
-    assert table.endswith("but 4.5 MB are free here: it would be read from the disk again and again, far slower\n")
+    assert table.endswith("but 3 MB are free here: it would be read from the disk again and again, far slower\n")
     monkeypatch.setattr(command, "available_memory", lambda: 1_000_000)
     result = bench("--synthetic", "120b")
     assert (result.status, result.stdout) == (3, "")
