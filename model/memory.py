@@ -98,3 +98,11 @@ def stored_bytes(config: ModelConfig) -> int:
     """Bytes of all weights as the models are published: experts in MXFP4, the others in bfloat16."""
     experts = expert_weights(config)
     return round(experts * _MXFP4_BYTES) + (config.num_weights - experts) * _BF16_BYTES
+
+
+def token_bytes(config: ModelConfig) -> int:
+    """Bytes of weights that a token of an answer reads, in the precisions that the models are published in."""
+    experts = (
+        sum(layer.experts_per_token for layer in config.layers) * 3 * config.hidden_size * config.intermediate_size
+    )
+    return dense_weights(config) * _BF16_BYTES + round(experts * _MXFP4_BYTES)

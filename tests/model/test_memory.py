@@ -3,7 +3,15 @@
 import pytest
 
 from gptoss.model import Checkpoint, Transformer, Weights
-from gptoss.model.memory import cache_bytes, dense_weights, expert_weights, memory_need, stored_bytes
+from gptoss.model.memory import (
+    cache_bytes,
+    dense_weights,
+    expert_weights,
+    memory_need,
+    stored_bytes,
+    token_bytes,
+    token_bytes,
+)
 from gptoss.model.ops import select_ops
 from gptoss.model.published_configs import published_config
 
@@ -58,3 +66,9 @@ def test_packing_is_reckoned():
     packed = memory_need(config, ops, 100, 64, weight_bytes=stored, packs=True)
     assert plain.mapped - packed.mapped == 2 * expert_weights(config)
     assert packed.made == expert_weights(config) * 17 // 32
+
+
+def test_bytes_of_a_token():
+    # In GB: 20b 1.27 of experts, 1.27 of attention, 1.16 of the unembedding; 120b 1.90, 1.91 and 1.16.
+    assert round(token_bytes(published_config("20b")) / 1e9, 2) == 3.70
+    assert round(token_bytes(published_config("120b")) / 1e9, 2) == 4.97
