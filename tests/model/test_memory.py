@@ -10,7 +10,6 @@ from gptoss.model.memory import (
     memory_need,
     stored_bytes,
     token_bytes,
-    token_bytes,
 )
 from gptoss.model.ops import select_ops
 from gptoss.model.published_configs import published_config
