@@ -20,6 +20,7 @@ from torch import Tensor
 from gptoss.model.cache import KVCache
 from gptoss.model.config import ModelConfig
 from gptoss.model.engine import PREFILL_CHUNK, Engine, Generation
+from gptoss.model.memory import cache_bytes_read
 from gptoss.model.ops import Ops
 from gptoss.model.sampler import Sampler, SamplingParams
 from gptoss.model.synthetic import synthetic_weights
@@ -31,6 +32,8 @@ Progress = Callable[[float], None]
 READ_EVERY = 4
 """Tokens between two turns of the read loop."""
 _WARM_UP_TOKENS = 2
+_FEW_FAULTS = 50
+"""Pages that had to be read from the disk: more of them are weights that were not in memory yet."""
 _SMALLEST_READ = 64 << 20
 """Bytes that the read loop reads at least: well beyond most caches."""
 
@@ -79,7 +82,8 @@ class Measurement:
         decoded_tokens: tokens in all on which `decode` rests.
         backend: how it computed.
         threads: that torch and the kernels may use on the CPU.
-        bytes_per_token: of weights that a token of an answer reads; keys and values are not counted.
+        weight_bytes_per_token: of weights that a token of an answer reads.
+        cache_bytes_per_token: of keys and values, halfway through an answer.
         read_bytes_per_s: of the plain read loop, the median of its turns.
         cores_busy: processors' time over the clock's while decoding.
         kernel_calls: of compiled kernels, by name.
@@ -91,14 +95,20 @@ class Measurement:
     decoded_tokens: int
     backend: str
     threads: int
-    bytes_per_token: int
+    weight_bytes_per_token: int
+    cache_bytes_per_token: int
     read_bytes_per_s: float
     cores_busy: float
     kernel_calls: Mapping[str, int]
 
     @property
+    def bytes_per_token(self) -> int:
+        """Bytes that a token of an answer reads."""
+        return self.weight_bytes_per_token + self.cache_bytes_per_token
+
+    @property
     def decode_bytes_per_s(self) -> float:
-        """Bytes of weights a second that decoding read."""
+        """Bytes a second that decoding read."""
         return self.decode.median * self.bytes_per_token
 
     @property
@@ -112,7 +122,7 @@ class Subject(Protocol):
 
     ops: Ops
     config: ModelConfig
-    bytes_per_token: int
+    weight_bytes_per_token: int
 
     def prefill(self, ids: Sequence[int]) -> float:
         """Seconds that a prompt and the logits of its last token take."""
@@ -135,7 +145,7 @@ class WholeModel:
         self._generation: Generation | None = None
         self.ops = engine.transformer.ops
         self.config = engine.transformer.config
-        self.bytes_per_token = bytes_per_token(engine.transformer)
+        self.weight_bytes_per_token = weight_bytes_per_token(engine.transformer)
 
     def prefill(self, ids: Sequence[int]) -> float:
         """The engine's own account of it."""
@@ -176,7 +186,7 @@ class FewLayers:
         self.ops = transformer.ops
         self.config = whole
         layers = layer_bytes(transformer)
-        self.bytes_per_token = round(layers * self._factor) + head_bytes(transformer)
+        self.weight_bytes_per_token = round(layers * self._factor) + head_bytes(transformer)
 
     def prefill(self, ids: Sequence[int]) -> float:
         """All chunks through the layers, and one token's rest."""
@@ -232,7 +242,8 @@ def few_layers(
 def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> Measurement:
     """Measure prefill and decode in turn, after one prompt that does not count.
 
-    A first prompt that takes more than half of the time there is does count, and is the only one.
+    A first prompt that takes more than half of the time there is, and not because of the disk, does count and is the
+    only one.
 
     Args:
         subject: what is measured.
@@ -244,9 +255,11 @@ def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> M
     """
     clock = _Clock(plan, progress)
     ids = _Prompts(subject.config.vocab_size, plan.prompt_tokens)
+    faults = _major_faults()
     first = subject.prefill(next(ids))
+    from_disk = _major_faults() - faults > _FEW_FAULTS
     clock.advance(plan.prompt_tokens)
-    prefills = [first] if first > plan.seconds / 2 else []
+    prefills = [first] if first > plan.seconds / 2 and not from_disk else []
     for _ in range(min(_WARM_UP_TOKENS, plan.gen_tokens)):
         subject.step()
     data = _large_enough(subject.read_target())
@@ -283,14 +296,15 @@ def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> M
         decoded_tokens=sum(map(len, decodes)),
         backend=subject.ops.description,
         threads=torch.get_num_threads(),
-        bytes_per_token=subject.bytes_per_token,
+        weight_bytes_per_token=subject.weight_bytes_per_token,
+        cache_bytes_per_token=cache_bytes_read(subject.config, plan.prompt_tokens + plan.gen_tokens // 2),
         read_bytes_per_s=statistics.median(reads),
         cores_busy=busy / wall,
         kernel_calls={name: count for name, count in calls.items() if count},
     )
 
 
-def bytes_per_token(transformer: Transformer) -> int:
+def weight_bytes_per_token(transformer: Transformer) -> int:
     """Bytes of weights that one token reads: the dense layers as the backend keeps them, and its experts."""
     return layer_bytes(transformer) + head_bytes(transformer)
 
@@ -313,6 +327,10 @@ def peak_rss_bytes() -> int:
     """The most memory that this process has had so far, pages of mapped files among it."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _major_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
 def peak_device_bytes(device: torch.device) -> int | None:

@@ -83,6 +83,12 @@ def cache_bytes(config: ModelConfig, context: int) -> int:
     return context * 2 * config.num_key_value_heads * config.head_dim * CACHE_BYTES * config.num_layers
 
 
+def cache_bytes_read(config: ModelConfig, context: int) -> int:
+    """Bytes of the keys and values that a token reads after `context` others: in layers with a window, those in it."""
+    seen = sum(min(context, layer.sliding_window or context) for layer in config.layers)
+    return seen * 2 * config.num_key_value_heads * config.head_dim * CACHE_BYTES
+
+
 def dense_weights(config: ModelConfig) -> int:
     """Weights of the attention's matrices in all layers, and of the unembedding."""
     heads, kv_heads = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim

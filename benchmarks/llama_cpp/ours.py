@@ -19,7 +19,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(request["threads"])
     import torch
 
-    from gptoss.model.benchmark import READ_EVERY, bytes_per_token, peak_rss_bytes
+    from gptoss.model.benchmark import READ_EVERY, peak_rss_bytes, weight_bytes_per_token
     from gptoss.model.checkpoint import Checkpoint
     from gptoss.model.engine import PREFILL_CHUNK
     from gptoss.model.ops.cpu import CpuOps
@@ -53,7 +53,7 @@ def main() -> None:
                 model.ops.read_once(plain)
                 read.append(plain.nbytes / (clock() - begin))
     result = {"load": load, "prefill": prefill, "decode": decode, "read": read, "peak_bytes": peak_rss_bytes()}
-    print(json.dumps({**result, "bytes_a_token": bytes_per_token(model), "kernels": model.ops.counts()}))
+    print(json.dumps({**result, "bytes_a_token": weight_bytes_per_token(model), "kernels": model.ops.counts()}))
 
 
 if __name__ == "__main__":

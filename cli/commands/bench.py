@@ -20,7 +20,7 @@ from gptoss.cli.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 from gptoss.cli.text import counted, one_line
-from gptoss.model.errors import ModelNotFoundError
+from gptoss.model.errors import ContextFullError, ModelNotFoundError
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,11 @@ def _measure_model(invocation: Invocation, plan: Plan, status_line: StatusLine) 
         load_s = time.perf_counter() - begin
         return loaded
 
-    timing = replace(invocation, environment=replace(invocation.environment, load_model=timed))
+    timing = replace(
+        invocation,
+        environment=replace(invocation.environment, load_model=timed),
+        settings=replace(invocation.settings, ctx=plan.context),
+    )
     model = invocation.settings.model
     # A session needs less of an engine than is measured here.
     try:
@@ -146,9 +150,9 @@ def _measure_model(invocation: Invocation, plan: Plan, status_line: StatusLine) 
         if model not in list(Synthetic):
             raise
         raise ModelNotFoundError(f"{error}; --synthetic {model} measures without it") from None
-    if plan.context > engine.max_context:
-        wanted = f"--prompt-tokens {plan.prompt_tokens} and --gen-tokens {plan.gen_tokens}"
-        raise UsageError(f"{wanted} need a context of {plan.context} tokens: {model} can hold {engine.max_context}")
+    except ContextFullError as error:
+        wanted = f"--prompt-tokens {plan.prompt_tokens}, --gen-tokens {plan.gen_tokens}"
+        raise UsageError(f"{wanted}: {error}") from None
     transformer = engine.transformer
     measurement = _measure(WholeModel(engine), plan, model, status_line)
     return Run(model, transformer.config.num_layers, None, plan, measurement, transformer.device, load_s)
@@ -241,7 +245,7 @@ def _as_text(run: Run) -> list[tuple[str, str]]:
         ("decode", f"{_speed(measured.decode)} of {counted(plan.gen_tokens, 'token')})"),
         (
             "bandwidth",
-            f"{show_bytes(measured.bytes_per_token)} of weights a token, {show_bytes(measured.decode_bytes_per_s)}/s: "
+            f"{show_bytes(measured.bytes_per_token)} a token, {show_bytes(measured.decode_bytes_per_s)}/s: "
             f"{measured.share_of_read_loop:.0%} of the {show_bytes(measured.read_bytes_per_s)}/s of a plain read loop",
         ),
         ("memory", memory),
@@ -326,6 +330,8 @@ def _as_json(run: Run) -> dict[str, Any]:
         "decode_tokens_per_s": measured.decode.median,
         "decode_tokens_per_s_runs": list(measured.decode.runs),
         "bytes_per_token": measured.bytes_per_token,
+        "weight_bytes_per_token": measured.weight_bytes_per_token,
+        "cache_bytes_per_token": measured.cache_bytes_per_token,
         "decode_bytes_per_s": measured.decode_bytes_per_s,
         "read_bytes_per_s": measured.read_bytes_per_s,
         "share_of_read_loop": measured.share_of_read_loop,

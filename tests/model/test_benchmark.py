@@ -6,16 +6,16 @@ from itertools import pairwise
 import pytest
 import torch
 
-from gptoss.model import Checkpoint, Engine, Transformer, Weights
+from gptoss.model import Checkpoint, Engine, Transformer, Weights, benchmark
 from gptoss.model.benchmark import (
     FewLayers,
     Plan,
     WholeModel,
-    bytes_per_token,
     few_layers,
     head_bytes,
     layer_bytes,
     measure,
+    weight_bytes_per_token,
 )
 from gptoss.model.ops import select_ops
 from gptoss.model.published_configs import PUBLISHED, published_config
@@ -32,7 +32,7 @@ def cpu_ops(dense):
 class Recorded:
     """A subject that takes as long as it is told, by its own account, and notes what was asked of it."""
 
-    bytes_per_token = 1000
+    weight_bytes_per_token = 1000
 
     def __init__(self, transformer, seconds_of_a_prompt=0.5):
         self.ops, self.config = transformer.ops, transformer.config
@@ -58,8 +58,11 @@ def test_speeds_are_tokens_over_seconds(transformer):
     measured = measure(subject, PLAN, done.append)
     assert measured.prefill.runs == (40.0, 40.0, 40.0)
     assert measured.decode.runs == (4.0, 4.0, 4.0)
-    assert (measured.decode_bytes_per_s, measured.decoded_tokens) == (4000.0, 18)
-    assert measured.share_of_read_loop == 4000.0 / measured.read_bytes_per_s
+    # Two keys/value heads of 16 in bfloat16; windows of 8 in two of four layers; 23 tokens before one in the middle.
+    assert measured.cache_bytes_per_token == 2 * 2 * 2 * 16 * (2 * 8 + 2 * 23)
+    assert measured.bytes_per_token == 1000 + measured.cache_bytes_per_token
+    assert (measured.decode_bytes_per_s, measured.decoded_tokens) == (4.0 * measured.bytes_per_token, 18)
+    assert measured.share_of_read_loop == measured.decode_bytes_per_s / measured.read_bytes_per_s
     assert subject.steps == 2 + 18
     assert [len(ids) for ids in subject.prompts] == [20] * 4
     assert len({ids[0] for ids in subject.prompts}) == 4  # an engine would reuse what two prompts share
@@ -73,6 +76,15 @@ def test_a_slow_model_is_measured_once(transformer):
     assert measured.prefill.runs == (0.5,)
     assert len(subject.prompts) == 1
     assert measured.decoded_tokens == 2
+
+
+def test_a_first_prompt_that_waited_for_the_disk_does_not_count(transformer, monkeypatch):
+    subject = Recorded(transformer, seconds_of_a_prompt=40.0)
+    faults = iter((0, 1000))
+    monkeypatch.setattr(benchmark, "_major_faults", lambda: next(faults))
+    measured = measure(subject, replace(PLAN, seconds=0.0))
+    assert len(subject.prompts) == 2
+    assert measured.prefill.runs == (0.5,)
 
 
 def test_the_whole_model_is_the_engines(transformer):
@@ -97,7 +109,7 @@ def test_bytes_a_token_are_what_the_kernels_have(tmp_path, make_checkpoint, dens
     each = 34 / 32 if dense == "int8" else 2
     assert layer_bytes(model) == experts + routers + attention * each
     assert head_bytes(model) == 96 * 64 * each
-    assert bytes_per_token(model) == layer_bytes(model) + head_bytes(model)
+    assert weight_bytes_per_token(model) == layer_bytes(model) + head_bytes(model)
 
 
 def test_bytes_a_token_of_plain_torch(transformer):
@@ -167,7 +179,7 @@ def test_random_routers_send_tokens_to_many_experts(small):
 def test_a_few_layers_stand_for_all(small, monkeypatch):
     part, _load_s = few_layers(small, 2, torch.device("cpu"), cpu_ops("int8"), PLAN.context)
     whole = Transformer(small, synthetic_weights(small), cpu_ops("int8"))
-    assert part.bytes_per_token == bytes_per_token(whole)
+    assert part.weight_bytes_per_token == weight_bytes_per_token(whole)
     monkeypatch.setattr(FewLayers, "_layers", lambda self, ids: 0.001 * len(ids))
     monkeypatch.setattr(FewLayers, "_rest", lambda self: 0.004)
     part._token = 0
