@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version as installed_version
@@ -81,6 +82,8 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     except MemoryError:
         return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
         # Typer writes its help texts past our Output; whatever is stuck in Python's buffer is not to be tried again.
         environment.output().abandon()
         place = "" if error.filename is None else f"{error.filename}: "

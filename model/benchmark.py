@@ -255,7 +255,7 @@ def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> M
     """
     clock = _Clock(plan, progress)
     ids = _Prompts(subject.config.vocab_size, plan.prompt_tokens)
-    faults = _major_faults()
+    faults, calls_before = _major_faults(), subject.ops.counts()
     first = subject.prefill(next(ids))
     from_disk = _major_faults() - faults > _FEW_FAULTS
     clock.advance(plan.prompt_tokens)
@@ -263,7 +263,8 @@ def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> M
     for _ in range(min(_WARM_UP_TOKENS, plan.gen_tokens)):
         subject.step()
     data = _large_enough(subject.read_target())
-    calls_before = subject.ops.counts()
+    if not prefills:
+        calls_before = subject.ops.counts()
     clock.start()
     decodes: list[list[float]] = []
     reads: list[float] = []

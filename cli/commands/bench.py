@@ -240,13 +240,13 @@ def _as_text(run: Run) -> list[tuple[str, str]]:
     lines = [
         ("model", _what_ran(run)),
         ("backend", f"{measured.backend} on {run.device}; {_threads(measured)}"),
-        ("load", f"{run.load_s:.3g} s"),
+        ("load", f"{run.load_s:.2f} s"),
         ("prefill", f"{_speed(measured.prefill)} of {counted(plan.prompt_tokens, 'token')}{first})"),
-        ("decode", f"{_speed(measured.decode)} of {counted(plan.gen_tokens, 'token')})"),
+        ("decode", f"{_speed(measured.decode)} of {counted(_decoded_in_a_run(run), 'token')})"),
         (
             "bandwidth",
             f"{show_bytes(measured.bytes_per_token)} a token, {show_bytes(measured.decode_bytes_per_s)}/s: "
-            f"{measured.share_of_read_loop:.0%} of the {show_bytes(measured.read_bytes_per_s)}/s of a plain read loop",
+            f"{_percent(measured.share_of_read_loop)} of the {show_bytes(measured.read_bytes_per_s)}/s of a plain read loop",
         ),
         ("memory", memory),
         ("kernels", _kernels(measured)),
@@ -276,6 +276,15 @@ def _kernels(measured: Measurement) -> str:
         levels.setdefault(level, []).append(f"{operation} {calls}")
     told = (f"{level} ({', '.join(operations)})" for level, operations in levels.items())
     return "; ".join(told) or "none that are compiled"
+
+
+def _decoded_in_a_run(run: Run) -> int:
+    measured = run.measurement
+    return measured.decoded_tokens if len(measured.decode.runs) == 1 else run.plan.gen_tokens
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _number(value: float) -> str:

@@ -1,5 +1,6 @@
 """Memory: what this machine has, what is said of a model that does not fit, and what comes of having none left."""
 
+import errno
 import re
 
 import pytest
@@ -158,6 +159,7 @@ def test_a_slow_model_says_so_and_answers(gptoss, monkeypatch):
     "error",
     [
         MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to"),
         type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 20.00 MiB."),
     ],
