@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from gptoss.model.catalog import find_spec
 from gptoss.model.config import LayerConfig, ModelConfig, RopeConfig
 
-PUBLISHED = {"20b": (24, 32), "120b": (36, 128)}
-"""Layers and experts of a layer, by the model's name."""
+PUBLISHED = ("20b", "120b")
 _WINDOW = 128
 
 
@@ -13,9 +13,12 @@ def published_config(name: str, num_layers: int | None = None) -> ModelConfig:
     """The config of gpt-oss-20b or -120b, or of its first layers.
 
     Raises:
-        KeyError: there is no such model.
+        KeyError: it is neither.
     """
-    layers, experts = PUBLISHED[name]
+    spec = find_spec(name)
+    if spec is None or spec.num_layers is None or spec.num_experts is None or name not in PUBLISHED:
+        raise KeyError(name)
+    layers = range(num_layers or spec.num_layers)
     return ModelConfig(
         hidden_size=2880,
         intermediate_size=2880,
@@ -25,5 +28,5 @@ def published_config(name: str, num_layers: int | None = None) -> ModelConfig:
         head_dim=64,
         rope=RopeConfig(theta=150_000.0, factor=32.0, initial_context_length=4096),
         max_context_length=131_072,
-        layers=tuple(LayerConfig(experts, 4, None if i % 2 else _WINDOW) for i in range(num_layers or layers)),
+        layers=tuple(LayerConfig(spec.num_experts, 4, None if i % 2 else _WINDOW) for i in layers),
     )

@@ -246,7 +246,7 @@ def _as_text(run: Run) -> list[tuple[str, str]]:
         (
             "bandwidth",
             f"{show_bytes(measured.bytes_per_token)} a token, {show_bytes(measured.decode_bytes_per_s)}/s: "
-            f"{_percent(measured.share_of_read_loop)} of the {show_bytes(measured.read_bytes_per_s)}/s of a plain read loop",
+            f"{_percent(measured.share_of_read_loop)} of a plain read loop's {show_bytes(measured.read_bytes_per_s)}/s",
         ),
         ("memory", memory),
         ("kernels", _kernels(measured)),
