@@ -5,7 +5,7 @@ Token ids in, logits out. Knows nothing of text, sampling or conversations, nor 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -71,7 +71,11 @@ class Transformer:
         return transformer
 
     def __call__(
-        self, token_ids: Sequence[int] | Tensor, cache: KVCache | None = None, logits: Logits = "all"
+        self,
+        token_ids: Sequence[int] | Tensor,
+        cache: KVCache | None = None,
+        logits: Logits = "all",
+        layer_done: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Logits of the token after each position.
 
@@ -79,6 +83,7 @@ class Transformer:
             token_ids: (tokens,); without a cache also (batch, tokens), equally long and unpadded.
             cache: holds the positions before `token_ids` and takes theirs.
             logits: of "all" positions, of the "last" alone, or of "none".
+            layer_done: called after each layer with how many are done.
 
         Returns:
             float32, (..., tokens, vocabulary), (..., 1, vocabulary) or (..., 0, vocabulary).
@@ -91,6 +96,8 @@ class Transformer:
         angles = self._rope(0 if cache is None else cache.length, ids.shape[-1])
         for index, layer in enumerate(self.weights.layers):
             x = layer_forward(x, index, self.config, layer, angles, cache, self.ops)
+            if layer_done is not None:
+                layer_done(index + 1)
         if cache is not None:
             cache.advance(ids.shape[-1])
         if logits != "all":
