@@ -26,11 +26,14 @@ class LoadRequest:
     device: str = "auto"
     ctx: int | None = None
     threads: int | None = None
+    dense: Literal["int8", "bf16"] | None = None
     quantize: Literal["mxfp4"] | None = None
     progress: Callable[[float], None] | None = None
     """Called with the part that is done, where something takes its time."""
     before_weights: Callable[[], None] | None = None
     """Called when the model was found and seems sound, before it takes memory."""
+    tell: Callable[[str], None] | None = None
+    """Called with what the person should know before the model takes its time."""
 
 
 @dataclass(frozen=True)

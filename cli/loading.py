@@ -6,9 +6,14 @@ import torch
 
 from gptoss.cli.encodings import load_encoding
 from gptoss.cli.environment import LoadedModel, LoadRequest
+from gptoss.cli.machine import available_memory
+from gptoss.cli.memory import counted_context, require_memory, slowness
 from gptoss.model.catalog import locate
 from gptoss.model.checkpoint import Checkpoint
-from gptoss.model.engine import Engine
+from gptoss.model.engine import PREFILL_CHUNK, Engine, select_device
+from gptoss.model.memory import memory_need
+from gptoss.model.ops import Ops, select_ops
+from gptoss.model.tensor_names import Layout
 
 # Bytes of weights. Where they fit into a core's caches, a second thread costs more than it brings, and on a busy
 # machine the threads' waiting for each other makes a small model slower by far.
@@ -22,6 +27,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
 
     Raises:
         ModelError: it is not there, broken, or cannot run as asked.
+        MemoryShortageError: what it needs beside its files does not fit into memory.
         VocabularyError: its tokenizer cannot be used.
     """
     folder = locate(request.model, request.models_folder)
@@ -32,9 +38,14 @@ def load_model(request: LoadRequest) -> LoadedModel:
         request.before_weights()
     few = 1 if checkpoint.nbytes < _ONE_THREAD_BELOW else _THREADS
     torch.set_num_threads(request.threads or few)
+    device = select_device(request.device)
+    ops = select_ops(device=device, dense=request.dense)
+    if device.type == "cpu":
+        _look_at_memory(request, checkpoint, ops)
     engine = Engine.load(
         folder,
-        device=request.device,
+        device=str(device),
+        backend=ops,
         max_context=request.ctx,
         quantize=request.quantize,
         progress=request.progress,
@@ -48,3 +59,24 @@ def load_model(request: LoadRequest) -> LoadedModel:
         folder=folder,
         can_skip_reasoning=checkpoint.config.can_skip_reasoning,
     )
+
+
+def _look_at_memory(request: LoadRequest, checkpoint: Checkpoint, ops: Ops) -> None:
+    """Refuse a model that cannot fit, and say of one that will be slow that it will.
+
+    Raises:
+        MemoryShortageError: what it needs beside its files does not fit.
+    """
+    config = checkpoint.config
+    need = memory_need(
+        config,
+        ops,
+        counted_context(config, request.ctx),
+        PREFILL_CHUNK,
+        weight_bytes=checkpoint.nbytes,
+        packs=request.quantize is not None and checkpoint.layout is Layout.HUB_BF16,
+    )
+    require_memory(request.model, need, config, ops, request.ctx, available_memory(swap=True))
+    slow = slowness(request.model, need, available_memory())
+    if slow is not None and request.tell is not None:
+        request.tell(slow)

@@ -91,9 +91,11 @@ def _load(
                 device=settings.device,
                 ctx=settings.ctx,
                 threads=settings.threads,
+                dense=None if settings.dense is None else settings.dense.value,
                 quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
                 progress=tell,
                 before_weights=before_weights,
+                tell=lambda line: status_line.leave(f"gptoss: {line}", always=True),
             )
         )
 

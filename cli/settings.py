@@ -33,6 +33,13 @@ class Quantize(StrEnum):
     MXFP4 = "mxfp4"
 
 
+class DenseLayers(StrEnum):
+    """How the dense layers and the unembedding are kept on the CPU."""
+
+    INT8 = "int8"
+    BF16 = "bf16"
+
+
 class Overflow(StrEnum):
     """What becomes of a conversation that does not fit the context."""
 
@@ -76,6 +83,7 @@ class Settings:
     overflow: Overflow | None = None
     device: str = "auto"
     threads: int | None = None
+    dense: DenseLayers | None = None
     quantize: Quantize | None = None
     save: bool = True
 
@@ -134,7 +142,7 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
     return Settings(**chosen)
 
 
-_VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT"}
+_VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT", "dense": "GPTOSS_CPU_DENSE"}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -228,6 +236,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "overflow": (Overflow, f"one of {', '.join(Overflow)}"),
     "device": (_text, "auto, cpu, cuda or mps"),
     "threads": (_positive, "a whole number, 1 or more"),
+    "dense": (DenseLayers, f"one of {', '.join(DenseLayers)}"),
     "quantize": (Quantize, "mxfp4"),
     "save": (_yes_or_no, "true or false"),
 }

@@ -16,6 +16,7 @@ from torch import Tensor
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint, Constraints, Forced, Masked, StopTokens
 from gptoss.model.errors import ContextFullError, DeviceError, ModelError
+from gptoss.model.ops import Ops
 from gptoss.model.quantize import Quantization
 from gptoss.model.sampler import Sampler, SamplingParams, Token
 from gptoss.model.speculation import PromptLookup
@@ -77,13 +78,13 @@ class Engine:
         *,
         device: str = "auto",
         max_context: int | None = None,
-        backend: str | None = None,
+        backend: str | Ops | None = None,
         quantize: Quantization | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Engine:
         """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
 
-        `quantize` and `progress` are those of `Transformer.from_checkpoint`.
+        `backend`, `quantize` and `progress` are those of `Transformer.from_checkpoint`.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.

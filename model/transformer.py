@@ -46,7 +46,7 @@ class Transformer:
         cls,
         path: Path | str,
         device: torch.device | str = "cpu",
-        backend: str | None = None,
+        backend: str | Ops | None = None,
         *,
         quantize: Quantization | None = None,
         progress: Progress | None = None,
@@ -56,7 +56,7 @@ class Transformer:
         Args:
             path: the folder.
             device: where to compute.
-            backend: how to compute; by default as `select_ops` chooses.
+            backend: how to compute, by name or made already; by default as `select_ops` chooses.
             quantize: "mxfp4" packs experts that are not packed in the checkpoint; None leaves them as they are.
             progress: called with the part of the packing that is done, up to 1.
 

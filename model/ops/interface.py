@@ -7,11 +7,15 @@ one. Activations are float32; weights have the checkpoint's own types (bfloat16,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
+from gptoss.model.config import ModelConfig
 from gptoss.model.weights import Experts, Linear, Weights
+
+Dense = Literal["int8", "bf16"]
+"""How the dense layers and the unembedding are kept: in eight bits, made at load, or as the checkpoint has them."""
 
 
 class Ops(Protocol):
@@ -20,6 +24,31 @@ class Ops(Protocol):
     name: str
     identical_tokens: int
     """Up to so many tokens computed together have, to the bit, the logits that each would have alone."""
+
+    @property
+    def description(self) -> str:
+        """How it computes, for people: the kernels, and how dense layers are kept."""
+        ...
+
+    def made_bytes(self, config: ModelConfig) -> int:
+        """Bytes that `prepare` makes of a model's weights, beside those that it is given."""
+        ...
+
+    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
+        """Bytes that computing `tokens` at a time takes beside weights and cache, near the end of a context."""
+        ...
+
+    def bytes_read(self, layer: Linear) -> int:
+        """Bytes of weights that using a prepared dense layer once reads."""
+        ...
+
+    def read_once(self, data: Tensor) -> None:
+        """Read every byte of `data` once, as fast as a plain loop can; it has been read when this returns."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Calls of compiled kernels so far, by name; empty where there are none."""
+        ...
 
     def prepare(self, weights: Weights) -> Weights:
         """The weights as this backend wants them; what its operations are given comes from here.

@@ -8,7 +8,7 @@ import os
 import torch
 
 from gptoss.model.errors import DeviceError, quote
-from gptoss.model.ops.interface import Ops
+from gptoss.model.ops.interface import Dense, Ops
 from gptoss.model.ops.reference import ReferenceOps
 
 log = logging.getLogger(__name__)
@@ -17,30 +17,39 @@ BACKENDS = ("cpu", "reference")
 ENVIRONMENT_VARIABLE = "GPTOSS_BACKEND"
 
 
-def select_ops(backend: str | None = None, device: torch.device | str = "cpu") -> Ops:
+def select_ops(backend: str | Ops | None = None, device: torch.device | str = "cpu", dense: Dense | None = None) -> Ops:
     """The backend named by `backend`, else by the environment variable GPTOSS_BACKEND, else the best for the device.
+
+    Args:
+        backend: its name; one that was made already is returned as it is.
+        device: where the weights will lie.
+        dense: how it is to keep dense layers; by default as it chooses.
 
     Raises:
         DeviceError: there is no backend of that name, or it does not run here.
     """
+    if backend is not None and not isinstance(backend, str):
+        return backend
     name = backend or os.environ.get(ENVIRONMENT_VARIABLE)
     if name is not None and name not in BACKENDS:
         raise DeviceError(f"no backend {quote(name)}: this build has {', '.join(BACKENDS)}")
     on_cpu = torch.device(device).type == "cpu"
     ops: Ops | None = None
     if name == "cpu" or (name is None and on_cpu):
-        ops = _cpu_ops()
+        ops = _cpu_ops(dense)
         if ops is None and name is not None:
             raise DeviceError("the backend cpu is not in this build: it was installed without a C++ compiler")
     if ops is None:
         ops = ReferenceOps()
         if name is None and on_cpu:
             log.warning("this build has no compiled kernels: the model takes the slow path, in plain torch")
+        if dense == "int8":
+            log.warning("the backend %s keeps dense layers as they are, not in int8", ops.name)
     log.info("backend: %s", ops.name)
     return ops
 
 
-def _cpu_ops() -> Ops | None:
+def _cpu_ops(dense: Dense | None) -> Ops | None:
     try:
         from gptoss.model.ops.cpu import CpuOps
     except ModuleNotFoundError as error:
@@ -52,4 +61,4 @@ def _cpu_ops() -> Ops | None:
         if error.name != "gptoss.model.kernels":
             raise
         return None
-    return CpuOps()
+    return CpuOps(dense)
