@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gptoss.cli.commands import config, sessions, shell_completion, templates
+from gptoss.cli.commands import cache, config, sessions, shell_completion, templates
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
 from gptoss.cli.commands.show import show
@@ -46,6 +46,7 @@ harmony = command_group("The chat format: conversations to tokens and back.")
 app.add_typer(harmony, name="harmony")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
+app.add_typer(cache.app, name="cache")
 app.add_typer(templates.app, name="templates")
 
 

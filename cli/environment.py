@@ -31,6 +31,10 @@ class LoadRequest:
     """Called with the part that is done, where something takes its time."""
     before_weights: Callable[[], None] | None = None
     """Called when the model was found and seems sound, before it takes memory."""
+    cache_folder: Path | None = None
+    """Where keys and values of prompts are kept; None: nowhere."""
+    cache_bytes: int = 0
+    """How much may be kept there."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.model.catalog import locate
 from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.engine import Engine
+from gptoss.model.prefix_store import PrefixFolder
 
 # Bytes of weights. Where they fit into a core's caches, a second thread costs more than it brings, and on a busy
 # machine the threads' waiting for each other makes a small model slower by far.
@@ -32,12 +33,16 @@ def load_model(request: LoadRequest) -> LoadedModel:
         request.before_weights()
     few = 1 if checkpoint.nbytes < _ONE_THREAD_BELOW else _THREADS
     torch.set_num_threads(request.threads or few)
+    prefixes = None
+    if request.cache_folder is not None:
+        prefixes = PrefixFolder(request.cache_folder, request.cache_bytes, request.model)
     engine = Engine.load(
         folder,
         device=request.device,
         max_context=request.ctx,
         quantize=request.quantize,
         progress=request.progress,
+        prefixes=prefixes,
     )
     packing = engine.transformer.packing
     return LoadedModel(

@@ -94,6 +94,8 @@ def _load(
                 quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
                 progress=tell,
                 before_weights=before_weights,
+                cache_folder=invocation.folders.prefixes if settings.cache else None,
+                cache_bytes=int(settings.cache_gb * 1e9),
             )
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from gptoss.cli.constraints.turn import HeldTurn, TurnHolding
@@ -26,7 +27,7 @@ from gptoss.cli.events import (
 )
 from gptoss.cli.repetition import RepetitionWatch
 from gptoss.cli.turn import Turn
-from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion
+from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render, render_for_completion
 from gptoss.model.errors import ConstraintError
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ class Engine(Protocol):
         """Go on from the prompt."""
         ...
 
+    def keep(self, ids: Sequence[int]) -> None:
+        """Keep on the disk what was computed of these tokens, with which prompts to come will begin."""
+        ...
+
 
 class Session:
     """One conversation with one model.
@@ -118,6 +123,7 @@ class Session:
 
     Attributes:
         drop_oldest: leave the oldest turns out of a prompt that would not fit; the conversation keeps them.
+        is_kept: whether anything of the conversation may be left on the disk.
     """
 
     def __init__(
@@ -148,6 +154,7 @@ class Session:
         self._holding = TurnHolding(encoding, self._answer_grammar, think_budget)
         self._held: HeldTurn | None = None
         self.drop_oldest = False
+        self.is_kept = False
         self._stopping = False
         self._sampling = False
         self._given_up = False
@@ -272,6 +279,21 @@ class Session:
             answered=turn.answered,
             seed=generation.seed,
         )
+        if self.is_kept:
+            self._keep(without_oldest(self.conversation, dropped))
+
+    def keep_instructions(self) -> None:
+        """Keep on the disk what was computed of the system and developer messages, with which any prompt begins."""
+        roles = (Role.SYSTEM, Role.DEVELOPER)
+        self._keep(Conversation.of(*(message for message in self.conversation if message.role in roles)))
+
+    def _keep(self, conversation: Conversation) -> None:
+        """Keep what the next prompt will have in common with what was computed: reasoning, for one, is not seen again.
+
+        Ctrl-C ends the writing, for the answer is out.
+        """
+        with suppress(KeyboardInterrupt):
+            self.engine.keep(render(conversation, self.encoding))
 
     def _render(self, conversation: Conversation) -> tuple[list[int], list[int]]:
         """The prompt, and what of the answer's header stands in it."""

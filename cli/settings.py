@@ -78,6 +78,8 @@ class Settings:
     threads: int | None = None
     quantize: Quantize | None = None
     save: bool = True
+    cache: bool = True
+    cache_gb: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ class Folders:
     config: Path
     models: Path
     state: Path
+    cache: Path
+
+    @property
+    def prefixes(self) -> Path:
+        """Keys and values of prompts."""
+        return self.cache / "prefixes"
 
     @property
     def conversations(self) -> Path:
@@ -105,13 +113,14 @@ class Folders:
             home = Path(variables["GPTOSS_HOME"])
         if home is not None:
             home = home.expanduser()
-            return cls(config=home / "config.toml", models=home / "models", state=home / "state")
+            return cls(config=home / "config.toml", models=home / "models", state=home / "state", cache=home / "cache")
         import platformdirs
 
         return cls(
             config=platformdirs.user_config_path("gptoss") / "config.toml",
             models=platformdirs.user_data_path("gptoss") / "models",
             state=platformdirs.user_state_path("gptoss"),
+            cache=platformdirs.user_cache_path("gptoss"),
         )
 
 
@@ -230,4 +239,6 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "threads": (_positive, "a whole number, 1 or more"),
     "quantize": (Quantize, "mxfp4"),
     "save": (_yes_or_no, "true or false"),
+    "cache": (_yes_or_no, "true or false"),
+    "cache_gb": (_number(float, lambda gb: 0 < gb < float("inf")), "a number above 0"),
 }

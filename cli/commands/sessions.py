@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gptoss.cli.commands.cache import clear_prefixes
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.exit_status import ExitStatus
@@ -155,10 +156,12 @@ def delete(
     which: Annotated[list[str], typer.Argument(metavar="ID|NAME...", help="Ids, beginnings of ids, or names.")],
     home: HomeOption = None,
 ) -> ExitStatus:
-    """Delete conversations for good."""
-    _, store = _opened(context, home)
+    """Delete conversations for good, and with them what was computed of any prompt (see gptoss cache)."""
+    environment, store = _opened(context, home)
     for log in [store.find(each) for each in which]:
         store.delete(log)
+    # Keys and values tell what the tokens were, and which are those of this conversation alone is not known.
+    clear_prefixes(Folders.locate(environment.variables, home))
     return ExitStatus.ANSWERED
 
 

@@ -35,9 +35,17 @@ class Recorder:
         self.log = log
         self._session = session
         self._tell = tell
-        self._saving = saving
+        session.is_kept = saving
         self._failed = False
         session.watcher = self.record
+
+    @property
+    def _saving(self) -> bool:
+        return self._session.is_kept
+
+    @_saving.setter
+    def _saving(self, saving: bool) -> None:
+        self._session.is_kept = saving
 
     @property
     def id(self) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -77,6 +78,12 @@ class CpuOps(ReferenceOps):
     def description(self) -> str:
         """The level of the kernels and how dense layers are kept."""
         return f"{self.name} ({_cpu.isa()}, dense layers in {self.dense})"
+
+    @property
+    def identity(self) -> str:
+        """The level, the dense layers' form, and the build of the kernels."""
+        built = Path(_cpu.__file__).stat()
+        return f"{super().identity}, {_cpu.isa()}, {self.dense}, built {built.st_size} {built.st_mtime_ns}"
 
     def prepare(self, weights: Weights) -> Weights:
         """Bind every matrix to its kernel; those without one stay as they are."""

@@ -18,6 +18,11 @@ class Ops(Protocol):
 
     name: str
 
+    @property
+    def identity(self) -> str:
+        """What decides, beside the weights, how results are rounded."""
+        ...
+
     def prepare(self, weights: Weights) -> Weights:
         """The weights as this backend wants them; what its operations are given comes from here.
 

@@ -24,6 +24,11 @@ class ReferenceOps:
 
     name = "reference"
 
+    @property
+    def identity(self) -> str:
+        """This backend, and torch's version."""
+        return f"{self.name}, torch {torch.__version__}"
+
     def prepare(self, weights: Weights) -> Weights:
         """The weights as they are."""
         return weights
