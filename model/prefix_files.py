@@ -98,24 +98,22 @@ class PrefixFiles:
             path.unlink()
         return None
 
-    def touch(self, key: bytes, age_ns: int) -> bool:
-        """Note that a block was used, `age_ns` before now; False where there is none."""
-        when = time.time_ns() - age_ns
+    def touch(self, key: bytes, used_ns: int) -> bool:
+        """Note that a block was used at that time; False where there is none."""
         try:
-            os.utime(self._path(key), ns=(when, when))
+            os.utime(self._path(key), ns=(used_ns, used_ns))
         except OSError:
             return False
         return True
 
-    def write(self, key: bytes, data: Buffer, age_ns: int) -> None:
-        """Write a block whole, as if `age_ns` before now.
+    def write(self, key: bytes, data: Buffer, used_ns: int) -> None:
+        """Write a block whole, as one that was used at that time.
 
         Raises:
             OSError: that is not possible.
         """
         header = self._header(key)
-        when = time.time_ns() - age_ns
-        _write_whole(self._path(key), (header, _digest(header, data), data), when)
+        _write_whole(self._path(key), (header, _digest(header, data), data), used_ns)
 
     def open_folder(self, name: str) -> None:
         """Make the folder of this model, for its owner alone, and note what the model is called.
@@ -160,7 +158,7 @@ def kept_models(root: Path) -> list[KeptModel]:
 def shrink(root: Path, limit: int) -> None:
     """Remove the blocks that were used longest ago, of whatever model, until all have at most `limit` bytes.
 
-    Of one prompt the end goes before the beginning, without which it is of no use: it was touched earlier.
+    Of one prompt the end goes before the beginning, without which it is of no use: it has the earlier time.
     """
     now = time.time_ns()
     blocks = [block for folder in _folders(root) for block in _blocks(folder)]
@@ -169,8 +167,8 @@ def shrink(root: Path, limit: int) -> None:
             _remove(block.path)
     kept = [block for block in blocks if block.path.suffix == _SUFFIX]
     total = sum(block.nbytes for block in kept)
-    # What a clock that was wrong has dated into the future is no newer than now.
-    for block in sorted(kept, key=lambda block: min(block.used, now)):
+    # What a clock that was wrong has dated into the future would otherwise never go.
+    for block in sorted(kept, key=lambda block: block.used if block.used - now < _ABANDONED_S * 1e9 else 0):
         if total <= limit:
             break
         _remove(block.path)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,20 +104,20 @@ class PrefixStore:
         keys = list(self._keys(ids))[: files.limit // 2 // files.block_bytes]
         if not keys:
             return
-        written = 0
+        written, now = 0, time.time_ns()
         try:
             files.open_folder(self._folder.name)
             room = files.room()
             for index, key in enumerate(keys):
                 # The end of a prompt is older than its beginning, so that it is the first to go.
-                age = index * _STEP_NS
-                if files.touch(key, age):
+                used = now - index * _STEP_NS
+                if files.touch(key, used):
                     continue
                 if written + files.block_bytes > room:
                     log.info("prefixes: the disk has too little room for more")
                     break
                 values = export(index * BLOCK_TOKENS, (index + 1) * BLOCK_TOKENS)
-                files.write(key, values.view(torch.uint8).flatten().numpy().data, age)
+                files.write(key, values.view(torch.uint8).flatten().numpy().data, used)
                 written += files.block_bytes
         except OSError as error:
             log.info("prefixes: not kept: %s", error)
