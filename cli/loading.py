@@ -6,9 +6,10 @@ import torch
 
 from gptoss.cli.encodings import load_encoding
 from gptoss.cli.environment import LoadedModel, LoadRequest
+from gptoss.cli.machine import available_memory
 from gptoss.model.catalog import locate
 from gptoss.model.checkpoint import Checkpoint
-from gptoss.model.engine import Engine
+from gptoss.model.engine import Engine, select_device
 from gptoss.model.prefix_store import PrefixFolder
 
 # Bytes of weights. Where they fit into a core's caches, a second thread costs more than it brings, and on a busy
@@ -42,6 +43,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
         max_context=request.ctx,
         quantize=request.quantize,
         progress=request.progress,
+        reading=request.reading if _may_be_read_ahead(request, checkpoint) else None,
         prefixes=prefixes,
     )
     packing = engine.transformer.packing
@@ -53,3 +55,10 @@ def load_model(request: LoadRequest) -> LoadedModel:
         folder=folder,
         can_skip_reasoning=checkpoint.config.can_skip_reasoning,
     )
+
+
+def _may_be_read_ahead(request: LoadRequest, checkpoint: Checkpoint) -> bool:
+    """Whether the files have room in memory, and are what computing reads."""
+    memory = available_memory()
+    mapped = request.quantize is None and select_device(request.device).type == "cpu"
+    return mapped and memory is not None and checkpoint.nbytes < memory

@@ -84,6 +84,9 @@ def _load(
         def tell(part: float) -> None:
             ticker.text = f"packing the experts of {model}: {part:.0%}"
 
+        def tell_reading(done: int, total: int) -> None:
+            ticker.text = f"loading {model}: {done / 1e9:.1f} of {total / 1e9:.1f} GB read"
+
         return invocation.environment.load_model(
             LoadRequest(
                 model=model,
@@ -93,6 +96,7 @@ def _load(
                 threads=settings.threads,
                 quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
                 progress=tell,
+                reading=tell_reading,
                 before_weights=before_weights,
                 cache_folder=invocation.folders.prefixes if settings.cache else None,
                 cache_bytes=int(settings.cache_gb * 1e9),

@@ -21,6 +21,7 @@ from gptoss.model.errors import ContextFullError, DeviceError, ModelError
 from gptoss.model.fingerprint import fingerprint
 from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixFolder, PrefixStore
 from gptoss.model.quantize import Quantization
+from gptoss.model.read_ahead import Reading
 from gptoss.model.sampler import Sampler, SamplingParams, Token
 from gptoss.model.transformer import Transformer
 
@@ -86,12 +87,13 @@ class Engine:
         backend: str | None = None,
         quantize: Quantization | None = None,
         progress: Callable[[float], None] | None = None,
+        reading: Reading | None = None,
         prefixes: PrefixFolder | None = None,
     ) -> Engine:
         """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
 
-        `quantize` and `progress` are those of `Transformer.from_checkpoint`. With `prefixes`, what `keep` was given by
-        an earlier run of the same checkpoint, computed in the same way, need not be computed again.
+        `quantize`, `progress` and `reading` are those of `Transformer.from_checkpoint`. With `prefixes`, what an earlier
+        run of the same checkpoint, computed in the same way, has kept need not be computed again.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.
@@ -99,7 +101,7 @@ class Engine:
             ContextFullError: `max_context` is more than the model was made for.
         """
         transformer = Transformer.from_checkpoint(
-            path, select_device(device), backend, quantize=quantize, progress=progress
+            path, select_device(device), backend, quantize=quantize, progress=progress, reading=reading
         )
         made_by = None
         if prefixes is not None:
