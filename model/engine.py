@@ -92,8 +92,8 @@ class Engine:
     ) -> Engine:
         """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
 
-        `quantize`, `progress` and `reading` are those of `Transformer.from_checkpoint`. With `prefixes`, what an earlier
-        run of the same checkpoint, computed in the same way, has kept need not be computed again.
+        `quantize`, `progress` and `reading` are those of `Transformer.from_checkpoint`. With `prefixes`, what a run of
+        the same checkpoint, computed alike, has kept need not be computed again.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.
