@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint, Constraints, Forced, Masked, StopTokens
-from gptoss.model.errors import ContextFullError, DeviceError, ModelError
+from gptoss.model.errors import CheckpointError, ContextFullError, DeviceError, ModelError
 from gptoss.model.fingerprint import fingerprint
 from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixFolder, PrefixStore
 from gptoss.model.quantize import Quantization
@@ -106,7 +106,10 @@ class Engine:
         made_by = None
         if prefixes is not None:
             how = (transformer.ops.identity, str(transformer.device), quantize, sys.byteorder, version("gptoss"))
-            made_by = prefixes, repr((fingerprint(Path(path)), how))
+            try:
+                made_by = prefixes, repr((fingerprint(Path(path)), how))
+            except CheckpointError as error:  # of a file beside the checkpoint, which has been opened
+                log.info("prefixes: not used: %s", error)
         return cls(transformer, max_context, load_generation_defaults(Path(path)), prefixes=made_by)
 
     def generate(
@@ -222,7 +225,9 @@ class Generation(Iterator[Token]):
         self._constraint = stopping if constraint is None else Constraints(stopping, constraint)
         self._progress = progress
         self.prompt_tokens = len(ids)
+        begin = time.perf_counter()
         self.cached_tokens = engine._find_prefix(ids)
+        self._search_s = time.perf_counter() - begin
         self.generated_tokens = 0
         self.finish_reason: FinishReason | None = None
         self.seed = self._sampler.seed
@@ -244,6 +249,7 @@ class Generation(Iterator[Token]):
         self.timing.prefill_s = time.perf_counter() - begin
         computed = self.prompt_tokens - self.cached_tokens
         self._engine._longest_prefill = max(self._engine._longest_prefill, (computed, self.timing.prefill_s))
+        self.timing.prefill_s += self._search_s
         forced: deque[int] = deque()
         while True:
             begin = time.perf_counter()

@@ -182,6 +182,14 @@ def test_fingerprint_sees_each_file_and_what_is_in_it(make_checkpoint, tmp_path)
     assert len(set(seen)) == len(seen)
 
 
+def test_what_cannot_be_told_apart_is_not_kept(make_checkpoint, tmp_path):
+    model = make_checkpoint(tmp_path / "model")
+    (tmp_path / "elsewhere").write_text("x")
+    (model / "other.safetensors").symlink_to(tmp_path / "elsewhere")  # no file of this checkpoint, and not to be read
+    computed(opened(model, tmp_path), prompt(64))
+    assert not blocks_of(tmp_path)
+
+
 def test_it_pays_where_computing_takes_longer_than_a_disk(tiny, tmp_path, monkeypatch):
     monkeypatch.undo()
     cache = opened(tiny, tmp_path, kept=False)._cache
