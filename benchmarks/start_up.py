@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+PARTS = ["hi", "instructions", "history"]
+
 
 def ask(home: Path, model: str, *arguments: str) -> dict[str, float]:
     """Run one process; when its events came."""
@@ -56,19 +58,26 @@ def import_torch() -> float:
     return time.perf_counter() - begin
 
 
-def one_round(model: str, instructions: str, history: str) -> dict[str, dict[str, float]]:
+def one_round(model: str, instructions: str, history: str, only: list[str]) -> dict[str, dict[str, float]]:
+    results: dict[str, dict[str, float]] = {}
+
+    def step(name: str, home: Path, *arguments: str) -> None:
+        results[name] = ask(home, model, *arguments)
+        print(f"{name}: {results[name]}", file=sys.stderr, flush=True)
+
     with tempfile.TemporaryDirectory() as folder:
         home, copy = Path(folder) / "home", Path(folder) / "copy"
-        results = {
-            "hi": ask(home, model, "hi"),
-            "hi, again": ask(home, model, "hi"),
-            "instructions": ask(home, model, "-s", instructions, "hi"),
-            "instructions, other question": ask(home, model, "-s", instructions, "good day"),
-            "history": ask(home, model, history),
-        }
-        shutil.copytree(home, copy)
-        results["history goes on"] = ask(home, model, "-c", "And row 7?")
-        results["history goes on, --no-cache"] = ask(copy, model, "-c", "--no-cache", "And row 7?")
+        if "hi" in only:
+            step("hi", home, "hi")
+            step("hi, again", home, "hi")
+        if "instructions" in only:
+            step("instructions", home, "-s", instructions, "hi")
+            step("instructions, other question", home, "-s", instructions, "good day")
+        if "history" in only:
+            step("history", home, history)
+            shutil.copytree(home, copy)
+            step("history goes on", home, "-c", "And row 7?")
+            step("history goes on, --no-cache", copy, "-c", "--no-cache", "And row 7?")
     return results
 
 
@@ -78,6 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--instructions-tokens", type=int, default=600)
     parser.add_argument("--history-tokens", type=int, default=1000)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     # About 16 tokens a sentence.
     rules = " ".join(
@@ -87,7 +97,7 @@ def main() -> None:
         f"Fact {i}: the number {i} stands in row {i} of the table." for i in range(options.history_tokens // 16)
     )
     torch_s = [import_torch() for _ in range(options.rounds)]
-    rounds = [one_round(options.model, rules, facts) for _ in range(options.rounds)]
+    rounds = [one_round(options.model, rules, facts, options.only) for _ in range(options.rounds)]
     print(f"import torch: {statistics.median(torch_s):.2f} s")
     print(f"{'':32}{'prompt':>8}{'cached':>8}{'begins':>8}{'prefill':>9}{'1st token':>11}{'process':>9}")
     for name in rounds[0]:
