@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gptoss.cli.commands import completions, config, sessions, shell_completion, templates
+from gptoss.cli.commands import cache, completions, config, sessions, shell_completion, templates
 from gptoss.cli.commands.bench import bench
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
@@ -59,6 +59,7 @@ harmony = command_group("The chat format: conversations to tokens and back.")
 app.add_typer(harmony, name="harmony")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
+app.add_typer(cache.app, name="cache")
 app.add_typer(templates.app, name="templates")
 
 

@@ -13,6 +13,7 @@ from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.engine import PREFILL_CHUNK, Engine, select_device
 from gptoss.model.memory import memory_need
 from gptoss.model.ops import Ops, select_ops
+from gptoss.model.prefix_store import PrefixFolder
 from gptoss.model.tensor_names import Layout
 
 # Bytes of weights. Where they fit into a core's caches, a second thread costs more than it brings, and on a busy
@@ -42,6 +43,9 @@ def load_model(request: LoadRequest) -> LoadedModel:
     ops = select_ops(device=device, dense=request.dense)
     if device.type == "cpu":
         _look_at_memory(request, checkpoint, ops)
+    prefixes = None
+    if request.cache_folder is not None:
+        prefixes = PrefixFolder(request.cache_folder, request.cache_bytes, request.model)
     engine = Engine.load(
         folder,
         device=str(device),
@@ -49,6 +53,8 @@ def load_model(request: LoadRequest) -> LoadedModel:
         max_context=request.ctx,
         quantize=request.quantize,
         progress=request.progress,
+        reading=request.reading if _may_be_read_ahead(request, checkpoint) else None,
+        prefixes=prefixes,
     )
     packing = engine.transformer.packing
     return LoadedModel(
@@ -80,3 +86,10 @@ def _look_at_memory(request: LoadRequest, checkpoint: Checkpoint, ops: Ops) -> N
     slow = slowness(request.model, need, available_memory())
     if slow is not None and request.tell is not None:
         request.tell(slow)
+
+
+def _may_be_read_ahead(request: LoadRequest, checkpoint: Checkpoint) -> bool:
+    """Whether the files have room in memory, and are what computing reads."""
+    memory = available_memory()
+    mapped = request.quantize is None and select_device(request.device).type == "cpu"
+    return mapped and memory is not None and checkpoint.nbytes < memory

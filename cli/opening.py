@@ -84,6 +84,9 @@ def _load(
         def tell(part: float) -> None:
             ticker.text = f"packing the experts of {model}: {part:.0%}"
 
+        def tell_reading(done: int, total: int) -> None:
+            ticker.text = f"loading {model}: {done / 1e9:.1f} of {total / 1e9:.1f} GB read"
+
         return invocation.environment.load_model(
             LoadRequest(
                 model=model,
@@ -94,8 +97,11 @@ def _load(
                 dense=None if settings.dense is None else settings.dense.value,
                 quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
                 progress=tell,
+                reading=tell_reading,
                 before_weights=before_weights,
                 tell=lambda line: status_line.leave(f"gptoss: {line}", always=True),
+                cache_folder=invocation.folders.prefixes if settings.cache else None,
+                cache_bytes=int(settings.cache_gb * 1e9),
             )
         )
 

@@ -110,6 +110,18 @@ _SETTINGS: dict[str, Any] = {
     "save": Annotated[
         bool | None, typer.Option("--save/--no-save", help="Keep the conversation on the disk. [default: save]")
     ],
+    "cache": Annotated[
+        bool | None,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Keep what was computed of prompts on the disk, and use what is there; see gptoss cache. "
+            "[default: cache]",
+        ),
+    ],
+    "cache_gb": Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="GB", help="How much that cache may hold. [default: 2]"),
+    ],
 }
 # Which conversation goes on.
 _RESUMING: dict[str, Any] = {

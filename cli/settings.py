@@ -86,6 +86,8 @@ class Settings:
     dense: DenseLayers | None = None
     quantize: Quantize | None = None
     save: bool = True
+    cache: bool = True
+    cache_gb: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,12 @@ class Folders:
     config: Path
     models: Path
     state: Path
+    cache: Path
+
+    @property
+    def prefixes(self) -> Path:
+        """Keys and values of prompts."""
+        return self.cache / "prefixes"
 
     @property
     def conversations(self) -> Path:
@@ -113,13 +121,14 @@ class Folders:
             home = Path(variables["GPTOSS_HOME"])
         if home is not None:
             home = home.expanduser()
-            return cls(config=home / "config.toml", models=home / "models", state=home / "state")
+            return cls(config=home / "config.toml", models=home / "models", state=home / "state", cache=home / "cache")
         import platformdirs
 
         return cls(
             config=platformdirs.user_config_path("gptoss") / "config.toml",
             models=platformdirs.user_data_path("gptoss") / "models",
             state=platformdirs.user_state_path("gptoss"),
+            cache=platformdirs.user_cache_path("gptoss"),
         )
 
 
@@ -239,4 +248,6 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "dense": (DenseLayers, f"one of {', '.join(DenseLayers)}"),
     "quantize": (Quantize, "mxfp4"),
     "save": (_yes_or_no, "true or false"),
+    "cache": (_yes_or_no, "true or false"),
+    "cache_gb": (_number(float, lambda gb: 0 < gb < float("inf")), "a number above 0"),
 }

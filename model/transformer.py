@@ -5,6 +5,7 @@ Token ids in, logits out. Knows nothing of text, sampling or conversations, nor 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Self
@@ -19,6 +20,7 @@ from gptoss.model.config import ModelConfig
 from gptoss.model.layers import layer_forward
 from gptoss.model.ops import Ops, select_ops
 from gptoss.model.quantize import PackingReport, Progress, Quantization, load_weights
+from gptoss.model.read_ahead import ReadAhead, Reading
 from gptoss.model.rope import RotaryEmbedding
 from gptoss.model.weights import Weights
 
@@ -50,6 +52,7 @@ class Transformer:
         *,
         quantize: Quantization | None = None,
         progress: Progress | None = None,
+        reading: Reading | None = None,
     ) -> Self:
         """Load the checkpoint in a folder, in any published layout.
 
@@ -59,14 +62,19 @@ class Transformer:
             backend: how to compute, by name or made already; by default as `select_ops` chooses.
             quantize: "mxfp4" packs experts that are not packed in the checkpoint; None leaves them as they are.
             progress: called with the part of the packing that is done, up to 1.
+            reading: reads the mapped files into memory, all of them, and is called with the bytes that are there, and
+                those in all; None leaves each page until it is needed, as a model larger than the memory must.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture, or its experts cannot be packed.
         """
         ops = select_ops(backend, device)
         checkpoint = Checkpoint.open(Path(path))
-        weights, packing = load_weights(checkpoint, device, quantize, progress)
-        transformer = cls(checkpoint.config, weights, ops)
+        with contextlib.ExitStack() as stack:
+            if reading is not None:
+                stack.enter_context(ReadAhead(checkpoint.stored_bytes(), reading))
+            weights, packing = load_weights(checkpoint, device, quantize, progress)
+            transformer = cls(checkpoint.config, weights, ops)
         transformer.packing = packing
         return transformer
 

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -81,6 +82,12 @@ class CpuOps(ReferenceOps):
     def description(self) -> str:
         """The level of the kernels and how dense layers are kept."""
         return f"{self.name} ({_cpu.isa()}, dense layers in {self.dense})"
+
+    @property
+    def identity(self) -> str:
+        """The level, the dense layers' form, and the build of the kernels."""
+        built = Path(_cpu.__file__).stat()
+        return f"{super().identity}, {_cpu.isa()}, {self.dense}, built {built.st_size} {built.st_mtime_ns}"
 
     def made_bytes(self, config: ModelConfig) -> int:
         """The eight-bit layers, where they are wanted."""

@@ -50,6 +50,11 @@ class Ops(Protocol):
         """Calls of compiled kernels so far, by name; empty where there are none."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """What decides, beside the weights, how results are rounded."""
+        ...
+
     def prepare(self, weights: Weights) -> Weights:
         """The weights as this backend wants them; what its operations are given comes from here.
 

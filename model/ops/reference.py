@@ -57,6 +57,11 @@ class ReferenceOps:
         """There are no compiled kernels."""
         return {}
 
+    @property
+    def identity(self) -> str:
+        """This backend, and torch's version."""
+        return f"{self.name}, torch {torch.__version__}"
+
     def prepare(self, weights: Weights) -> Weights:
         """The weights as they are."""
         return weights

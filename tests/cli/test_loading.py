@@ -1,13 +1,15 @@
-"""How many threads a model gets."""
+"""How many threads a model gets, and what is read before it is needed."""
 
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
-from gptoss.cli.environment import LoadRequest
+from gptoss.cli import loading
+from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.loading import load_model
 
 
@@ -48,3 +50,24 @@ def test_the_kernels_run_on_as_many_threads_as_are_asked_for(tmp_path, asked):
     assert (done.returncode, done.stderr) == (0, "")
     # Beside the main thread.
     assert int(done.stdout) == asked - 1
+
+
+@pytest.mark.parametrize(("memory", "is_read"), [(1 << 40, True), (1000, False), (None, False)])
+def test_files_are_read_ahead_where_they_fit_into_memory(tmp_path, monkeypatch, memory, is_read):
+    monkeypatch.setattr(loading, "available_memory", lambda: memory)
+    monkeypatch.setattr(loading, "_look_at_memory", lambda *_: None)
+    told = []
+    load_model(LoadRequest(model="nano", models_folder=tmp_path, reading=lambda *sizes: told.append(sizes)))
+    assert bool(told) == is_read
+    assert not told or told[-1][0] == told[-1][1] > 1_000_000
+
+
+def test_how_much_is_read_stands_on_the_status_line(gptoss, scripted, encoding, reply) -> None:
+    def load(request: LoadRequest) -> LoadedModel:
+        request.reading(3_200_000_000, 13_800_000_000)
+        time.sleep(0.6)
+        engine = scripted.ScriptedEngine([encoding.encode_with_special(reply("Hello"))])
+        return LoadedModel(request.model, engine, encoding)
+
+    result = gptoss("ask", "-m", "20b", "Hi", load=load, terminal="err")
+    assert "loading 20b: 3.2 of 13.8 GB read" in result.stderr
