@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from gptoss.harmony import (
     Author,
+    Channel,
     ContentDelta,
     Conversation,
     DeveloperContent,
@@ -250,6 +251,8 @@ def odd_messages(draw: st.DrawFn) -> Message:
 # The rest: settings that come back as text, authors, channels and types that the format does not know, as long as
 # each is one word. (Several contents come back as one text, which can be other tokens; a recipient of two words, two.)
 one_word = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="<"), min_size=1, max_size=6)
+# A channel's name without its mark is taken for the channel, what begins like a recipient for the recipient.
+type_word = one_word.filter(lambda word: word not in {channel.value for channel in Channel} and word[:3] != "to=")
 
 
 @st.composite
@@ -263,7 +266,7 @@ def other_messages(draw: st.DrawFn) -> Message:
         else (draw(st.builds(TextContent, contents)),),
         draw(channels | one_word),
         draw(st.none() | one_word),
-        draw(st.none() | one_word | st.sampled_from(["<|constrain|>json", "<|constrain|> json", "<|constrain|>"])),
+        draw(st.none() | type_word | st.sampled_from(["<|constrain|>json", "<|constrain|> json", "<|constrain|>"])),
     )
 
 
