@@ -387,37 +387,74 @@ inline uint16_t round_up_to_bf16(float x) {
     return uint16_t((bits + 0xffff) >> 16);
 }
 
+// 32 weights as integers of 8 bits; returns their scale.
+inline uint16_t pack_group(const uint16_t* weights, int8_t* q) {
+    I largest_bits = {};
+    for (int i = 0; i < kGroup; i += W)
+        largest_bits = max_int(largest_bits, as_int(load_bf16(weights + i)) & 0x7fffffff);
+    const int32_t bits = max_lane_int(largest_bits);
+    float largest;
+    std::memcpy(&largest, &bits, 4);
+    // Rounded up, so that the largest is at most 127 steps of the scale as it is kept.
+    const uint16_t scale = round_up_to_bf16(largest / 127.0f);
+    // Divided, not multiplied by the inverse: halves are frequent among bfloat16 quotients, and which way they go should
+    // not depend on the level.
+    const F step = set1(largest > 1e-30f ? bf16_to_float(scale) : __builtin_inff());
+    const F magic = set1(12582912.0f);
+    for (int i = 0; i < kGroup; i += W)
+        store_as_8_bits(q + i, as_int(load_bf16(weights + i) / step + magic) - as_int(magic));
+    return scale;
+}
+
+// Four columns of 32 rows after the other, the four in the order 0 2 1 3.
+inline void store_columns(const int8_t (*q)[kGroup], int8_t* to) {
+#if defined(__AVX512BW__)
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
+    for (int v = 0; v < kPanelRows; v += W)
+        for (int half = 0; half < kGroup; half += 16) {
+            // Four rows a register, 4 apart, so that 4 by 4 transpositions of dwords within lanes leave row r in lane r.
+            __m512i a[4];
+            for (int i = 0; i < 4; i++) {
+                __m512i rows = _mm512_castsi128_si512(load_as<__m128i>(q[v + i] + half));
+                rows = _mm512_inserti32x4(rows, load_as<__m128i>(q[v + i + 4] + half), 1);
+                rows = _mm512_inserti32x4(rows, load_as<__m128i>(q[v + i + 8] + half), 2);
+                rows = _mm512_inserti32x4(rows, load_as<__m128i>(q[v + i + 12] + half), 3);
+                a[i] = _mm512_shuffle_epi8(rows, order);
+            }
+            const __m512i t0 = _mm512_unpacklo_epi32(a[0], a[1]), t1 = _mm512_unpackhi_epi32(a[0], a[1]);
+            const __m512i t2 = _mm512_unpacklo_epi32(a[2], a[3]), t3 = _mm512_unpackhi_epi32(a[2], a[3]);
+            int8_t* column = to + (half / 4 * kPanelRows + v) * 4;
+            store_as(column, _mm512_unpacklo_epi64(t0, t2));
+            store_as(column + 4 * kPanelRows, _mm512_unpackhi_epi64(t0, t2));
+            store_as(column + 8 * kPanelRows, _mm512_unpacklo_epi64(t1, t3));
+            store_as(column + 12 * kPanelRows, _mm512_unpackhi_epi64(t1, t3));
+        }
+#else
+    for (int r = 0; r < kPanelRows; r++)
+        for (int i = 0; i < kGroup; i += 4) {
+            uint32_t four;
+            std::memcpy(&four, q[r] + i, 4);
+            four = (four & 0xff0000ffu) | (four >> 8 & 0xff00u) | (four << 8 & 0xff0000u);
+            std::memcpy(to + (i / 4 * kPanelRows + r) * 4, &four, 4);
+        }
+#endif
+}
+
 void pack_int8(const uint16_t* weights, int rows, int columns, int8_t* packed, uint16_t* scales) {
     const int groups = (columns + kGroup - 1) / kGroup;
     for (int g = 0; g < groups; g++) {
-        int8_t* to = packed + size_t(g) * kGroup * kPanelRows;
         const int n = columns - g * kGroup < kGroup ? columns - g * kGroup : kGroup;
+        alignas(64) int8_t q[kPanelRows][kGroup];
         for (int r = 0; r < kPanelRows; r++) {
-            uint16_t raw[kGroup] = {};
-            if (r < rows) std::memcpy(raw, weights + size_t(r) * columns + g * kGroup, n * sizeof *raw);
-            I largest_bits = {};
-            for (int i = 0; i < kGroup; i += W)
-                largest_bits = max_int(largest_bits, as_int(load_bf16(raw + i)) & 0x7fffffff);
-            const int32_t bits = max_lane_int(largest_bits);
-            float largest;
-            std::memcpy(&largest, &bits, 4);
-            // Rounded up, so that the largest is at most 127 steps of the scale as it is kept.
-            const uint16_t scale = round_up_to_bf16(largest / 127.0f);
-            scales[g * kPanelRows + r] = scale;
-            // Divided, not multiplied by the inverse: halves are frequent among bfloat16 quotients, and which way they
-            // go should not depend on the level.
-            const F step = set1(largest > 1e-30f ? bf16_to_float(scale) : __builtin_inff());
-            int8_t q[kGroup];
-            const F magic = set1(12582912.0f);
-            for (int i = 0; i < kGroup; i += W)
-                store_as_8_bits(q + i, as_int(load_bf16(raw + i) / step + magic) - as_int(magic));
-            for (int i = 0; i < kGroup; i += 4) {
-                uint32_t four;
-                std::memcpy(&four, q + i, 4);
-                four = (four & 0xff0000ffu) | (four >> 8 & 0xff00u) | (four << 8 & 0xff0000u);
-                std::memcpy(to + (i / 4 * kPanelRows + r) * 4, &four, 4);
+            const uint16_t* row = weights + size_t(r) * columns + g * kGroup;
+            uint16_t padded[kGroup] = {};
+            if (r >= rows || n < kGroup) {
+                if (r < rows) std::memcpy(padded, row, n * sizeof *row);
+                row = padded;
             }
+            scales[g * kPanelRows + r] = pack_group(row, q[r]);
         }
+        store_columns(q, packed + size_t(g) * kGroup * kPanelRows);
     }
 }
 
