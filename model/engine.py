@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,9 +16,12 @@ from torch import Tensor
 
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint, Constraints, Forced, Masked, StopTokens
+from gptoss.model.decode import DecodeStep
 from gptoss.model.errors import ContextFullError, DeviceError, ModelError
+from gptoss.model.ops import StepOps
+from gptoss.model.ops.gpu_device import reason_against
 from gptoss.model.quantize import Quantization
-from gptoss.model.sampler import Sampler, SamplingParams, Token
+from gptoss.model.sampler import Drawn, Sampler, SamplingParams, Token
 from gptoss.model.transformer import Transformer
 
 log = logging.getLogger(__name__)
@@ -65,6 +69,7 @@ class Engine:
         )
         self.stop_tokens = frozenset(defaults.stop_token_ids)
         self._cache = transformer.new_cache(self.max_context, cache_dtype)
+        self._device = self._cache.buffers(0)[0].device
         self._cached_ids: list[int] = []
         self._latest: Generation | None = None
 
@@ -78,20 +83,41 @@ class Engine:
         backend: str | None = None,
         quantize: Quantization | None = None,
         progress: Callable[[float], None] | None = None,
+        cpu_experts: int | None = None,
+        device_bytes: int | None = None,
     ) -> Engine:
         """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
 
-        `quantize` and `progress` are those of `Transformer.from_checkpoint`.
+        `quantize`, `progress`, `cpu_experts` and `device_bytes` are those of `Transformer.from_checkpoint`. "auto" takes
+        the CPU where a card is too small.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.
             DeviceError: there is no such device or backend.
             ContextFullError: `max_context` is more than the model was made for.
         """
-        transformer = Transformer.from_checkpoint(
-            path, select_device(device), backend, quantize=quantize, progress=progress
-        )
-        return cls(transformer, max_context, load_generation_defaults(Path(path)))
+        def load_on(where: torch.device) -> Engine:
+            transformer = Transformer.from_checkpoint(
+                path,
+                where,
+                backend,
+                quantize=quantize,
+                progress=progress,
+                context=max_context,
+                cpu_experts=cpu_experts,
+                device_bytes=device_bytes,
+            )
+            return cls(transformer, max_context, load_generation_defaults(Path(path)))
+
+        chosen = select_device(device)
+        try:
+            with full_card_told(chosen):
+                return load_on(chosen)
+        except DeviceError as error:
+            if device != "auto" or chosen.type == "cpu":
+                raise
+            log.warning("%s", error)
+        return load_on(torch.device("cpu"))
 
     def generate(
         self,
@@ -126,6 +152,11 @@ class Engine:
         self._latest = generation
         return generation
 
+    @property
+    def _prefill_chunk(self) -> int:
+        ops = getattr(self.transformer, "ops", None)
+        return ops.prefill_chunk if isinstance(ops, StepOps) else PREFILL_CHUNK
+
     def _cached_prefix(self, ids: list[int]) -> int:
         """How many of the first `ids` need not be computed; the last always is, for its logits."""
         known = min(len(self._cached_ids), self._cache.length)
@@ -141,8 +172,39 @@ class Engine:
         """Append `ids` to the cache; the logits of the last, (vocabulary,), or nothing, (0,)."""
         # Noted first: an interrupt in mid-computation leaves more ids than positions, never positions without ids.
         self._cached_ids[self._cache.length :] = ids
-        logits = self.transformer(ids, self._cache, "last" if want_logits else "none")
+        with full_card_told(self._device):
+            logits = self.transformer(ids, self._cache, "last" if want_logits else "none")
         return logits.flatten()
+
+    def _follow(self, token_id: int, top_logprobs: int) -> Tensor | NextOnDevice:
+        """What follows a token: its logits, or, where the device samples too, what is yet to be computed."""
+        step = None if top_logprobs else self.transformer.step(self._cache)
+        if step is None:
+            return self._forward([token_id], want_logits=True)
+        self._cached_ids[self._cache.length :] = [token_id]
+        return NextOnDevice(step, token_id)
+
+
+@dataclass(frozen=True)
+class NextOnDevice:
+    """A token that is not computed yet: with it, the device can sample the next in the same step."""
+
+    step: DecodeStep
+    token_id: int
+
+    def sample(self, sampler: Sampler, mask: Masked | None) -> Token:
+        """Compute it, and sample what follows."""
+
+        def draw(params: SamplingParams, number: float) -> Drawn:
+            with full_card_told(self.step.device):
+                return self.step.draw(self.token_id, params, number, mask)
+
+        return sampler.sample_on_device(draw, mask is not None)
+
+    def logits(self) -> Tensor:
+        """Compute it; the logits of what follows."""
+        with full_card_told(self.step.device):
+            return self.step.logits(self.token_id)
 
 
 class Generation(Iterator[Token]):
@@ -191,12 +253,12 @@ class Generation(Iterator[Token]):
 
     def _run(self, prompt: list[int]) -> Generator[Token]:
         begin = time.perf_counter()
-        logits = self._prefill(prompt)
+        follows: Tensor | NextOnDevice = self._prefill(prompt)
         self.timing.prefill_s = time.perf_counter() - begin
         forced: deque[int] = deque()
         while True:
             begin = time.perf_counter()
-            token = self._choose(logits, forced)
+            token = self._choose(follows, forced)
             self.generated_tokens += 1
             is_complete = self._constraint.accept(token.id)
             self.finish_reason = "stop" if is_complete else self._limit_reached()
@@ -205,7 +267,7 @@ class Generation(Iterator[Token]):
             if self.finish_reason is not None:
                 return
             begin = time.perf_counter()
-            logits = self._engine._forward([token.id], want_logits=True)
+            follows = self._engine._follow(token.id, self._params.top_logprobs)
             self.timing.decode_s += time.perf_counter() - begin
 
     def _prefill(self, prompt: list[int]) -> Tensor:
@@ -213,7 +275,7 @@ class Generation(Iterator[Token]):
         engine._rewind(self.cached_tokens)
         begin = self.cached_tokens
         while True:
-            end = min(begin + PREFILL_CHUNK, len(prompt))
+            end = min(begin + engine._prefill_chunk, len(prompt))
             if self._progress is not None:
                 self._progress(begin, len(prompt))
             logits = engine._forward(prompt[begin:end], want_logits=end == len(prompt))
@@ -223,16 +285,21 @@ class Generation(Iterator[Token]):
                 return logits
             begin = end
 
-    def _choose(self, logits: Tensor, forced: deque[int]) -> Token:
+    def _choose(self, follows: Tensor | NextOnDevice, forced: deque[int]) -> Token:
         """The next token: of those still `forced`, else what the constraint asks for, else sampled."""
         hold = None
         if not forced:
             hold = self._constraint.next()
             if isinstance(hold, Forced):
                 forced.extend(hold.token_ids)
+        mask = hold if isinstance(hold, Masked) else None
+        if isinstance(follows, NextOnDevice):
+            if not forced:
+                return follows.sample(self._sampler, mask)
+            follows = follows.logits()
         if forced:
-            return self._sampler.describe(logits, forced.popleft(), forced=True)
-        return self._sampler.sample(logits, hold if isinstance(hold, Masked) else None)
+            return self._sampler.describe(follows, forced.popleft(), forced=True)
+        return self._sampler.sample(follows, mask)
 
     def _limit_reached(self) -> FinishReason | None:
         if self._params.max_tokens is not None and self.generated_tokens >= self._params.max_tokens:
@@ -242,6 +309,21 @@ class Generation(Iterator[Token]):
         return None
 
 
+@contextmanager
+def full_card_told(device: torch.device) -> Iterator[None]:
+    """Say in one line that a card's memory is full.
+
+    Raises:
+        DeviceError: it is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"the memory of {device} is full: use a shorter --ctx, more --cpu-experts, or --device cpu"
+        ) from error
+
+
 def select_device(name: str) -> torch.device:
     """The device of that name; "auto" takes an NVIDIA GPU where there is one, else the CPU.
 
@@ -249,7 +331,8 @@ def select_device(name: str) -> torch.device:
         DeviceError: torch does not know it, or it is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        usable = torch.cuda.is_available() and reason_against(torch.device("cuda")) is None
+        name = "cuda" if usable else "cpu"
         log.info("device: %s", name)
     try:
         device = torch.device(name)
@@ -260,6 +343,9 @@ def select_device(name: str) -> torch.device:
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
+    if device.type == "cuda" and not torch.cuda.is_available():
+        built = "torch sees no NVIDIA card or driver" if torch.version.cuda else "this torch was built without CUDA"
+        raise DeviceError(f"device {name!r} is not there, as {built}: use auto or cpu, or see nvidia-smi")
     if not there.get(device.type, False):
         raise DeviceError(f"device {name!r} is not there: use auto or cpu")
     return device

@@ -89,6 +89,10 @@ class CpuOps(ReferenceOps):
             unembedding=self._linear(weights.unembedding, self.dense),
         )
 
+    def bind_moe(self, router: Linear, experts: Experts) -> tuple[Linear, Experts]:
+        """Bind both to their kernels."""
+        return self._linear(router, "bf16"), _experts(experts)
+
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`."""
         if not isinstance(layer, BoundLinear) or layer.kernel is None:

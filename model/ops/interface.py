@@ -6,11 +6,18 @@ one. Activations are float32; weights have the checkpoint's own types (bfloat16,
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from gptoss.model.weights import Experts, Linear, Weights
+from gptoss.model.cache import CacheSlot
+from gptoss.model.config import ModelConfig
+from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
+
+if TYPE_CHECKING:
+    from gptoss.model.ops.graphs import Recorder
 
 
 class Ops(Protocol):
@@ -64,4 +71,66 @@ class Ops(Protocol):
             alpha: slope of the sigmoid in the SwiGLU.
             limit: clamp of the SwiGLU's inputs.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The buffers of one step's sampling, on the device.
+
+    Attributes:
+        settings: float64, (5,): the draw, temperature, natural log of min-p, top-k (0: all), top-p.
+        mask: int32, a bit for each token that may come, lowest bit first.
+        result: float64, (3,): the token, its log probability, what is wrong (0: nothing, 1: the logits are no numbers,
+            2: none is allowed).
+    """
+
+    settings: Tensor
+    mask: Tensor
+    result: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device, vocabulary: int) -> Drawing:
+        """Buffers that allow every token."""
+        mask = torch.full((-(-vocabulary // 32),), -1, dtype=torch.int32, device=device)
+        settings = torch.tensor([0.0, 0.0, float("-inf"), 0.0, 1.0], dtype=torch.float64, device=device)
+        return cls(settings, mask, torch.zeros(3, dtype=torch.float64, device=device))
+
+
+@runtime_checkable
+class StepOps(Ops, Protocol):
+    """A backend that can decode one token without waiting for the host: token, position and sampling in buffers."""
+
+    recorder: Recorder
+    is_whole: bool
+    """Whether all of the model prepared last can be decoded so."""
+    prefill_chunk: int
+    """Tokens of a prompt that are best computed at a time."""
+
+    def decode_layer(
+        self,
+        x: Tensor,
+        index: int,
+        config: ModelConfig,
+        weights: LayerWeights,
+        angles: tuple[Tensor, Tensor],
+        slot: CacheSlot,
+    ) -> Tensor:
+        """Layer `index` on the residual stream (1, hidden) of one token, whose keys and values go to their slot."""
+        ...
+
+    def prepare_layer(self, layer: LayerWeights) -> LayerWeights:
+        """A layer as `prepare` leaves it, for one who has no room for both forms of all layers."""
+        ...
+
+    def made_bytes(self, config: ModelConfig) -> int:
+        """Bytes of the dense layers in the form that `prepare` makes of them; 0: they stay as they are."""
+        ...
+
+    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
+        """Bytes that computing `tokens` at a time takes beside weights and cache, near the end of a context."""
+        ...
+
+    def draw(self, drawing: Drawing, logits: Tensor, *, filtered: bool) -> None:
+        """Sample from `logits` (vocabulary,) into the drawing's result; with top-k and top-p only where `filtered`."""
         ...

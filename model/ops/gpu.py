@@ -1,0 +1,508 @@
+"""The GPU backend: Triton kernels for NVIDIA cards of compute capability 8.0 and later.
+
+Experts in MXFP4 stay packed and are unpacked in the kernels. Dense layers are kept as they are ("bf16") or in eight
+bits with one scale for 32 weights ("int8", made at load). One token is computed in float32 from there; many tokens meet
+bfloat16 matrices as bfloat16. Layers whose experts lie in host memory send their activations there. Experts that are
+not packed go through the reference backend, and a warning says so. Not differentiable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, fields, replace
+from typing import get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptoss.model.cache import CacheSlot
+from gptoss.model.config import ModelConfig
+from gptoss.model.errors import DeviceError, quote
+from gptoss.model.kernels.triton import attention, bandwidth, dense, experts as expert_kernels, grouped
+from gptoss.model.kernels.triton.launch import counts, launch
+from gptoss.model.mxfp4 import BLOCK_SIZE, Mxfp4Tensor
+from gptoss.model.ops.gpu_device import require_device
+from gptoss.model.ops.gpu_sampling import draw
+from gptoss.model.ops.gpu_weights import (
+    Dense,
+    EightBitLinear,
+    FusedLayer,
+    group_by_expert,
+    int8_bytes,
+    joined,
+    packed_experts,
+    pack_rows,
+    parts,
+    scales_of,
+    unpacked,
+)
+from gptoss.model.ops.graphs import Recorder, recorder
+from gptoss.model.ops.interface import Drawing
+from gptoss.model.ops.reference import ReferenceOps
+from gptoss.model.weights import Experts, HostExperts, LayerWeights, Linear, Weights
+
+log = logging.getLogger(__name__)
+
+DENSE_VARIABLE = "GPTOSS_GPU_DENSE"
+FEW_TOKENS = 4
+"""Up to here a dense layer is read once a token; beyond, it is a product of matrices."""
+FEW_TOKENS_TO_EXPERTS = 8
+"""Up to here each token reads its own experts; beyond, tokens are grouped by expert."""
+PREFILL_CHUNK = 2048
+SPLITS = ((256, 1), (2048, 8))
+"""Positions that a cache may hold up to which attention over all of them is split so many times."""
+MANY_SPLITS = 32
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """What one program computes: rows, groups or blocks of 32 columns at a time, and its warps."""
+
+    dense_rows: int = 4
+    unembedding_rows: int = 16
+    dense_groups: int = 32
+    pairs: int = 4
+    router_rows: int = 1
+    expert_rows: int = 8
+    expert_blocks: int = 32
+    keys: int = 64
+    warps: int = 4
+
+
+class GpuOps(ReferenceOps):
+    """The kernels; see :class:`gptoss.model.ops.interface.Ops` for shapes.
+
+    Args:
+        dense: how dense layers are kept; by default as the variable GPTOSS_GPU_DENSE says, else "bf16".
+        tiles: how the work is cut.
+        host: the backend for experts that stay in host memory.
+
+    Raises:
+        DeviceError: there is no such way to keep dense layers.
+    """
+
+    name = "gpu"
+    prefill_chunk = PREFILL_CHUNK
+
+    def __init__(
+        self, dense: Dense | None = None, tiles: Tiles | None = None, host: ReferenceOps | None = None
+    ) -> None:
+        chosen = dense or os.environ.get(DENSE_VARIABLE) or "bf16"
+        if chosen not in get_args(Dense):
+            raise DeviceError(f"{DENSE_VARIABLE} is {quote(chosen)}: choose one of {', '.join(get_args(Dense))}")
+        self.dense = chosen
+        self.tiles = tiles or Tiles()
+        self.host = host or ReferenceOps()
+        self.recorder: Recorder = recorder(torch.device("cpu"))
+        self.is_whole = True
+        self._device = torch.device("cpu")
+
+    @property
+    def description(self) -> str:
+        """The card, and how dense layers are kept."""
+        where = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "Triton's interpreter"
+        return f"{self.name} ({where}, dense layers in {self.dense})"
+
+    def prepare(self, weights: Weights) -> Weights:
+        """Join the projections of each layer, pack what is to have eight bits, bind experts in host memory."""
+        self._device = weights.embedding.device
+        require_device(self._device)
+        self.recorder = recorder(self._device)
+        layers = tuple(self.prepare_layer(layer) for layer in weights.layers)
+        self.is_whole = all(
+            isinstance(layer.experts, HostExperts) or packed_experts(layer.experts) is not None for layer in layers
+        )
+        prepared = replace(
+            weights,
+            layers=layers,
+            norm=weights.norm.float(),
+            unembedding=self._linear(weights.unembedding),
+        )
+        log.info("gpu kernels: %s", self.description)
+        return prepared
+
+    def made_bytes(self, config: ModelConfig) -> int:
+        """The eight-bit layers, where they are wanted."""
+        return int8_bytes(config) if self.dense == "int8" else 0
+
+    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:  # noqa: ARG002 - as the interface
+        """Activations of so many tokens, and the logits; scores are never held."""
+        sent = max(layer.experts_per_token for layer in config.layers)
+        heads = (2 * config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
+        experts = sent * (config.intermediate_size + 2 * config.hidden_size)
+        return 8 * tokens * (4 * config.hidden_size + heads + experts) + 16 * config.vocab_size
+
+    def bytes_read(self, layer: Linear) -> int:
+        """Weights and, in eight bits, their scales."""
+        return int(layer.weight.nbytes) + (int(layer.scales.nbytes) if isinstance(layer, EightBitLinear) else 0)
+
+    def bytes_a_token(self, weights: Weights, config: ModelConfig) -> int:
+        """What one token reads of the weights on the device: the dense layers, and the experts that it is sent to."""
+        total = self.bytes_read(weights.unembedding)
+        for layer, shape in zip(weights.layers, config.layers, strict=True):
+            total += sum(self.bytes_read(part) for part in (layer.q, layer.k, layer.v, layer.o, layer.router))
+            if not isinstance(layer.experts, HostExperts):
+                held = layer.experts.gate_up.nbytes + layer.experts.down.nbytes
+                total += held * shape.experts_per_token // shape.num_experts
+        return total
+
+    def read_once(self, data: Tensor) -> None:
+        """A loop of plain loads over all of `data`; it has ended when this returns."""
+        words = data.reshape(-1).view(torch.uint8)
+        words = words[: words.numel() // 4 * 4].view(torch.int32)
+        block = 1 << 14
+        out = torch.empty(_cdiv(words.numel(), block), dtype=torch.int32, device=data.device)
+        launch(bandwidth.read, (out.numel(),), words, out, words.numel(), BLOCK=block, num_warps=8)
+        if data.device.type == "cuda":
+            torch.cuda.synchronize(data.device)
+
+    def counts(self) -> dict[str, int]:
+        """Starts of kernels so far, by name; what a graph repeats was counted when it was recorded."""
+        return counts()
+
+    def draw(self, drawing: Drawing, logits: Tensor, *, filtered: bool) -> None:
+        """Sample from `logits` (vocabulary,) as the drawing's buffers say; with top-k and top-p where `filtered`."""
+        draw(drawing, logits, filtered=filtered)
+
+    def linear(self, x: Tensor, layer: Linear) -> Tensor:
+        """`x @ weight.T + bias`: rows read once a token for few tokens, a product of matrices for many."""
+        return self._project(x, layer, None)
+
+    def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:
+        """`x / sqrt(mean(x^2) + eps) * scale`."""
+        x, out, columns = _floats(x), torch.empty(x.shape, device=x.device), x.shape[-1]
+        if x.numel():
+            block = _power_of_two(columns)
+            launch(
+                dense.rms_norm, (x.numel() // columns,), x, scale, out, eps, K=columns, BLOCK_K=block,
+                num_warps=self.tiles.warps,
+            )
+        return out
+
+    def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate the first half of each head against its second half."""
+        x, cos, sin = _floats(x), _floats(cos), _floats(sin)
+        out = torch.empty_like(x)
+        tokens, heads, head_dim = x.shape[-3:]
+        block_d = _power_of_two(head_dim // 2)
+        block_h = min(_power_of_two(heads), max(1, 2048 // block_d))
+        for part, to in zip(x.view(-1, *x.shape[-3:]), out.view(-1, *x.shape[-3:]), strict=True):
+            if tokens:
+                launch(
+                    dense.rope, (tokens, _cdiv(heads, block_h)), part, cos, sin, to,
+                    HEADS=heads, HALF=head_dim // 2, BLOCK_H=block_h, BLOCK_D=block_d,
+                )
+        return out
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:
+        """Tiles of queries against tiles of keys, with a running softmax."""
+        q = _floats(q)
+        *lead, tokens, heads, head_dim = q.shape
+        out = torch.empty_like(q)
+        k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (k, v))
+        exact = k.dtype != torch.bfloat16 or v.dtype != torch.bfloat16
+        if exact:
+            k, v = k.float(), v.float()
+        keys, kv_heads = k.shape[-3:-1]
+        shared = heads // kv_heads
+        rows = tokens * shared
+        block_m = min(128, max(16, _power_of_two(rows)))
+        batch = zip(*(t.reshape(-1, *t.shape[-3:]) if lead else t[None] for t in (q, k, v, out)), strict=True)
+        for pq, pk, pv, to in batch:
+            if tokens:
+                launch(
+                    attention.attend_many,
+                    (_cdiv(rows, block_m), kv_heads),
+                    *(pq, pk, pv, sinks, to, head_dim**-0.5, tokens, keys - tokens),
+                    *(pk.stride(0), pk.stride(1), pv.stride(0), pv.stride(1)),
+                    KV_HEADS=kv_heads, SHARED=shared, HEAD_DIM=head_dim, WINDOW=window or 0, EXACT=exact,
+                    BLOCK_M=block_m, BLOCK_D=_head_block(head_dim), BLOCK_N=self.tiles.keys,
+                    num_warps=self.tiles.warps,
+                )
+        return out
+
+    def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
+        """Each of few tokens reads its own experts; many are grouped by expert."""
+        if isinstance(experts, HostExperts):
+            return self._moe_on_host(x, experts, top_k, alpha, limit)
+        packed = packed_experts(experts)
+        if packed is None:
+            return super().moe(x, router, experts, top_k, alpha, limit)
+        shape = x.shape
+        x = _floats(x).reshape(-1, shape[-1])
+        # A choice of experts turns on small differences: in float32, whatever the number of tokens.
+        logits = F.linear(x, router.weight.float(), None if router.bias is None else router.bias.float())
+        if not x.shape[0]:
+            return x.reshape(shape)
+        if x.shape[0] <= FEW_TOKENS_TO_EXPERTS:
+            lifted = (x * 2.0**63).unflatten(1, (-1, 8)).transpose(1, 2).contiguous()
+            ones = torch.ones(x.shape[0], device=x.device)
+            out = self._few(lifted, ones, logits, experts, packed, top_k, alpha, limit, None)
+        else:
+            out = self._many(x, logits, experts, packed, top_k, alpha, limit)
+        return out.view(shape)
+
+    def decode_layer(
+        self,
+        x: Tensor,
+        index: int,
+        config: ModelConfig,
+        weights: LayerWeights,
+        angles: tuple[Tensor, Tensor],
+        slot: CacheSlot,
+    ) -> Tensor:
+        """One layer for one token (1, hidden) whose position only the device knows."""
+        q = self._qkv(x, index, config, weights, angles, slot)
+        h = self._attend_one(q, index, config, weights.sinks, slot)
+        x = self._project(h, weights.o, x)
+        shape, experts = config.layers[index], weights.experts
+        top_k, alpha, limit = shape.experts_per_token, config.swiglu_alpha, config.swiglu_limit
+        packed = None if isinstance(experts, HostExperts) else packed_experts(experts)
+        if packed is None:
+            h = self.rms_norm(x, weights.mlp_norm, config.rms_norm_eps)
+            return x + self.moe(h, weights.router, experts, top_k, alpha, limit)
+        lifted, factors = torch.empty_like(x), x.new_empty(1)
+        logits = x.new_empty(1, shape.num_experts)
+        router = weights.router
+        launch(
+            expert_kernels.norm_router,
+            (_cdiv(shape.num_experts, self.tiles.router_rows), 1),
+            *(x, weights.mlp_norm, config.rms_norm_eps, router.weight, router.bias),
+            *(logits, lifted, factors, shape.num_experts),
+            K=x.shape[-1], BLOCK_R=self.tiles.router_rows, BLOCK_G=self._groups(x.shape[-1]),
+            num_warps=self.tiles.warps,
+        )
+        return self._few(lifted, factors, logits, experts, packed, top_k, alpha, limit, x)
+
+    def _qkv(
+        self,
+        x: Tensor,
+        index: int,
+        config: ModelConfig,
+        weights: LayerWeights,
+        angles: tuple[Tensor, Tensor],
+        slot: CacheSlot,
+    ) -> Tensor:
+        assert isinstance(weights, FusedLayer)
+        assert weights.qkv is not None
+        heads, kv_heads, head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        q = x.new_empty(1, heads, head_dim)
+        keys, values = slot.buffers(index)
+        scales, eight_bits = scales_of(weights.qkv)
+        pairs = min(self.tiles.pairs, _power_of_two(head_dim // 2))
+        launch(
+            dense.norm_qkv_rope,
+            ((heads + 2 * kv_heads) * _cdiv(head_dim // 2, pairs),),
+            *(x, weights.attention_norm, config.rms_norm_eps, weights.qkv.weight, scales, weights.qkv.bias),
+            *(*angles, slot.position, q, keys, values),
+            K=x.shape[-1], HEADS=heads, KV_HEADS=kv_heads, HEAD_DIM=head_dim, EIGHT_BITS=eight_bits,
+            BLOCK_R=pairs, BLOCK_G=self._groups(x.shape[-1]), num_warps=self.tiles.warps,
+        )
+        return q
+
+    def _attend_one(self, q: Tensor, index: int, config: ModelConfig, sinks: Tensor, slot: CacheSlot) -> Tensor:
+        keys, values = slot.buffers(index)
+        _, heads, head_dim = q.shape
+        kv_heads, window = config.num_key_value_heads, config.layers[index].sliding_window
+        reach = min(window or keys.shape[0], keys.shape[0])
+        splits = next((n for positions, n in SPLITS if reach <= positions), MANY_SPLITS)
+        out = torch.empty_like(q)
+        partial = q.new_empty(heads, splits, head_dim) if splits > 1 else out
+        maxima, totals = q.new_empty(2, heads, splits)
+        block_d = _head_block(head_dim)
+        launch(
+            attention.attend_one,
+            (kv_heads, splits),
+            *(q, keys, values, sinks, slot.position, out, partial, maxima, totals, head_dim**-0.5),
+            KV_HEADS=kv_heads, SHARED=heads // kv_heads, HEAD_DIM=head_dim, WINDOW=window or 0, SPLITS=splits,
+            EXACT=keys.dtype != torch.bfloat16, BLOCK_H=max(16, _power_of_two(heads // kv_heads)), BLOCK_D=block_d,
+            BLOCK_N=self.tiles.keys, num_warps=self.tiles.warps,
+        )
+        if splits > 1:
+            launch(
+                attention.combine, (heads,), partial, maxima, totals, out,
+                HEAD_DIM=head_dim, SPLITS=splits, BLOCK_S=_power_of_two(splits), BLOCK_D=block_d,
+            )
+        return out.view(1, heads * head_dim)
+
+    def _project(self, x: Tensor, layer: Linear, add: Tensor | None) -> Tensor:
+        *lead, columns = x.shape
+        rows = layer.weight.shape[0]
+        x = _floats(x).view(-1, columns)
+        tokens = x.shape[0]
+        if tokens > FEW_TOKENS:
+            out = self._product(x, layer)
+            return (out if add is None else out + add.view(tokens, rows)).view(*lead, rows)
+        out = x.new_empty(tokens, rows)
+        if tokens:
+            scales, eight_bits = scales_of(layer)
+            block = self.tiles.dense_rows if rows < 1 << 16 else self.tiles.unembedding_rows
+            bias = layer.weight if layer.bias is None else layer.bias
+            launch(
+                dense.gemv, (_cdiv(rows, block), tokens),
+                *(x, layer.weight, scales, bias, x if add is None else add, out, rows),
+                K=columns, EIGHT_BITS=eight_bits, HAS_BIAS=layer.bias is not None, HAS_ADD=add is not None,
+                BLOCK_R=block, BLOCK_G=self._groups(columns), num_warps=self.tiles.warps,
+            )
+        return out.view(*lead, rows)
+
+    def _product(self, x: Tensor, layer: Linear) -> Tensor:
+        """A product of matrices: in the weights' own type, summed in float32 by the library."""
+        weight, pieces = layer.weight, []
+        # Of a large matrix a piece at a time: what is unpacked, and the result in bfloat16, stay small.
+        for first in range(0, weight.shape[0], 1 << 15):
+            rows = slice(first, first + (1 << 15))
+            piece = unpacked(layer, rows) if isinstance(layer, EightBitLinear) else weight[rows]
+            bias = None if layer.bias is None else layer.bias[rows].to(piece.dtype)
+            pieces.append(F.linear(x.to(piece.dtype), piece, bias).float())
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+
+    def _few(
+        self,
+        lifted: Tensor,
+        factors: Tensor,
+        logits: Tensor,
+        experts: Experts,
+        packed: tuple[Mxfp4Tensor, Mxfp4Tensor],
+        top_k: int,
+        alpha: float,
+        limit: float,
+        add: Tensor | None,
+    ) -> Tensor:
+        up, down = packed
+        count, hidden, width = logits.shape[-1], up.shape[-1], down.shape[-1]
+        tokens, tiles = logits.shape[0], self.tiles
+        activated = logits.new_empty(tokens * top_k, width)
+        sizes = {"HIDDEN": hidden, "WIDTH": width, "EXPERTS": count, "TOP_K": top_k, "BLOCK_E": _power_of_two(count)}
+        launch(
+            expert_kernels.experts_up,
+            (_cdiv(width, tiles.expert_rows), tokens * top_k),
+            *(lifted, factors, logits, up.blocks.view(torch.int32), up.scales, experts.gate_up_bias, activated),
+            *(alpha, limit),
+            **sizes, BLOCK_R=tiles.expert_rows, BLOCK_B=min(tiles.expert_blocks, _power_of_two(hidden // BLOCK_SIZE)),
+            num_warps=tiles.warps,
+        )
+        out = logits.new_empty(tokens, hidden)
+        launch(
+            expert_kernels.experts_down,
+            (_cdiv(hidden, tiles.expert_rows), tokens),
+            *(activated, logits, down.blocks.view(torch.int32), down.scales, experts.down_bias),
+            *(out if add is None else add, out),
+            **sizes, HAS_ADD=add is not None,
+            BLOCK_R=tiles.expert_rows, BLOCK_B=min(tiles.expert_blocks, _power_of_two(width // BLOCK_SIZE)),
+            num_warps=tiles.warps,
+        )
+        return out
+
+    def _many(
+        self,
+        x: Tensor,
+        logits: Tensor,
+        experts: Experts,
+        packed: tuple[Mxfp4Tensor, Mxfp4Tensor],
+        top_k: int,
+        alpha: float,
+        limit: float,
+    ) -> Tensor:
+        up, down = packed
+        (tokens, hidden), count, width = x.shape, logits.shape[-1], down.shape[-1]
+        chosen_logits, chosen = torch.topk(logits, top_k, dim=-1)
+        shares = torch.softmax(chosen_logits, dim=-1)
+        slots = tokens * top_k
+        block_m = min(128, max(16, _power_of_two(slots // count)))
+        groups = group_by_expert(chosen, count, block_m)
+        even_odd = x.to(torch.bfloat16).unflatten(1, (-1, 2)).transpose(1, 2).contiguous()
+        activated = torch.empty(slots, width, dtype=torch.bfloat16, device=x.device)
+        out = x.new_empty(slots, hidden)
+        tiles_of_slots = groups[0].shape[0]
+        sizes = {"HIDDEN": hidden, "WIDTH": width, "EXPERTS": count, "BLOCK_M": block_m, "BLOCK_K": 64}
+        warps = 4 if block_m < 128 else 8
+        launch(
+            grouped.grouped_up,
+            (_cdiv(width, 64), tiles_of_slots),
+            *(even_odd, up.blocks, up.scales, experts.gate_up_bias, *groups, activated, alpha, limit),
+            **sizes, TOP_K=top_k, BLOCK_N=64, num_warps=warps,
+        )
+        launch(
+            grouped.grouped_down,
+            (_cdiv(hidden, 128), tiles_of_slots),
+            *(activated, down.blocks, down.scales, experts.down_bias, shares, *groups, out),
+            **sizes, BLOCK_N=128, num_warps=warps,
+        )
+        return out.view(tokens, top_k, hidden).sum(1)
+
+    def _moe_on_host(self, x: Tensor, experts: HostExperts, top_k: int, alpha: float, limit: float) -> Tensor:
+        """Activations go to the host and its result comes back; between two pieces of a recording."""
+        assert experts.router is not None
+        assert experts.bound is not None
+        router, bound, out = experts.router, experts.bound, torch.empty_like(x)
+        pinned = x.device.type == "cuda"
+        there = torch.empty(x.shape, pin_memory=pinned)
+        back = torch.empty(x.shape, pin_memory=pinned)
+
+        def compute() -> None:
+            there.copy_(x, non_blocking=True)
+            if pinned:
+                torch.cuda.current_stream(x.device).synchronize()
+            back.copy_(self.host.moe(there, router, bound, top_k, alpha, limit))
+            out.copy_(back, non_blocking=True)
+
+        self.recorder.on_host(compute)
+        return out
+
+    def _groups(self, columns: int) -> int:
+        return min(self.tiles.dense_groups, _power_of_two(_cdiv(columns, 32)))
+
+    def prepare_layer(self, layer: LayerWeights) -> LayerWeights:
+        """A layer as `prepare` leaves it, for one who loads layer by layer and has no room for both forms of all."""
+        if isinstance(layer, FusedLayer):
+            return layer
+        qkv = self._linear(joined(layer.q, layer.k, layer.v))
+        q, k, v = parts(qkv, [each.weight.shape[0] for each in (layer.q, layer.k, layer.v)])
+        experts = layer.experts
+        if isinstance(experts, HostExperts):
+            router, bound = self.host.bind_moe(_on_cpu(layer.router), experts)
+            experts = replace(experts, bound=bound, router=router)
+        elif packed_experts(experts) is None:
+            log.warning("experts that are not packed in MXFP4 take the slow path")
+        own = {field.name: getattr(layer, field.name) for field in fields(LayerWeights)} | {
+            "attention_norm": layer.attention_norm.float(),
+            "mlp_norm": layer.mlp_norm.float(),
+            "sinks": layer.sinks.float(),
+            "q": q,
+            "k": k,
+            "v": v,
+            "o": self._linear(layer.o),
+            "experts": experts,
+        }
+        return FusedLayer(**own, qkv=qkv)
+
+    def _linear(self, layer: Linear) -> Linear:
+        weight = layer.weight.contiguous()
+        if self.dense != "int8" or weight.shape[1] % BLOCK_SIZE:
+            return Linear(weight, layer.bias)
+        return EightBitLinear.of(*pack_rows(weight), layer.bias)
+
+
+def _on_cpu(layer: Linear) -> Linear:
+    return Linear(layer.weight.cpu(), None if layer.bias is None else layer.bias.cpu())
+
+
+def _floats(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float32 and x.is_contiguous() else x.float().contiguous()
+
+
+def _cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _power_of_two(n: int) -> int:
+    """The smallest power of two from n on."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def _head_block(head_dim: int) -> int:
+    """Tensor cores want at least 16 of everything."""
+    return max(16, _power_of_two(head_dim))
