@@ -73,7 +73,7 @@ def tiny() -> ModelConfig:
 
 def random_weights(config: ModelConfig, device: torch.device, seed: int = 0) -> Weights:
     """Weights of plausible scale, made on the device."""
-    g = torch.Generator(device).manual_seed(seed)
+    g = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
 
     def normal(*shape: int, std: float = 0.02, mean: float = 0.0) -> Tensor:
         return torch.empty(*shape, dtype=torch.bfloat16, device=device).normal_(mean, std, generator=g)

@@ -61,14 +61,15 @@ class Tiles:
     """What one program computes: rows, groups or blocks of 32 columns at a time, and its warps."""
 
     dense_rows: int = 4
-    unembedding_rows: int = 16
+    unembedding_rows: int = 8
     dense_groups: int = 32
     pairs: int = 4
     router_rows: int = 1
-    expert_rows: int = 8
+    expert_rows: int = 4
     expert_blocks: int = 32
     keys: int = 64
     warps: int = 4
+    expert_warps: int = 1
 
 
 class GpuOps(ReferenceOps):
@@ -219,7 +220,7 @@ class GpuOps(ReferenceOps):
                     *(pk.stride(0), pk.stride(1), pv.stride(0), pv.stride(1)),
                     KV_HEADS=kv_heads, SHARED=shared, HEAD_DIM=head_dim, WINDOW=window or 0, EXACT=exact,
                     BLOCK_M=block_m, BLOCK_D=_head_block(head_dim), BLOCK_N=self.tiles.keys,
-                    num_warps=self.tiles.warps,
+                    num_warps=4 if block_m < 128 else 8,
                 )
         return out
 
@@ -237,6 +238,7 @@ class GpuOps(ReferenceOps):
         if not x.shape[0]:
             return x.reshape(shape)
         if x.shape[0] <= FEW_TOKENS_TO_EXPERTS:
+            # As `norm_router` leaves it.
             lifted = (x * 2.0**63).unflatten(1, (-1, 8)).transpose(1, 2).contiguous()
             ones = torch.ones(x.shape[0], device=x.device)
             out = self._few(lifted, ones, logits, experts, packed, top_k, alpha, limit, None)
@@ -382,7 +384,7 @@ class GpuOps(ReferenceOps):
             *(lifted, factors, logits, up.blocks.view(torch.int32), up.scales, experts.gate_up_bias, activated),
             *(alpha, limit),
             **sizes, BLOCK_R=tiles.expert_rows, BLOCK_B=min(tiles.expert_blocks, _power_of_two(hidden // BLOCK_SIZE)),
-            num_warps=tiles.warps,
+            num_warps=tiles.expert_warps,
         )
         out = logits.new_empty(tokens, hidden)
         launch(
@@ -392,7 +394,7 @@ class GpuOps(ReferenceOps):
             *(out if add is None else add, out),
             **sizes, HAS_ADD=add is not None,
             BLOCK_R=tiles.expert_rows, BLOCK_B=min(tiles.expert_blocks, _power_of_two(width // BLOCK_SIZE)),
-            num_warps=tiles.warps,
+            num_warps=tiles.expert_warps,
         )
         return out
 

@@ -5,7 +5,8 @@ float32, are its magnitude times 2^-126 (the smallest one as a subnormal number)
 shifts and a mask for a weight, no table. So that products stay normal numbers, activations come times 2^63 (`LIFT`),
 and the sums of a block are multiplied by 2^63 and by its scale at the end.
 
-Activations come "by nibble": those that meet nibble n of all words together, (8, columns / 8).
+Activations come "by code": those that meet code c of all words together, (8, columns / 8). A thread then has whole words
+and the activations that they meet, and with one warp a program nothing goes through shared memory.
 """
 
 import triton
@@ -48,31 +49,41 @@ def _chosen(logits, slot, EXPERTS: tl.constexpr, TOP_K: tl.constexpr, BLOCK_E: t
 
 
 @triton.jit
-def _block_sums(words, x, row, valid, block, COLUMNS: tl.constexpr):
-    """Weights times activations, summed over eighths of words: (rows, blocks, words), without the scales."""
+def _words(words, row, valid, block, COLUMNS: tl.constexpr):
+    """Packed weights: (rows, blocks, words) int32, zeros outside."""
     BLOCKS: tl.constexpr = COLUMNS // 32
     word = block[:, None] * WORDS + tl.arange(0, WORDS)[None, :]
-    has_word = (block < BLOCKS)[:, None]
     at = row.to(tl.int64)[:, None, None] * (BLOCKS * WORDS) + word[None, :, :]
-    inside = valid[:, None, None] & has_word[None, :, :]
-    packed = tl.load(words + at, mask=inside, other=0, eviction_policy="evict_first")
-    sums = tl.zeros_like(packed).to(tl.float32)
-    for nibble in tl.static_range(8):
-        bits = ((packed << (28 - 4 * nibble)) >> 6) & SIGN_AND_MAGNITUDE
-        # Word masks differ from lane to lane only at the end of a row, where the weights are zeros.
-        activation = tl.load(x + nibble * (BLOCKS * WORDS) + word, mask=has_word, other=0)
-        sums += bits.to(tl.float32, bitcast=True) * activation[None, :, :]
-    return sums
+    inside = valid[:, None, None] & (block < BLOCKS)[None, :, None]
+    return tl.load(words + at, mask=inside, other=0, eviction_policy="evict_first")
+
+
+@triton.jit
+def _activations(x, code: tl.constexpr, block, COLUMNS: tl.constexpr):
+    """What meets a code of the words of blocks: (1, blocks, words)."""
+    word = block[:, None] * WORDS + tl.arange(0, WORDS)[None, :]
+    return tl.load(x + code * (COLUMNS // 8) + word, mask=(block < COLUMNS // 32)[:, None], other=0)[None, :, :]
+
+
+@triton.jit
+def _values(packed, code: tl.constexpr):
+    """What a code of each word means, times 2^-126."""
+    return (((packed << (28 - 4 * code)) >> 6) & SIGN_AND_MAGNITUDE).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _scaled(sums, scales, row, valid, block, COLUMNS: tl.constexpr):
-    """The sums of blocks as they are meant: (rows, blocks, words)."""
+    """Sums (rows, blocks, words) of lifted activations times values, as they are meant."""
     BLOCKS: tl.constexpr = COLUMNS // 32
     inside = valid[:, None] & (block < BLOCKS)[None, :]
     at = row.to(tl.int64)[:, None] * BLOCKS + block[None, :]
     scale = scale_of(tl.load(scales + at, mask=inside, other=127))
     return (sums * LIFT) * scale[:, :, None]
+
+
+@triton.jit
+def _place_by_code(column, COLUMNS: tl.constexpr):
+    return (column % 8) * (COLUMNS // 8) + column // 8
 
 
 @triton.jit
@@ -92,7 +103,7 @@ def norm_router(
 ):
     """RMSNorm and the router's logits; the first program of a token also leaves what the experts read.
 
-    That is x * norm, lifted and by nibble, and the norm's factor beside it. Grid: (tiles of experts, tokens).
+    That is x * norm, lifted and by code, and the norm's factor beside it. Grid: (tiles of experts, tokens).
     """
     token = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -104,11 +115,10 @@ def norm_router(
         group = begin + tl.arange(0, BLOCK_G)
         residual = _columns(x + token * K, group, K)
         squares += residual * residual
-        scaled = residual * _columns(norm, group, K)
-        sums += _tile(w, w, row, valid, group, K, False) * scaled[None, :, :]
+        weighted = residual * _columns(norm, group, K)
+        sums += _tile(w, w, row, valid, group, K, False) * weighted[None, :, :]
         column = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
-        by_nibble = lifted + token * K + (column % 8) * (K // 8) + column // 8
-        tl.store(by_nibble, scaled * LIFT, mask=(column < K) & is_first)
+        tl.store(lifted + token * K + _place_by_code(column, K), weighted * LIFT, mask=(column < K) & is_first)
     factor = tl.rsqrt(tl.sum(tl.sum(squares, axis=1), axis=0) / K + eps)
     y = _row_sums(sums) * factor + tl.load(bias + row, mask=valid, other=0).to(tl.float32)
     tl.store(logits + token * experts + row, y, mask=valid)
@@ -134,7 +144,7 @@ def experts_up(
     BLOCK_R: tl.constexpr,
     BLOCK_B: tl.constexpr,
 ):
-    """Gate and up of one expert a slot, SwiGLU in the epilogue, lifted and by nibble for `experts_down`.
+    """Gate and up of one expert a slot, SwiGLU in the epilogue; leaves the result lifted and by code.
 
     Grid: (tiles of the width, tokens * TOP_K).
     """
@@ -149,15 +159,21 @@ def experts_up(
     ups = tl.zeros((BLOCK_R, BLOCK_B, WORDS), dtype=tl.float32)
     for begin in range(0, HIDDEN // 32, BLOCK_B):
         block = begin + tl.arange(0, BLOCK_B)
-        sums = _block_sums(words, x, row, valid, block, HIDDEN)
-        gates += _scaled(sums, scales, row, valid, block, HIDDEN)
-        sums = _block_sums(words, x, row + 1, valid, block, HIDDEN)
-        ups += _scaled(sums, scales, row + 1, valid, block, HIDDEN)
+        gate_words = _words(words, row, valid, block, HIDDEN)
+        up_words = _words(words, row + 1, valid, block, HIDDEN)
+        gate_sums = tl.zeros((BLOCK_R, BLOCK_B, WORDS), dtype=tl.float32)
+        up_sums = tl.zeros((BLOCK_R, BLOCK_B, WORDS), dtype=tl.float32)
+        for code in tl.static_range(8):
+            activations = _activations(x, code, block, HIDDEN)
+            gate_sums += _values(gate_words, code) * activations
+            up_sums += _values(up_words, code) * activations
+        gates += _scaled(gate_sums, scales, row, valid, block, HIDDEN)
+        ups += _scaled(up_sums, scales, row + 1, valid, block, HIDDEN)
     factor = tl.load(factors + token)
     gate = _row_sums(gates) * factor + tl.load(bias + row, mask=valid, other=0).to(tl.float32)
     up = _row_sums(ups) * factor + tl.load(bias + row + 1, mask=valid, other=0).to(tl.float32)
     y = swiglu(gate, up, alpha, limit)
-    tl.store(activated + slot * WIDTH + (unit % 8) * (WIDTH // 8) + unit // 8, y * LIFT, mask=valid)
+    tl.store(activated + slot * WIDTH + _place_by_code(unit, WIDTH), y * LIFT, mask=valid)
 
 
 @triton.jit
@@ -200,7 +216,10 @@ def experts_down(
         total = tl.zeros((BLOCK_R, BLOCK_B, WORDS), dtype=tl.float32)
         for begin in range(0, WIDTH // 32, BLOCK_B):
             block = begin + tl.arange(0, BLOCK_B)
-            sums = _block_sums(words, x, row, valid, block, WIDTH)
+            packed = _words(words, row, valid, block, WIDTH)
+            sums = tl.zeros((BLOCK_R, BLOCK_B, WORDS), dtype=tl.float32)
+            for code in tl.static_range(8):
+                sums += _values(packed, code) * _activations(x, code, block, WIDTH)
             total += _scaled(sums, scales, row, valid, block, WIDTH)
         own = _row_sums(total) + tl.load(bias + row, mask=valid, other=0).to(tl.float32)
         y += own * share
