@@ -189,7 +189,7 @@ class GpuOps(ReferenceOps):
         tokens, heads, head_dim = x.shape[-3:]
         block_d = _power_of_two(head_dim // 2)
         block_h = min(_power_of_two(heads), max(1, 2048 // block_d))
-        for part, to in zip(x.view(-1, *x.shape[-3:]), out.view(-1, *x.shape[-3:]), strict=True):
+        for part, to in zip(*(t.flatten(0, -4) if x.dim() > 3 else t[None] for t in (x, out)), strict=True):
             if tokens:
                 launch(
                     dense.rope, (tokens, _cdiv(heads, block_h)), part, cos, sin, to,
@@ -210,7 +210,7 @@ class GpuOps(ReferenceOps):
         shared = heads // kv_heads
         rows = tokens * shared
         block_m = min(128, max(16, _power_of_two(rows)))
-        batch = zip(*(t.reshape(-1, *t.shape[-3:]) if lead else t[None] for t in (q, k, v, out)), strict=True)
+        batch = zip(*(t.flatten(0, -4) if lead else t[None] for t in (q, k, v, out)), strict=True)
         for pq, pk, pv, to in batch:
             if tokens:
                 launch(
