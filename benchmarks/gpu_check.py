@@ -57,6 +57,11 @@ def gpt_oss_20b() -> ModelConfig:
     )
 
 
+def gpt_oss_120b() -> ModelConfig:
+    """The published 120b."""
+    return replace(gpt_oss_20b(), layers=tuple(LayerConfig(128, 4, 128 if i % 2 == 0 else None) for i in range(36)))
+
+
 def tiny() -> ModelConfig:
     """The same architecture, small enough for any machine."""
     return replace(

@@ -108,7 +108,7 @@ class DecodeStep:
             words[count:].zero_()
         self._is_masked = mask is not None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _run(self, kind: _Kind, token_id: int) -> None:
         self.cache.reserve(self.cache.length + 1)
         # Grown, it lies elsewhere.

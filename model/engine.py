@@ -18,7 +18,7 @@ from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint, Constraints, Forced, Masked, StopTokens
 from gptoss.model.decode import DecodeStep
 from gptoss.model.errors import ContextFullError, DeviceError, ModelError
-from gptoss.model.ops import StepOps
+from gptoss.model.ops import Ops, StepOps
 from gptoss.model.ops.gpu_device import reason_against
 from gptoss.model.quantize import Quantization
 from gptoss.model.sampler import Drawn, Sampler, SamplingParams, Token
@@ -80,7 +80,7 @@ class Engine:
         *,
         device: str = "auto",
         max_context: int | None = None,
-        backend: str | None = None,
+        backend: str | Ops | None = None,
         quantize: Quantization | None = None,
         progress: Callable[[float], None] | None = None,
         cpu_experts: int | None = None,
@@ -88,14 +88,15 @@ class Engine:
     ) -> Engine:
         """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
 
-        `quantize`, `progress`, `cpu_experts` and `device_bytes` are those of `Transformer.from_checkpoint`. "auto" takes
-        the CPU where a card is too small.
+        `backend`, `quantize`, `progress`, `cpu_experts` and `device_bytes` are those of `Transformer.from_checkpoint`.
+        "auto" takes the CPU where a card is too small.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.
             DeviceError: there is no such device or backend.
             ContextFullError: `max_context` is more than the model was made for.
         """
+
         def load_on(where: torch.device) -> Engine:
             transformer = Transformer.from_checkpoint(
                 path,

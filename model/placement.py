@@ -72,7 +72,9 @@ def place(
     config = checkpoint.config
     positions = min(context or PLANNED_CONTEXT, config.max_context_length)
     fixed = fixed_bytes(config, ops, positions)
-    of_layers = [expert_bytes(config, i, packs or checkpoint.layout is not Layout.HUB_BF16) for i in range(config.num_layers)]
+    of_layers = [
+        expert_bytes(config, i, packs or checkpoint.layout is not Layout.HUB_BF16) for i in range(config.num_layers)
+    ]
 
     def needed(host_layers: int) -> int:
         return fixed + sum(of_layers[host_layers:])

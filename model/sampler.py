@@ -19,7 +19,6 @@ from torch import Tensor
 from gptoss.model.constraint import Masked
 from gptoss.model.errors import ConstraintError, SamplingError
 
-
 _NONE_LEFT = 2
 
 

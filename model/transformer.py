@@ -56,7 +56,7 @@ class Transformer:
         cls,
         path: Path | str,
         device: torch.device | str = "cpu",
-        backend: str | None = None,
+        backend: str | Ops | None = None,
         *,
         quantize: Quantization | None = None,
         progress: Progress | None = None,
@@ -69,7 +69,7 @@ class Transformer:
         Args:
             path: the folder.
             device: where to compute.
-            backend: how to compute; by default as `select_ops` chooses.
+            backend: how to compute, by name or made already; by default as `select_ops` chooses.
             quantize: "mxfp4" packs experts that are not packed in the checkpoint; None leaves them as they are.
             progress: called with the part of the packing, or of the copying to a device, that is done, up to 1.
             context: positions for which a card must have room beside the weights.
@@ -83,20 +83,20 @@ class Transformer:
         device = torch.device(device)
         ops = select_ops(backend, device)
         checkpoint = Checkpoint.open(Path(path))
+        placement: Placement | None = None
+        uploader: Uploader | None = None
         if isinstance(ops, StepOps):
             free = free_device_bytes(device) if device_bytes is None else device_bytes
             packs = quantize is not None
-            placement = place(
-                checkpoint, ops, packs=packs, context=context, free_bytes=free, cpu_experts=cpu_experts
-            )
+            placement = place(checkpoint, ops, packs=packs, context=context, free_bytes=free, cpu_experts=cpu_experts)
             log.info("%s", placement)
             uploader = Uploader(device, checkpoint.nbytes, None if packs else progress)
             weights, packing = load_weights(
                 checkpoint, quantize, progress, uploader, placement.host_layers, ops.prepare_layer
             )
         else:
-            placement = None
-            uploader = None if device.type == "cpu" else Uploader(device, checkpoint.nbytes, progress)
+            if device.type != "cpu":
+                uploader = Uploader(device, checkpoint.nbytes, None if quantize else progress)
             weights, packing = load_weights(checkpoint, quantize, progress, uploader)
         if uploader is not None:
             uploader.finish()

@@ -42,7 +42,7 @@ class Uploader:
         is_cuda = device.type == "cuda"
         # What the device reads by itself must not be moved by the host.
         self._buffers = [torch.empty(buffer_bytes, dtype=torch.uint8, pin_memory=is_cuda) for _ in range(2)]
-        self._stream = torch.cuda.Stream(device) if is_cuda else None
+        self._stream = torch.cuda.Stream(device) if is_cuda else None  # type: ignore[no-untyped-call]
         self._sent: list[torch.cuda.Event | None] = [None, None]
         self._turn = 0
 
@@ -57,7 +57,7 @@ class Uploader:
         sources = [checkpoint.tensor(name) for name in names]
         rows = [source.shape[0] for source in sources]
         out = torch.empty(sum(rows), *sources[0].shape[1:], dtype=sources[0].dtype, device=self.device)
-        parts = list(out.split(rows))
+        parts = list(torch.split(out, rows))
         for name, source, part in zip(names, sources, parts, strict=True):
             self._fill(part, source)
             checkpoint.release(name)
@@ -73,8 +73,6 @@ class Uploader:
         """Wait until all of it is there."""
         if self._stream is not None:
             self._stream.synchronize()
-            # What was computed since on the stream in use must not have overtaken the copies.
-            torch.cuda.current_stream(self.device).wait_stream(self._stream)
 
     def _fill(self, out: Tensor, source: Tensor) -> None:
         if not source.is_contiguous():
@@ -90,6 +88,9 @@ class Uploader:
             piece = taken[begin : begin + size]
             self._send(to[begin : begin + size], piece)
             self._count(piece.numel())
+        if self._stream is not None:
+            # What is computed from it waits for it, on the device.
+            torch.cuda.current_stream(self.device).wait_stream(self._stream)
 
     def _send(self, to: Tensor, piece: Tensor) -> None:
         buffer = self._buffers[self._turn][: piece.numel()]
@@ -103,7 +104,7 @@ class Uploader:
             buffer.copy_(piece)
             with torch.cuda.stream(self._stream):
                 to.copy_(buffer, non_blocking=True)
-                event = torch.cuda.Event()
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(self._stream)
             to.record_stream(self._stream)
             self._sent[self._turn] = event

@@ -87,8 +87,8 @@ class Weights:
         """Take every tensor of a checkpoint: mapped from its files, or copied to a device by `uploader`.
 
         With a packer, experts that are not packed in the checkpoint are packed on their way. With an uploader, the
-        experts of the first `host_layers` layers stay in host memory. Each layer goes through `prepare_layer` as soon as
-        it is there.
+        experts of the first `host_layers` layers stay in host memory. Each layer goes through `prepare_layer` as soon
+        as it is there.
         """
 
         def tensor(name: str) -> Tensor:

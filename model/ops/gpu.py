@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import get_args
 
 import torch
@@ -20,20 +20,22 @@ from torch import Tensor
 from gptoss.model.cache import CacheSlot
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import DeviceError, quote
-from gptoss.model.kernels.triton import attention, bandwidth, dense, experts as expert_kernels, grouped
+from gptoss.model.kernels.triton import bandwidth, dense, experts as expert_kernels
 from gptoss.model.kernels.triton.launch import counts, launch
-from gptoss.model.mxfp4 import BLOCK_SIZE, Mxfp4Tensor
+from gptoss.model.mxfp4 import BLOCK_SIZE
+from gptoss.model.ops.gpu_attention import attend_many, attend_one
 from gptoss.model.ops.gpu_device import require_device
+from gptoss.model.ops.gpu_experts import few_tokens, many_tokens
 from gptoss.model.ops.gpu_sampling import draw
+from gptoss.model.ops.gpu_tiles import Tiles, cdiv, power_of_two
 from gptoss.model.ops.gpu_weights import (
     Dense,
     EightBitLinear,
     FusedLayer,
-    group_by_expert,
     int8_bytes,
     joined,
-    packed_experts,
     pack_rows,
+    packed_experts,
     parts,
     scales_of,
     unpacked,
@@ -51,25 +53,6 @@ FEW_TOKENS = 4
 FEW_TOKENS_TO_EXPERTS = 8
 """Up to here each token reads its own experts; beyond, tokens are grouped by expert."""
 PREFILL_CHUNK = 2048
-SPLITS = ((256, 1), (2048, 8))
-"""Positions that a cache may hold up to which attention over all of them is split so many times."""
-MANY_SPLITS = 32
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """What one program computes: rows, groups or blocks of 32 columns at a time, and its warps."""
-
-    dense_rows: int = 4
-    unembedding_rows: int = 8
-    dense_groups: int = 32
-    pairs: int = 4
-    router_rows: int = 1
-    expert_rows: int = 4
-    expert_blocks: int = 32
-    keys: int = 64
-    warps: int = 4
-    expert_warps: int = 1
 
 
 class GpuOps(ReferenceOps):
@@ -99,6 +82,7 @@ class GpuOps(ReferenceOps):
         self.recorder: Recorder = recorder(torch.device("cpu"))
         self.is_whole = True
         self._device = torch.device("cpu")
+        self._host_memory: Tensor | None = None
 
     @property
     def description(self) -> str:
@@ -137,7 +121,8 @@ class GpuOps(ReferenceOps):
 
     def bytes_read(self, layer: Linear) -> int:
         """Weights and, in eight bits, their scales."""
-        return int(layer.weight.nbytes) + (int(layer.scales.nbytes) if isinstance(layer, EightBitLinear) else 0)
+        scales, has_scales = scales_of(layer)
+        return int(layer.weight.nbytes) + (int(scales.nbytes) if has_scales else 0)
 
     def bytes_a_token(self, weights: Weights, config: ModelConfig) -> int:
         """What one token reads of the weights on the device: the dense layers, and the experts that it is sent to."""
@@ -154,7 +139,7 @@ class GpuOps(ReferenceOps):
         words = data.reshape(-1).view(torch.uint8)
         words = words[: words.numel() // 4 * 4].view(torch.int32)
         block = 1 << 14
-        out = torch.empty(_cdiv(words.numel(), block), dtype=torch.int32, device=data.device)
+        out = torch.empty(cdiv(words.numel(), block), dtype=torch.int32, device=data.device)
         launch(bandwidth.read, (out.numel(),), words, out, words.numel(), BLOCK=block, num_warps=8)
         if data.device.type == "cuda":
             torch.cuda.synchronize(data.device)
@@ -175,9 +160,16 @@ class GpuOps(ReferenceOps):
         """`x / sqrt(mean(x^2) + eps) * scale`."""
         x, out, columns = _floats(x), torch.empty(x.shape, device=x.device), x.shape[-1]
         if x.numel():
-            block = _power_of_two(columns)
+            block = power_of_two(columns)
             launch(
-                dense.rms_norm, (x.numel() // columns,), x, scale, out, eps, K=columns, BLOCK_K=block,
+                dense.rms_norm,
+                (x.numel() // columns,),
+                x,
+                scale,
+                out,
+                eps,
+                K=columns,
+                BLOCK_K=block,
                 num_warps=self.tiles.warps,
             )
         return out
@@ -187,42 +179,27 @@ class GpuOps(ReferenceOps):
         x, cos, sin = _floats(x), _floats(cos), _floats(sin)
         out = torch.empty_like(x)
         tokens, heads, head_dim = x.shape[-3:]
-        block_d = _power_of_two(head_dim // 2)
-        block_h = min(_power_of_two(heads), max(1, 2048 // block_d))
+        block_d = power_of_two(head_dim // 2)
+        block_h = min(power_of_two(heads), max(1, 2048 // block_d))
         for part, to in zip(*(t.flatten(0, -4) if x.dim() > 3 else t[None] for t in (x, out)), strict=True):
             if tokens:
                 launch(
-                    dense.rope, (tokens, _cdiv(heads, block_h)), part, cos, sin, to,
-                    HEADS=heads, HALF=head_dim // 2, BLOCK_H=block_h, BLOCK_D=block_d,
+                    dense.rope,
+                    (tokens, cdiv(heads, block_h)),
+                    part,
+                    cos,
+                    sin,
+                    to,
+                    HEADS=heads,
+                    HALF=head_dim // 2,
+                    BLOCK_H=block_h,
+                    BLOCK_D=block_d,
                 )
         return out
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:
         """Tiles of queries against tiles of keys, with a running softmax."""
-        q = _floats(q)
-        *lead, tokens, heads, head_dim = q.shape
-        out = torch.empty_like(q)
-        k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (k, v))
-        exact = k.dtype != torch.bfloat16 or v.dtype != torch.bfloat16
-        if exact:
-            k, v = k.float(), v.float()
-        keys, kv_heads = k.shape[-3:-1]
-        shared = heads // kv_heads
-        rows = tokens * shared
-        block_m = min(128, max(16, _power_of_two(rows)))
-        batch = zip(*(t.flatten(0, -4) if lead else t[None] for t in (q, k, v, out)), strict=True)
-        for pq, pk, pv, to in batch:
-            if tokens:
-                launch(
-                    attention.attend_many,
-                    (_cdiv(rows, block_m), kv_heads),
-                    *(pq, pk, pv, sinks, to, head_dim**-0.5, tokens, keys - tokens),
-                    *(pk.stride(0), pk.stride(1), pv.stride(0), pv.stride(1)),
-                    KV_HEADS=kv_heads, SHARED=shared, HEAD_DIM=head_dim, WINDOW=window or 0, EXACT=exact,
-                    BLOCK_M=block_m, BLOCK_D=_head_block(head_dim), BLOCK_N=self.tiles.keys,
-                    num_warps=4 if block_m < 128 else 8,
-                )
-        return out
+        return attend_many(self.tiles, _floats(q), k, v, sinks, window)
 
     def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
         """Each of few tokens reads its own experts; many are grouped by expert."""
@@ -239,11 +216,11 @@ class GpuOps(ReferenceOps):
             return x.reshape(shape)
         if x.shape[0] <= FEW_TOKENS_TO_EXPERTS:
             # As `norm_router` leaves it.
-            lifted = (x * 2.0**63).unflatten(1, (-1, 8)).transpose(1, 2).contiguous()
+            lifted = (x * 2.0**63).view(x.shape[0], -1, 8).transpose(1, 2).contiguous()
             ones = torch.ones(x.shape[0], device=x.device)
-            out = self._few(lifted, ones, logits, experts, packed, top_k, alpha, limit, None)
+            out = few_tokens(self.tiles, lifted, ones, logits, experts, packed, top_k, alpha, limit, None)
         else:
-            out = self._many(x, logits, experts, packed, top_k, alpha, limit)
+            out = many_tokens(x, logits, experts, packed, top_k, alpha, limit)
         return out.view(shape)
 
     def decode_layer(
@@ -256,8 +233,9 @@ class GpuOps(ReferenceOps):
         slot: CacheSlot,
     ) -> Tensor:
         """One layer for one token (1, hidden) whose position only the device knows."""
+        window = config.layers[index].sliding_window
         q = self._qkv(x, index, config, weights, angles, slot)
-        h = self._attend_one(q, index, config, weights.sinks, slot)
+        h = attend_one(self.tiles, q, slot.buffers(index), slot.position, weights.sinks, window)
         x = self._project(h, weights.o, x)
         shape, experts = config.layers[index], weights.experts
         top_k, alpha, limit = shape.experts_per_token, config.swiglu_alpha, config.swiglu_limit
@@ -270,13 +248,15 @@ class GpuOps(ReferenceOps):
         router = weights.router
         launch(
             expert_kernels.norm_router,
-            (_cdiv(shape.num_experts, self.tiles.router_rows), 1),
+            (cdiv(shape.num_experts, self.tiles.router_rows), 1),
             *(x, weights.mlp_norm, config.rms_norm_eps, router.weight, router.bias),
             *(logits, lifted, factors, shape.num_experts),
-            K=x.shape[-1], BLOCK_R=self.tiles.router_rows, BLOCK_G=self._groups(x.shape[-1]),
+            K=x.shape[-1],
+            BLOCK_R=self.tiles.router_rows,
+            BLOCK_G=self._groups(x.shape[-1]),
             num_warps=self.tiles.warps,
         )
-        return self._few(lifted, factors, logits, experts, packed, top_k, alpha, limit, x)
+        return few_tokens(self.tiles, lifted, factors, logits, experts, packed, top_k, alpha, limit, x)
 
     def _qkv(
         self,
@@ -293,41 +273,22 @@ class GpuOps(ReferenceOps):
         q = x.new_empty(1, heads, head_dim)
         keys, values = slot.buffers(index)
         scales, eight_bits = scales_of(weights.qkv)
-        pairs = min(self.tiles.pairs, _power_of_two(head_dim // 2))
+        pairs = min(self.tiles.pairs, power_of_two(head_dim // 2))
         launch(
             dense.norm_qkv_rope,
-            ((heads + 2 * kv_heads) * _cdiv(head_dim // 2, pairs),),
+            ((heads + 2 * kv_heads) * cdiv(head_dim // 2, pairs),),
             *(x, weights.attention_norm, config.rms_norm_eps, weights.qkv.weight, scales, weights.qkv.bias),
             *(*angles, slot.position, q, keys, values),
-            K=x.shape[-1], HEADS=heads, KV_HEADS=kv_heads, HEAD_DIM=head_dim, EIGHT_BITS=eight_bits,
-            BLOCK_R=pairs, BLOCK_G=self._groups(x.shape[-1]), num_warps=self.tiles.warps,
+            K=x.shape[-1],
+            HEADS=heads,
+            KV_HEADS=kv_heads,
+            HEAD_DIM=head_dim,
+            EIGHT_BITS=eight_bits,
+            BLOCK_R=pairs,
+            BLOCK_G=self._groups(x.shape[-1]),
+            num_warps=self.tiles.warps,
         )
         return q
-
-    def _attend_one(self, q: Tensor, index: int, config: ModelConfig, sinks: Tensor, slot: CacheSlot) -> Tensor:
-        keys, values = slot.buffers(index)
-        _, heads, head_dim = q.shape
-        kv_heads, window = config.num_key_value_heads, config.layers[index].sliding_window
-        reach = min(window or keys.shape[0], keys.shape[0])
-        splits = next((n for positions, n in SPLITS if reach <= positions), MANY_SPLITS)
-        out = torch.empty_like(q)
-        partial = q.new_empty(heads, splits, head_dim) if splits > 1 else out
-        maxima, totals = q.new_empty(2, heads, splits)
-        block_d = _head_block(head_dim)
-        launch(
-            attention.attend_one,
-            (kv_heads, splits),
-            *(q, keys, values, sinks, slot.position, out, partial, maxima, totals, head_dim**-0.5),
-            KV_HEADS=kv_heads, SHARED=heads // kv_heads, HEAD_DIM=head_dim, WINDOW=window or 0, SPLITS=splits,
-            EXACT=keys.dtype != torch.bfloat16, BLOCK_H=max(16, _power_of_two(heads // kv_heads)), BLOCK_D=block_d,
-            BLOCK_N=self.tiles.keys, num_warps=self.tiles.warps,
-        )
-        if splits > 1:
-            launch(
-                attention.combine, (heads,), partial, maxima, totals, out,
-                HEAD_DIM=head_dim, SPLITS=splits, BLOCK_S=_power_of_two(splits), BLOCK_D=block_d,
-            )
-        return out.view(1, heads * head_dim)
 
     def _project(self, x: Tensor, layer: Linear, add: Tensor | None) -> Tensor:
         *lead, columns = x.shape
@@ -343,10 +304,16 @@ class GpuOps(ReferenceOps):
             block = self.tiles.dense_rows if rows < 1 << 16 else self.tiles.unembedding_rows
             bias = layer.weight if layer.bias is None else layer.bias
             launch(
-                dense.gemv, (_cdiv(rows, block), tokens),
+                dense.gemv,
+                (cdiv(rows, block), tokens),
                 *(x, layer.weight, scales, bias, x if add is None else add, out, rows),
-                K=columns, EIGHT_BITS=eight_bits, HAS_BIAS=layer.bias is not None, HAS_ADD=add is not None,
-                BLOCK_R=block, BLOCK_G=self._groups(columns), num_warps=self.tiles.warps,
+                K=columns,
+                EIGHT_BITS=eight_bits,
+                HAS_BIAS=layer.bias is not None,
+                HAS_ADD=add is not None,
+                BLOCK_R=block,
+                BLOCK_G=self._groups(columns),
+                num_warps=self.tiles.warps,
             )
         return out.view(*lead, rows)
 
@@ -361,92 +328,16 @@ class GpuOps(ReferenceOps):
             pieces.append(F.linear(x.to(piece.dtype), piece, bias).float())
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
 
-    def _few(
-        self,
-        lifted: Tensor,
-        factors: Tensor,
-        logits: Tensor,
-        experts: Experts,
-        packed: tuple[Mxfp4Tensor, Mxfp4Tensor],
-        top_k: int,
-        alpha: float,
-        limit: float,
-        add: Tensor | None,
-    ) -> Tensor:
-        up, down = packed
-        count, hidden, width = logits.shape[-1], up.shape[-1], down.shape[-1]
-        tokens, tiles = logits.shape[0], self.tiles
-        activated = logits.new_empty(tokens * top_k, width)
-        sizes = {"HIDDEN": hidden, "WIDTH": width, "EXPERTS": count, "TOP_K": top_k, "BLOCK_E": _power_of_two(count)}
-        launch(
-            expert_kernels.experts_up,
-            (_cdiv(width, tiles.expert_rows), tokens * top_k),
-            *(lifted, factors, logits, up.blocks.view(torch.int32), up.scales, experts.gate_up_bias, activated),
-            *(alpha, limit),
-            **sizes, BLOCK_R=tiles.expert_rows, BLOCK_B=min(tiles.expert_blocks, _power_of_two(hidden // BLOCK_SIZE)),
-            num_warps=tiles.expert_warps,
-        )
-        out = logits.new_empty(tokens, hidden)
-        launch(
-            expert_kernels.experts_down,
-            (_cdiv(hidden, tiles.expert_rows), tokens),
-            *(activated, logits, down.blocks.view(torch.int32), down.scales, experts.down_bias),
-            *(out if add is None else add, out),
-            **sizes, HAS_ADD=add is not None,
-            BLOCK_R=tiles.expert_rows, BLOCK_B=min(tiles.expert_blocks, _power_of_two(width // BLOCK_SIZE)),
-            num_warps=tiles.expert_warps,
-        )
-        return out
-
-    def _many(
-        self,
-        x: Tensor,
-        logits: Tensor,
-        experts: Experts,
-        packed: tuple[Mxfp4Tensor, Mxfp4Tensor],
-        top_k: int,
-        alpha: float,
-        limit: float,
-    ) -> Tensor:
-        up, down = packed
-        (tokens, hidden), count, width = x.shape, logits.shape[-1], down.shape[-1]
-        chosen_logits, chosen = torch.topk(logits, top_k, dim=-1)
-        shares = torch.softmax(chosen_logits, dim=-1)
-        slots = tokens * top_k
-        block_m = min(128, max(16, _power_of_two(slots // count)))
-        groups = group_by_expert(chosen, count, block_m)
-        even_odd = x.to(torch.bfloat16).unflatten(1, (-1, 2)).transpose(1, 2).contiguous()
-        activated = torch.empty(slots, width, dtype=torch.bfloat16, device=x.device)
-        out = x.new_empty(slots, hidden)
-        tiles_of_slots = groups[0].shape[0]
-        sizes = {"HIDDEN": hidden, "WIDTH": width, "EXPERTS": count, "BLOCK_M": block_m, "BLOCK_K": 64}
-        warps = 4 if block_m < 128 else 8
-        launch(
-            grouped.grouped_up,
-            (_cdiv(width, 64), tiles_of_slots),
-            *(even_odd, up.blocks, up.scales, experts.gate_up_bias, *groups, activated, alpha, limit),
-            **sizes, TOP_K=top_k, BLOCK_N=64, num_warps=warps,
-        )
-        launch(
-            grouped.grouped_down,
-            (_cdiv(hidden, 128), tiles_of_slots),
-            *(activated, down.blocks, down.scales, experts.down_bias, shares, *groups, out),
-            **sizes, BLOCK_N=128, num_warps=warps,
-        )
-        return out.view(tokens, top_k, hidden).sum(1)
-
     def _moe_on_host(self, x: Tensor, experts: HostExperts, top_k: int, alpha: float, limit: float) -> Tensor:
         """Activations go to the host and its result comes back; between two pieces of a recording."""
         assert experts.router is not None
         assert experts.bound is not None
         router, bound, out = experts.router, experts.bound, torch.empty_like(x)
-        pinned = x.device.type == "cuda"
-        there = torch.empty(x.shape, pin_memory=pinned)
-        back = torch.empty(x.shape, pin_memory=pinned)
+        there, back = self._host_buffers(x)
 
         def compute() -> None:
             there.copy_(x, non_blocking=True)
-            if pinned:
+            if x.device.type == "cuda":
                 torch.cuda.current_stream(x.device).synchronize()
             back.copy_(self.host.moe(there, router, bound, top_k, alpha, limit))
             out.copy_(back, non_blocking=True)
@@ -454,8 +345,18 @@ class GpuOps(ReferenceOps):
         self.recorder.on_host(compute)
         return out
 
+    def _host_buffers(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Host memory that the device reaches, of the shape of `x`: for activations, and for what becomes of them.
+
+        All layers use the same; none is taken while a step is recorded, as the step has run before.
+        """
+        if self._host_memory is None or self._host_memory.shape[1] < x.numel():
+            self._host_memory = torch.empty(2, x.numel(), pin_memory=x.device.type == "cuda")
+        there, back = (part[: x.numel()].view(x.shape) for part in self._host_memory)
+        return there, back
+
     def _groups(self, columns: int) -> int:
-        return min(self.tiles.dense_groups, _power_of_two(_cdiv(columns, 32)))
+        return min(self.tiles.dense_groups, power_of_two(cdiv(columns, 32)))
 
     def prepare_layer(self, layer: LayerWeights) -> LayerWeights:
         """A layer as `prepare` leaves it, for one who loads layer by layer and has no room for both forms of all."""
@@ -494,17 +395,3 @@ def _on_cpu(layer: Linear) -> Linear:
 
 def _floats(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float32 and x.is_contiguous() else x.float().contiguous()
-
-
-def _cdiv(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def _power_of_two(n: int) -> int:
-    """The smallest power of two from n on."""
-    return 1 << max(n - 1, 0).bit_length()
-
-
-def _head_block(head_dim: int) -> int:
-    """Tensor cores want at least 16 of everything."""
-    return max(16, _power_of_two(head_dim))

@@ -53,7 +53,7 @@ def pack_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     scales = torch.empty(rows, columns // BLOCK_SIZE, dtype=torch.bfloat16, device=weight.device)
     for first in range(0, rows, _PIECE_ROWS):
         piece = slice(first, first + _PIECE_ROWS)
-        values = weight[piece].float().unflatten(1, (-1, BLOCK_SIZE))
+        values = weight[piece].float().view(-1, columns // BLOCK_SIZE, BLOCK_SIZE)
         step = values.abs().amax(-1) / _LARGEST
         above = ((step.view(torch.int32) + 0xFFFF) >> 16 << 16).view(torch.float32)
         scales[piece] = above.to(torch.bfloat16)
@@ -104,11 +104,12 @@ def parts(layer: Linear, rows: Sequence[int]) -> list[Linear]:
     """The layers that were joined, as views."""
     bias = layer.bias
     assert bias is not None
-    if isinstance(layer, EightBitLinear):
-        assert layer.scales is not None
-        pieces = zip(layer.weight.split(rows), layer.scales.split(rows), bias.split(rows), strict=True)
-        return [EightBitLinear(weight, own, scales) for weight, scales, own in pieces]
-    return [Linear(weight, own) for weight, own in zip(layer.weight.split(rows), bias.split(rows), strict=True)]
+    weights, biases = torch.split(layer.weight, list(rows)), torch.split(bias, list(rows))
+    if not isinstance(layer, EightBitLinear):
+        return [Linear(*part) for part in zip(weights, biases, strict=True)]
+    assert layer.scales is not None
+    scales = torch.split(layer.scales, list(rows))
+    return [EightBitLinear(*part) for part in zip(weights, biases, scales, strict=True)]
 
 
 def packed_experts(experts: Experts) -> tuple[Mxfp4Tensor, Mxfp4Tensor] | None:

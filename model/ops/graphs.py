@@ -41,7 +41,7 @@ class PlainSteps:
 
 
 class CudaGraphs:
-    """CUDA graphs, all in one pool of memory.
+    """CUDA graphs; those of one recording share a pool of memory.
 
     Args:
         device: whose.
@@ -65,7 +65,8 @@ class CudaGraphs:
     def record(self, step: Step) -> Step:
         """Run the step, so that its kernels are compiled and its libraries loaded, then record it."""
         step()
-        pieces = self._pieces = []
+        pieces: list[Step] = []
+        self._pieces, self._pool = pieces, None
         with self._side_stream():
             self._begin()
             try:
@@ -92,7 +93,7 @@ class CudaGraphs:
 
     def _begin(self) -> None:
         self._graph = self._new_graph()
-        # One pool for all: pieces are repeated in the order in which they were recorded.
+        # Pieces are repeated in the order in which they were recorded, so they can use the same memory.
         arguments = {} if self._pool is None else {"pool": self._pool}
         self._graph.capture_begin(**arguments, capture_error_mode="thread_local")
 
@@ -113,11 +114,9 @@ class CudaGraphs:
 
     def _own_stream(self) -> AbstractContextManager[Any]:
         torch.cuda.synchronize(self._device)
-        return torch.cuda.stream(torch.cuda.Stream(self._device))
+        return torch.cuda.stream(torch.cuda.Stream(self._device))  # type: ignore[no-untyped-call]
 
 
 def recorder(device: torch.device) -> Recorder:
     """What records on this device."""
     return CudaGraphs(device) if device.type == "cuda" else PlainSteps()
-
-

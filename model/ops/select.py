@@ -22,12 +22,18 @@ BACKENDS = ("cpu", "gpu", "reference")
 ENVIRONMENT_VARIABLE = "GPTOSS_BACKEND"
 
 
-def select_ops(backend: str | None = None, device: torch.device | str = "cpu") -> Ops:
+def select_ops(backend: str | Ops | None = None, device: torch.device | str = "cpu") -> Ops:
     """The backend named by `backend`, else by the environment variable GPTOSS_BACKEND, else the best for the device.
+
+    Args:
+        backend: its name; one that was made already is returned as it is.
+        device: where the weights will lie.
 
     Raises:
         DeviceError: there is no backend of that name, or it does not run here.
     """
+    if backend is not None and not isinstance(backend, str):
+        return backend
     name = backend or os.environ.get(ENVIRONMENT_VARIABLE)
     if name is not None and name not in BACKENDS:
         raise DeviceError(f"no backend {quote(name)}: this build has {', '.join(BACKENDS)}")

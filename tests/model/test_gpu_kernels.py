@@ -11,7 +11,9 @@ from gptoss.model.weights import Experts, Linear
 
 pytest.importorskip("triton", reason="Triton runs on Linux")
 from gptoss.model.kernels.triton import launch
-from gptoss.model.ops.gpu import FEW_TOKENS, FEW_TOKENS_TO_EXPERTS, GpuOps, Tiles
+from gptoss.model.ops.gpu import FEW_TOKENS, FEW_TOKENS_TO_EXPERTS, GpuOps
+from gptoss.model.ops.gpu_attention import attend_one
+from gptoss.model.ops.gpu_tiles import Tiles
 from gptoss.model.ops.gpu_weights import EightBitLinear, group_by_expert, pack_rows, unpacked
 
 REFERENCE = ReferenceOps()
@@ -210,16 +212,15 @@ def one_layer(make_transformer, heads, kv_heads, head_dim, window, hidden=64):
 @pytest.mark.parametrize("window", [None, 1, 7, 128])
 @pytest.mark.parametrize(("keys", "capacity"), [(1, 256), (63, 256), (300, 400), (700, 4096)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_attention_of_one_over_a_cache(ops, make_transformer, keys, capacity, window, dtype):
+def test_attention_of_one_over_a_cache(ops, keys, capacity, window, dtype):
     for heads, kv_heads, head_dim in ((4, 2, 16), (8, 1, 64), (6, 2, 80)):
-        config = one_layer(make_transformer, heads, kv_heads, head_dim, window)
         q = normal(1, heads, head_dim, std=2.0)
         k = normal(keys, kv_heads, head_dim, seed=1).to(dtype)
         v = normal(keys, kv_heads, head_dim, seed=2).to(dtype)
         sinks = normal(heads, seed=3)
         sinks[0] = float("-inf")
         slot = CacheSlot(_Cache(k, v, capacity), torch.tensor([keys - 1]))
-        actual = ops._attend_one(q, 0, config, sinks, slot)
+        actual = attend_one(WIDE, q, slot.buffers(0), slot.position, sinks, window)
         expected = REFERENCE.attention(q, k, v, sinks, window)
         assert relative_error(actual, expected.flatten(1)) < 2e-5
         split = min(window or capacity, capacity) > 256
@@ -228,7 +229,7 @@ def test_attention_of_one_over_a_cache(ops, make_transformer, keys, capacity, wi
             k[keys - 2] = float("nan")
             poisoned = CacheSlot(_Cache(k, v, capacity), slot.position)
             is_seen = window is None or window > 1
-            assert ops._attend_one(q, 0, config, sinks, poisoned).isnan().all() == is_seen
+            assert attend_one(WIDE, q, poisoned.buffers(0), slot.position, sinks, window).isnan().all() == is_seen
             launch.reset_counts()
 
 
@@ -269,7 +270,9 @@ def test_norm_projections_and_rope_of_one(make_transformer, hidden, heads, kv_he
 
     def expected(own):
         if isinstance(own, EightBitLinear):
-            own = Linear((own.weight.float().unflatten(1, (-1, 32)) * own.scales.float()[..., None]).flatten(1), own.bias)
+            own = Linear(
+                (own.weight.float().unflatten(1, (-1, 32)) * own.scales.float()[..., None]).flatten(1), own.bias
+            )
         return REFERENCE.linear(h, own).view(1, -1, head_dim)
 
     keys, values = cache.buffers(0)

@@ -109,7 +109,13 @@ def attend_one(
 
 @triton.jit
 def combine(
-    partial, maxima, totals, out, HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK_S: tl.constexpr,
+    partial,
+    maxima,
+    totals,
+    out,
+    HEAD_DIM: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_S: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """Join the splits of `attend_one`; grid: (heads,)."""
@@ -126,7 +132,8 @@ def combine(
     tl.store(out + head * HEAD_DIM + dim, mixed, mask=dim < HEAD_DIM)
 
 
-@triton.jit
+# Lengths change from call to call: code made for some of them would be compiled again for others.
+@triton.jit(do_not_specialize=["tokens", "start"])
 def attend_many(
     q,
     keys,

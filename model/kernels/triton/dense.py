@@ -94,8 +94,8 @@ def norm_qkv_rope(
 ):
     """RMSNorm, the three projections, rope; queries to `q`, keys and values to their place in the cache.
 
-    A program computes BLOCK_R pairs of dimensions of one head. Grid: (heads of all three kinds * tiles of half a head,).
-    The norm's factor is the same for all columns, so it is applied to the sums.
+    A program computes BLOCK_R pairs of dimensions of one head. Grid: (heads of all three kinds * tiles of pairs,). The
+    norm's factor is the same for all columns, so it is applied to the sums.
     """
     HALF: tl.constexpr = HEAD_DIM // 2
     TILES: tl.constexpr = (HALF + BLOCK_R - 1) // BLOCK_R

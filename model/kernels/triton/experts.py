@@ -5,8 +5,8 @@ float32, are its magnitude times 2^-126 (the smallest one as a subnormal number)
 shifts and a mask for a weight, no table. So that products stay normal numbers, activations come times 2^63 (`LIFT`),
 and the sums of a block are multiplied by 2^63 and by its scale at the end.
 
-Activations come "by code": those that meet code c of all words together, (8, columns / 8). A thread then has whole words
-and the activations that they meet, and with one warp a program nothing goes through shared memory.
+Activations come "by code": those that meet code c of all words together, (8, columns / 8). A thread then has whole
+words and the activations that they meet, and with one warp a program nothing goes through shared memory.
 """
 
 import triton
@@ -150,7 +150,7 @@ def experts_up(
     """
     slot = tl.program_id(1).to(tl.int64)
     token = slot // TOP_K
-    expert, share = _chosen(logits + token * EXPERTS, slot % TOP_K, EXPERTS, TOP_K, BLOCK_E)
+    expert, _share = _chosen(logits + token * EXPERTS, slot % TOP_K, EXPERTS, TOP_K, BLOCK_E)
     unit = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     valid = unit < WIDTH
     row = expert * (2 * WIDTH) + 2 * unit

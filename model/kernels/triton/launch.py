@@ -1,4 +1,4 @@
-"""The one place where kernels are started: counted by name, and to be redirected by whoever only wants them compiled."""
+"""The one place where kernels are started: counted, and redirected by whoever only wants them compiled."""
 
 from __future__ import annotations
 

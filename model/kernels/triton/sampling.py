@@ -20,7 +20,9 @@ def _log_scaled(logit, peak, temperature):
 @triton.jit
 def _larger(value_a, at_a, value_b, at_b):
     """The larger of two, the earlier one of equals; not-a-number is largest."""
-    a_wins = (value_a > value_b) | ((value_a == value_b) & (at_a < at_b)) | ((value_a != value_a) & (value_b == value_b))
+    a_wins = (
+        (value_a > value_b) | ((value_a == value_b) & (at_a < at_b)) | ((value_a != value_a) & (value_b == value_b))
+    )
     return tl.where(a_wins, value_a, value_b), tl.where(a_wins, at_a, at_b)
 
 
