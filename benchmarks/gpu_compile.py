@@ -45,12 +45,15 @@ class AbsentCard:
         self._target = GPUTarget("cuda", capability, 32)
 
     def get_current_target(self) -> GPUTarget:
+        """Its capability."""
         return self._target
 
     def get_current_device(self) -> int:
+        """There is one."""
         return 0
 
     def get_current_stream(self, device: int) -> int:
+        """Any number does."""
         return device
 
 

@@ -24,6 +24,7 @@ class LoadRequest:
     model: str
     models_folder: Path
     device: str = "auto"
+    cpu_experts: int | None = None
     ctx: int | None = None
     threads: int | None = None
     quantize: Literal["mxfp4"] | None = None

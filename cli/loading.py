@@ -38,13 +38,17 @@ def load_model(request: LoadRequest) -> LoadedModel:
         max_context=request.ctx,
         quantize=request.quantize,
         progress=request.progress,
+        cpu_experts=request.cpu_experts,
     )
-    packing = engine.transformer.packing
+    packing, placement = engine.transformer.packing, engine.transformer.placement
+    notes = [] if packing is None else [str(packing)]
+    if placement is not None and placement.host_layers:
+        notes.append(str(placement))
     return LoadedModel(
         request.model,
         engine,
         encoding,
-        notes=() if packing is None else (str(packing),),
+        notes=tuple(notes),
         folder=folder,
         can_skip_reasoning=checkpoint.config.can_skip_reasoning,
     )

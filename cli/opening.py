@@ -82,13 +82,15 @@ def _load(
     with Ticker(status_line, f"loading {model}") as ticker:
 
         def tell(part: float) -> None:
-            ticker.text = f"packing the experts of {model}: {part:.0%}"
+            doing = "loading" if settings.quantize is None else "packing the experts of"
+            ticker.text = f"{doing} {model}: {part:.0%}"
 
         return invocation.environment.load_model(
             LoadRequest(
                 model=model,
                 models_folder=invocation.folders.models,
                 device=settings.device,
+                cpu_experts=settings.cpu_experts,
                 ctx=settings.ctx,
                 threads=settings.threads,
                 quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,

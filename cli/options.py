@@ -92,6 +92,14 @@ _SETTINGS: dict[str, Any] = {
         ),
     ],
     "device": Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps. [default: auto]")],
+    "cpu_experts": Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="On a GPU: compute the experts of N layers on the CPU. [default: as few as its memory asks for]",
+        ),
+    ],
     "threads": Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that compute on the CPU.")],
     "quantize": Annotated[
         Quantize | None,

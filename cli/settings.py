@@ -75,6 +75,7 @@ class Settings:
     ctx: int | None = None
     overflow: Overflow = Overflow.ERROR
     device: str = "auto"
+    cpu_experts: int | None = None
     threads: int | None = None
     quantize: Quantize | None = None
     save: bool = True
@@ -227,6 +228,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "ctx": (_positive, "a whole number, 1 or more"),
     "overflow": (Overflow, f"one of {', '.join(Overflow)}"),
     "device": (_text, "auto, cpu, cuda or mps"),
+    "cpu_experts": (_not_negative, "a whole number, 0 or more"),
     "threads": (_positive, "a whole number, 1 or more"),
     "quantize": (Quantize, "mxfp4"),
     "save": (_yes_or_no, "true or false"),

@@ -65,6 +65,12 @@ class DecodeStep:
         self._is_masked = False
         self._recorded = _Recorded(-1, {})
 
+    @classmethod
+    def on(cls, body: Body, ops: StepOps, cache: KVCache, vocabulary: int, device: torch.device) -> DecodeStep:
+        """With buffers that outlive the mode of computing in which it is made."""
+        with torch.inference_mode(False):
+            return cls(body, ops, cache, vocabulary, device)
+
     def logits(self, token_id: int) -> Tensor:
         """Append a token; the logits of the next, (vocabulary,) float32, the caller's own."""
         self._run("logits", token_id)

@@ -345,8 +345,10 @@ def select_device(name: str) -> torch.device:
         "mps": torch.backends.mps.is_available(),
     }
     if device.type == "cuda" and not torch.cuda.is_available():
-        built = "torch sees no NVIDIA card or driver" if torch.version.cuda else "this torch was built without CUDA"
-        raise DeviceError(f"device {name!r} is not there, as {built}: use auto or cpu, or see nvidia-smi")
+        why = "torch sees no NVIDIA card or driver (does nvidia-smi list one?)"
+        if torch.version.cuda is None:
+            why = "this torch was built without CUDA (pip install torch brings the build with it on Linux)"
+        raise DeviceError(f"device {name!r} is not there: {why}; use auto or cpu")
     if not there.get(device.type, False):
         raise DeviceError(f"device {name!r} is not there: use auto or cpu")
     return device

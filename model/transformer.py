@@ -143,7 +143,7 @@ class Transformer:
         if ops is None or not ops.is_whole:
             return None
         if self._step is None or self._step.cache is not cache:
-            self._step = DecodeStep(self._decode, ops, cache, self.config.vocab_size, self.device)
+            self._step = DecodeStep.on(self._decode, ops, cache, self.config.vocab_size, self.device)
         return self._step
 
     def _decode(self, token: Tensor, slot: CacheSlot, wants_logits: bool) -> Tensor:

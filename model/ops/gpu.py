@@ -136,11 +136,10 @@ class GpuOps(ReferenceOps):
 
     def read_once(self, data: Tensor) -> None:
         """A loop of plain loads over all of `data`; it has ended when this returns."""
-        words = data.reshape(-1).view(torch.uint8)
-        words = words[: words.numel() // 4 * 4].view(torch.int32)
+        numbers = data.reshape(-1).view(torch.uint8)[: data.nbytes // 4 * 4].view(torch.float32)
         block = 1 << 14
-        out = torch.empty(cdiv(words.numel(), block), dtype=torch.int32, device=data.device)
-        launch(bandwidth.read, (out.numel(),), words, out, words.numel(), BLOCK=block, num_warps=8)
+        out = torch.empty(cdiv(numbers.numel(), block), device=data.device)
+        launch(bandwidth.read, (out.numel(),), numbers, out, numbers.numel(), BLOCK=block, num_warps=8)
         if data.device.type == "cuda":
             torch.cuda.synchronize(data.device)
 
@@ -351,7 +350,8 @@ class GpuOps(ReferenceOps):
         All layers use the same; none is taken while a step is recorded, as the step has run before.
         """
         if self._host_memory is None or self._host_memory.shape[1] < x.numel():
-            self._host_memory = torch.empty(2, x.numel(), pin_memory=x.device.type == "cuda")
+            with torch.inference_mode(False):  # it outlives the mode in which it is first needed
+                self._host_memory = torch.empty(2, x.numel(), pin_memory=x.device.type == "cuda")
         there, back = (part[: x.numel()].view(x.shape) for part in self._host_memory)
         return there, back
 

@@ -5,7 +5,7 @@ import triton.language as tl
 
 
 @triton.jit
-def read(words, out, count, BLOCK: tl.constexpr):
-    """Read `count` 32-bit words; leaves a sum of each block, so that no load can be left out. Grid: (blocks,)."""
+def read(numbers, out, count, BLOCK: tl.constexpr):
+    """Read `count` floats; leaves a sum of each block, so that no load can be left out. Grid: (blocks,)."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(out + tl.program_id(0), tl.sum(tl.load(words + at, mask=at < count, other=0), axis=0))
+    tl.store(out + tl.program_id(0), tl.sum(tl.load(numbers + at, mask=at < count, other=0), axis=0))
