@@ -73,6 +73,7 @@ class Uploader:
         """Wait until all of it is there."""
         if self._stream is not None:
             self._stream.synchronize()
+        self._count(max(self._total - self.copied, 0))  # what stayed in host memory
 
     def _fill(self, out: Tensor, source: Tensor) -> None:
         if not source.is_contiguous():

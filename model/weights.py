@@ -137,9 +137,11 @@ class Weights:
                 experts=experts(prefix, on_host=uploader is not None and index < host_layers),
             )
 
+        embedding = tensor("embedding.weight")
+        tied = checkpoint.config.tie_word_embeddings
         return cls(
-            embedding=tensor("embedding.weight"),
+            embedding=embedding,
             layers=tuple(prepare_layer(layer(i)) for i in range(len(checkpoint.config.layers))),
             norm=tensor("norm.weight"),
-            unembedding=Linear(tensor("unembedding.weight")),
+            unembedding=Linear(embedding if tied else tensor("unembedding.weight")),
         )

@@ -116,8 +116,9 @@ class GpuOps(ReferenceOps):
         """Activations of so many tokens, and the logits; scores are never held."""
         sent = max(layer.experts_per_token for layer in config.layers)
         heads = (2 * config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
-        experts = sent * (config.intermediate_size + 2 * config.hidden_size)
-        return 8 * tokens * (4 * config.hidden_size + heads + experts) + 16 * config.vocab_size
+        # Float32, and bfloat16 beside it: the residual stream and what it is made of, attention, a slot of each expert.
+        each = 24 * config.hidden_size + 6 * heads + sent * (4 * config.hidden_size + 2 * config.intermediate_size)
+        return tokens * each + 16 * config.vocab_size
 
     def bytes_read(self, layer: Linear) -> int:
         """Weights and, in eight bits, their scales."""

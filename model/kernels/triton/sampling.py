@@ -14,7 +14,8 @@ NONE_ALLOWED = tl.constexpr(2)
 @triton.jit
 def _log_scaled(logit, peak, temperature):
     """The logit over the temperature, the peak moved to 0; all of it at temperature 0 is the peak alone."""
-    return tl.where(temperature > 0, (logit - peak) / temperature, tl.where(logit == peak, 0.0, float("-inf")))
+    likeliest = tl.where(logit == peak, 0.0, float("-inf"))
+    return tl.where(temperature > 0, (logit - peak) / tl.where(temperature > 0, temperature, 1.0), likeliest)
 
 
 @triton.jit
