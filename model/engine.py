@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 FinishReason = Literal["stop", "length", "context"]
 Progress = Callable[[int, int], None]
 
-PREFILL_CHUNK = 256
+# Tokens of a prompt that are computed together: more of them share the unpacking of an expert, and take more memory.
+PREFILL_CHUNK = 512
 
 
 @dataclass
@@ -169,12 +170,12 @@ class Engine:
         del self._cached_ids[length:]
 
     @torch.inference_mode()
-    def _forward(self, ids: list[int], want_logits: bool) -> Tensor:
+    def _forward(self, ids: list[int], want_logits: bool, layer_done: Callable[[int], None] | None = None) -> Tensor:
         """Append `ids` to the cache; the logits of the last, (vocabulary,), or nothing, (0,)."""
         # Noted first: an interrupt in mid-computation leaves more ids than positions, never positions without ids.
         self._cached_ids[self._cache.length :] = ids
         with full_card_told(self._device):
-            logits = self.transformer(ids, self._cache, "last" if want_logits else "none")
+            logits = self.transformer(ids, self._cache, "last" if want_logits else "none", layer_done)
         return logits.flatten()
 
     def _follow(self, token_id: int, top_logprobs: int) -> Tensor | NextOnDevice:
@@ -274,17 +275,21 @@ class Generation(Iterator[Token]):
     def _prefill(self, prompt: list[int]) -> Tensor:
         engine = self._engine
         engine._rewind(self.cached_tokens)
-        begin = self.cached_tokens
-        while True:
-            end = min(begin + engine._prefill_chunk, len(prompt))
-            if self._progress is not None:
-                self._progress(begin, len(prompt))
-            logits = engine._forward(prompt[begin:end], want_logits=end == len(prompt))
-            if end == len(prompt):
-                if self._progress is not None:
-                    self._progress(end, end)
-                return logits
-            begin = end
+        if self._progress is not None:
+            self._progress(self.cached_tokens, len(prompt))
+        size = engine._prefill_chunk
+        for begin in range(self.cached_tokens, len(prompt), size):
+            chunk = prompt[begin : begin + size]
+            is_last = begin + len(chunk) == len(prompt)
+            logits = engine._forward(chunk, want_logits=is_last, layer_done=self._layer_progress(begin, chunk, prompt))
+        return logits
+
+    def _layer_progress(self, begin: int, chunk: list[int], prompt: list[int]) -> Callable[[int], None] | None:
+        """Tells of a chunk layer by layer, as so many of its tokens: a chunk may take many seconds."""
+        progress, layers = self._progress, self._engine.transformer.config.num_layers
+        if progress is None:
+            return None
+        return lambda done: progress(begin + len(chunk) * done // layers, len(prompt))
 
     def _choose(self, follows: Tensor | NextOnDevice, forced: deque[int]) -> Token:
         """The next token: of those still `forced`, else what the constraint asks for, else sampled."""

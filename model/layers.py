@@ -42,9 +42,7 @@ def attention(
 ) -> Tensor:
     """Grouped-query attention with rotary positions and sinks; every other layer sees a window only."""
     h = ops.rms_norm(x, weights.attention_norm, config.rms_norm_eps)
-    q = _heads(ops.linear(h, weights.q), config.head_dim)
-    k = _heads(ops.linear(h, weights.k), config.head_dim)
-    v = _heads(ops.linear(h, weights.v), config.head_dim)
+    q, k, v = (_heads(y, config.head_dim) for y in ops.linears(h, (weights.q, weights.k, weights.v)))
     q, k = ops.rope(q, *angles), ops.rope(k, *angles)
     if cache is not None:
         k, v = cache.append(index, k, v)

@@ -6,7 +6,7 @@ Token ids in, logits out. Knows nothing of text, sampling or conversations, nor 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -106,7 +106,11 @@ class Transformer:
         return transformer
 
     def __call__(
-        self, token_ids: Sequence[int] | Tensor, cache: KVCache | None = None, logits: Logits = "all"
+        self,
+        token_ids: Sequence[int] | Tensor,
+        cache: KVCache | None = None,
+        logits: Logits = "all",
+        layer_done: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Logits of the token after each position.
 
@@ -114,6 +118,7 @@ class Transformer:
             token_ids: (tokens,); without a cache also (batch, tokens), equally long and unpadded.
             cache: holds the positions before `token_ids` and takes theirs.
             logits: of "all" positions, of the "last" alone, or of "none".
+            layer_done: called after each layer with how many are done.
 
         Returns:
             float32, (..., tokens, vocabulary), (..., 1, vocabulary) or (..., 0, vocabulary).
@@ -123,14 +128,11 @@ class Transformer:
         """
         if isinstance(token_ids, Sequence) and len(token_ids) == 1 and cache is not None:
             step = self.step(cache)
-            if step is not None and logits == "none":
-                step.append(token_ids[0])
-                return torch.empty(0, self.config.vocab_size, device=self.device)
             if step is not None:
-                return step.logits(token_ids[0]).unsqueeze(0)
+                return self._by_step(step, token_ids[0], logits, layer_done)
         ids = torch.as_tensor(token_ids, dtype=torch.long, device=self.device)
         angles = self._rope(0 if cache is None else cache.length, ids.shape[-1])
-        x = self._layers(ids, angles, cache)
+        x = self._layers(ids, angles, cache, layer_done)
         if cache is not None:
             cache.advance(ids.shape[-1])
         if logits != "all":
@@ -146,14 +148,34 @@ class Transformer:
             self._step = DecodeStep.on(self._decode, ops, cache, self.config.vocab_size, self.device)
         return self._step
 
+    def _by_step(
+        self, step: DecodeStep, token_id: int, logits: Logits, layer_done: Callable[[int], None] | None
+    ) -> Tensor:
+        if logits == "none":
+            step.append(token_id)
+            out = torch.empty(0, self.config.vocab_size, device=self.device)
+        else:
+            out = step.logits(token_id).unsqueeze(0)
+        if layer_done is not None:
+            layer_done(self.config.num_layers)
+        return out
+
     def _decode(self, token: Tensor, slot: CacheSlot, wants_logits: bool) -> Tensor:
         x = self._layers(token, self._rope.at(slot.position), slot)
         return self._head(x) if wants_logits else x
 
-    def _layers(self, ids: Tensor, angles: tuple[Tensor, Tensor], cache: KVCache | CacheSlot | None) -> Tensor:
+    def _layers(
+        self,
+        ids: Tensor,
+        angles: tuple[Tensor, Tensor],
+        cache: KVCache | CacheSlot | None,
+        layer_done: Callable[[int], None] | None = None,
+    ) -> Tensor:
         x = F.embedding(ids, self.weights.embedding).float()
         for index, layer in enumerate(self.weights.layers):
             x = layer_forward(x, index, self.config, layer, angles, cache, self.ops)
+            if layer_done is not None:
+                layer_done(index + 1)
         return x
 
     def _head(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
@@ -71,6 +72,7 @@ class CpuOps(ReferenceOps):
             _cpu.use_isa(isa)
         except ValueError:
             raise DeviceError(f"this machine has no {quote(isa)}: set {ISA_VARIABLE} to {_names()}") from None
+        _cpu.keep_freed_memory()
         log.info("cpu kernels: %s, dense layers in %s, %d threads", isa, chosen, torch.get_num_threads())
 
     @property
@@ -95,14 +97,20 @@ class CpuOps(ReferenceOps):
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`."""
-        if not isinstance(layer, BoundLinear) or layer.kernel is None:
-            return super().linear(x, layer)
+        return self.linears(x, (layer,))[0]
+
+    def linears(self, x: Tensor, layers: Sequence[Linear]) -> list[Tensor]:
+        """All in one go of the threads."""
+        kernels = [layer.kernel for layer in layers if isinstance(layer, BoundLinear) and layer.kernel is not None]
+        if len(kernels) < len(layers):
+            return [super(CpuOps, self).linear(x, layer) for layer in layers]
         x = _floats(x)
-        out = x.new_empty(*x.shape[:-1], layer.weight.shape[0])
+        outs = [x.new_empty(*x.shape[:-1], layer.weight.shape[0]) for layer in layers]
         tokens = x.numel() // x.shape[-1]
         if tokens:
-            layer.kernel.forward(x.data_ptr(), tokens, out.data_ptr(), torch.get_num_threads())
-        return out
+            addresses = [out.data_ptr() for out in outs]
+            _cpu.dense_forward(kernels, x.data_ptr(), tokens, addresses, torch.get_num_threads())
+        return outs
 
     def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:
         """`x / sqrt(mean(x^2) + eps) * scale`."""

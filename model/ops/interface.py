@@ -6,6 +6,7 @@ one. Activations are float32; weights have the checkpoint's own types (bfloat16,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -35,6 +36,10 @@ class Ops(Protocol):
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`: (..., in) -> (..., out)."""
+        ...
+
+    def linears(self, x: Tensor, layers: Sequence[Linear]) -> list[Tensor]:
+        """`linear` of one input by each of several layers."""
         ...
 
     def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:

@@ -6,6 +6,8 @@ second copy of a large matrix is ever held.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,6 +37,10 @@ class ReferenceOps:
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`."""
         return _matmul(x, layer.weight, layer.bias)
+
+    def linears(self, x: Tensor, layers: Sequence[Linear]) -> list[Tensor]:
+        """One after the other."""
+        return [self.linear(x, layer) for layer in layers]
 
     def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:
         """`x / sqrt(mean(x^2) + eps) * scale`."""

@@ -15,9 +15,10 @@ from gptoss.model import (
     StopTokens,
 )
 from gptoss.model.config import GenerationDefaults
-from gptoss.model.engine import PREFILL_CHUNK, select_device
+from gptoss.model.engine import select_device
 
 GREEDY = SamplingParams(temperature=0)
+CHUNK = 200
 
 
 class CountingTransformer:
@@ -32,9 +33,9 @@ class CountingTransformer:
     def step(self, cache):
         return None
 
-    def __call__(self, ids, cache, logits):
+    def __call__(self, ids, cache, logits, layer_done=None):
         self.calls.append((len(ids), logits))
-        return self._transformer(ids, cache, logits)
+        return self._transformer(ids, cache, logits, layer_done)
 
 
 @pytest.fixture
@@ -74,13 +75,22 @@ def test_logprobs_are_those_of_the_model(engine, transformer):
     assert [p for _, p in token.top] == pytest.approx(best.values.tolist(), abs=1e-3)
 
 
+@pytest.fixture
+def chunks(monkeypatch):
+    """Chunks of which a test's context holds more than one."""
+    monkeypatch.setattr("gptoss.model.engine.PREFILL_CHUNK", CHUNK)
+
+
+@pytest.mark.usefixtures("chunks")
 def test_long_prompts_are_computed_in_chunks_with_progress(engine, counting):
-    ids, seen = prompt(PREFILL_CHUNK + 40), []
+    ids, seen = prompt(CHUNK + 40), []
     generation = engine.generate(ids, GREEDY, progress=lambda done, total: seen.append((done, total)))
     assert counting.calls == [], "nothing is computed before the first token is asked for"
     next(generation)
-    assert counting.calls == [(PREFILL_CHUNK, "none"), (40, "last")]
-    assert seen == [(0, len(ids)), (PREFILL_CHUNK, len(ids)), (len(ids), len(ids))]
+    assert counting.calls == [(CHUNK, "none"), (40, "last")]
+    layers = counting.config.num_layers
+    first = [(CHUNK * done // layers, len(ids)) for done in range(layers + 1)]
+    assert seen == first + [(CHUNK + 40 * done // layers, len(ids)) for done in range(1, layers + 1)]
 
 
 def test_the_same_prompt_again_computes_one_token(engine, counting):
@@ -112,6 +122,7 @@ def test_a_prompt_that_departs_earlier_rewinds_and_is_exact(engine, counting, tr
     assert tokens == greedy_by_hand(transformer, departed, 8)
 
 
+@pytest.mark.usefixtures("chunks")
 def test_an_interrupted_prefill_leaves_the_engine_usable(engine, counting, transformer):
     list(engine.generate(prompt(40), GREEDY.override(max_tokens=2)))
 
@@ -119,7 +130,7 @@ def test_an_interrupted_prefill_leaves_the_engine_usable(engine, counting, trans
         if done:
             raise KeyboardInterrupt
 
-    long = prompt(10) + prompt(2 * PREFILL_CHUNK, seed=5)[: PREFILL_CHUNK + 60]
+    long = prompt(10) + prompt(2 * CHUNK, seed=5)[: CHUNK + 60]
     with pytest.raises(KeyboardInterrupt):
         next(engine.generate(long, GREEDY, progress=interrupt))
     tokens = [t.id for t in engine.generate(prompt(40), GREEDY.override(max_tokens=5))]
@@ -130,8 +141,8 @@ def test_an_interrupt_inside_the_model_leaves_the_cache_true(transformer):
     class Interrupted(CountingTransformer):
         armed = False
 
-        def __call__(self, ids, cache, logits):
-            out = super().__call__(ids, cache, logits)
+        def __call__(self, ids, cache, logits, layer_done=None):
+            out = super().__call__(ids, cache, logits, layer_done)
             if self.armed:
                 cache.rewind(cache.length - len(ids))  # as if it had been broken off before the end
                 raise KeyboardInterrupt

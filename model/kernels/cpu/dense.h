@@ -1,9 +1,11 @@
 // A dense layer, y = x W^T + b, its weights exactly as they are (bfloat16) or in eight bits.
 #pragma once
 #include <memory>
+#include <vector>
 
+#include "dispatch.h"
 #include "kernels.h"
-#include "parallel.h"
+#include "memory.h"
 
 namespace gptoss {
 
@@ -18,6 +20,10 @@ struct Vector {
         float x;
         __builtin_memcpy(&x, &bits, 4);
         return x;
+    }
+    // `count` values from `first` on, as floats.
+    void read(size_t first, int count, float* to) const {
+        for (int i = 0; i < count; i++) to[i] = (*this)[first + i];
     }
 };
 
@@ -42,13 +48,23 @@ class Activations {
     Buffer<float> scales_;
 };
 
+// What a product multiplies with: float32 (tokens, columns), and the same as integers where a layer asks for them.
+struct DenseInput {
+    const float* x;
+    const Activations* integers;
+    int tokens;
+};
+
 class Dense {
   public:
     virtual ~Dense() = default;
-    // x (tokens, columns) -> out (tokens, rows), both contiguous.
-    virtual void forward(const float* x, int tokens, float* out, int threads) const = 0;
     // Bytes of weights that one token reads.
     virtual size_t bytes() const = 0;
+    // The product falls into pieces, each some rows of it, that can be computed in any order.
+    virtual int pieces() const = 0;
+    virtual void compute(int piece, const DenseInput& input, float* out) const = 0;
+    virtual bool takes_integers() const = 0;
+    virtual Op op(int tokens) const = 0;
 
     const int rows, columns;
     const Vector bias;
@@ -56,6 +72,11 @@ class Dense {
   protected:
     Dense(int rows, int columns, Vector bias) : rows(rows), columns(columns), bias(bias) {}
 };
+
+// x (tokens, columns) -> outs[i] (tokens, rows of layer i), all contiguous; the layers have the same columns. Together,
+// because the threads come together once for all of them.
+void forward(const std::vector<const Dense*>& layers, const float* x, int tokens, const std::vector<float*>& outs,
+             int threads);
 
 // The weights stay where they are and must outlive the layer.
 std::unique_ptr<Dense> make_bf16_dense(const uint16_t* weights, int rows, int columns, Vector bias);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "parallel.h"
 
 namespace gptoss {
 namespace {
@@ -22,6 +23,7 @@ struct Routing {
         int expert, first, count;
     };
     std::vector<Assignment> assignments;
+    std::vector<int> of_token; // (tokens, top_k): where each token's assignments are
     std::vector<Group> groups;
 };
 
@@ -51,8 +53,11 @@ Routing route(const float* logits, int tokens, int experts, int top_k) {
     for (int e = 0; e < experts; e++)
         if (first[e + 1] > first[e]) routing.groups.push_back({e, first[e], first[e + 1] - first[e]});
     routing.assignments.resize(chosen.size());
-    for (size_t i = 0; i < chosen.size(); i++)
-        routing.assignments[first[chosen[i]]++] = {int(i / top_k), shares[i]};
+    routing.of_token.resize(chosen.size());
+    for (size_t i = 0; i < chosen.size(); i++) {
+        routing.of_token[i] = first[chosen[i]]++;
+        routing.assignments[routing.of_token[i]] = {int(i / top_k), shares[i]};
+    }
     return routing;
 }
 
@@ -75,6 +80,10 @@ class Product {
         std::fill_n(sums.get(), size_t(tokens) * kPanelRows, 0.0f);
         for (int g = 0; g < m.groups; g += kPanelGroups) {
             const int n = std::min(kPanelGroups, m.groups - g);
+            // A part of the panel that this thread comes to next: from memory, its many short rows would be waited for.
+            const size_t part = size_t(rows) * n, next = size_t(rows) * m.groups + size_t(rows) * g;
+            for (size_t i = 0; i < part; i += 4) __builtin_prefetch(m.block(expert, first) + (next + i) * kBlockBytes, 0, 2);
+            for (size_t i = 0; i < part; i += 64) __builtin_prefetch(m.scale(expert, first) + next + i, 0, 2);
             k_.unpack_mxfp4(m.block(expert, first) + size_t(g) * kBlockBytes, m.scale(expert, first) + g, rows,
                             m.groups, n, panel_.get(), factors_.get());
             for (int i = 0; i < tokens; i++) {
@@ -156,10 +165,11 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
         Product& product = products[id];
         product.compute(gate_up_, group.expert, first, rows, q, token_of.data() + group.first, group.count,
                         arranged[group.first]);
-        const size_t bias = size_t(group.expert) * gate_up_.rows + first;
+        float bias[kPanelRows];
+        gate_up_.bias.read(size_t(group.expert) * gate_up_.rows + first, rows, bias);
         for (int i = 0; i < group.count; i++) {
             float* sums = product.sums.get() + size_t(i) * kPanelRows;
-            for (int r = 0; r < rows; r++) sums[r] += gate_up_.bias[bias + r];
+            for (int r = 0; r < rows; r++) sums[r] += bias[r];
             k.swiglu(sums, rows / 2, alpha, limit, activated.get() + size_t(group.first + i) * width() + first / 2);
         }
     });
@@ -168,20 +178,30 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
     parallel_for(assignments < 8 ? 1 : threads, assignments, 4,
                  [&](int64_t a, int) { h.quantize(k, activated.get(), int(a)); });
     const Arranged h_arranged(k, routing, h, self, threads);
-    parallel_for(threads, panels(hidden()), 1, [&](int64_t panel, int id) {
-        const int first = int(panel) * kPanelRows, rows = std::min(kPanelRows, hidden() - first);
+    const Buffer<float> outputs(size_t(assignments) * hidden());
+    const int down_panels = panels(hidden());
+    parallel_for(threads, int64_t(routing.groups.size()) * down_panels, 1, [&](int64_t item, int id) {
+        const auto& group = routing.groups[item / down_panels];
+        const int first = int(item % down_panels) * kPanelRows, rows = std::min(kPanelRows, hidden() - first);
         Product& product = products[id];
-        for (int t = 0; t < tokens; t++) std::fill_n(out + size_t(t) * hidden() + first, rows, 0.0f);
-        for (const auto& group : routing.groups) {
-            product.compute(down_, group.expert, first, rows, h, self.data() + group.first, group.count,
-                            h_arranged[group.first]);
-            const size_t bias = size_t(group.expert) * hidden() + first;
-            for (int i = 0; i < group.count; i++) {
-                const Assignment& a = routing.assignments[group.first + i];
-                const float* sums = product.sums.get() + size_t(i) * kPanelRows;
-                float* to = out + size_t(a.token) * hidden() + first;
-                for (int r = 0; r < rows; r++) to[r] += a.share * (sums[r] + down_.bias[bias + r]);
-            }
+        product.compute(down_, group.expert, first, rows, h, self.data() + group.first, group.count,
+                        h_arranged[group.first]);
+        float bias[kPanelRows];
+        down_.bias.read(size_t(group.expert) * hidden() + first, rows, bias);
+        for (int i = 0; i < group.count; i++) {
+            const float* sums = product.sums.get() + size_t(i) * kPanelRows;
+            float* to = outputs.get() + size_t(group.first + i) * hidden() + first;
+            for (int r = 0; r < rows; r++) to[r] = sums[r] + bias[r];
+        }
+    });
+    parallel_for(tokens < 8 ? 1 : threads, tokens, 4, [&](int64_t t, int) {
+        float* to = out + size_t(t) * hidden();
+        std::fill_n(to, hidden(), 0.0f);
+        for (int i = 0; i < top_k; i++) {
+            const int a = routing.of_token[size_t(t) * top_k + i];
+            const float share = routing.assignments[a].share;
+            const float* from = outputs.get() + size_t(a) * hidden();
+            for (int c = 0; c < hidden(); c++) to[c] += share * from[c];
         }
     });
 }

@@ -40,15 +40,16 @@ void quantize(const float* x, int columns, int16_t* q, float* scales) {
 // --- one token: rows of weights, each read once ----------------------------------------------------------------------
 
 // Step n of a chunk of W blocks, for R rows that share the activations; `count` blocks of it where it is not whole.
+// `next` are bytes to ask for: the lines of the rows to come, one after the other.
 template <int n, int R, bool whole>
 inline void mxfp4_step(F* acc, const uint8_t* const* rows, const int8_t* arranged, const F* factors, int count,
-                       size_t ahead) {
+                       const uint8_t* next) {
     if (!whole && count <= 0) return;
     const StepActivations x = load_step(arranged + n * kStepBytes);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
         const uint8_t* blocks = rows[r] + n * kStepBlocks * kBlockBytes;
-        __builtin_prefetch(blocks + ahead, 0, 0);
+        __builtin_prefetch(next + (n * R + r) * kStepBlocks * kBlockBytes, 0, 0);
         const I dot = whole || count >= kStepBlocks ? step_dot(blocks, x) : part_of_step_dot(blocks, count, x);
         acc[r] = acc[r] + to_float(dot) * step_scales<n>(factors[r]);
     }
@@ -59,11 +60,13 @@ inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int gr
                             const float* x_scales, float* out) {
     F acc[R] = {}, factors[R];
     const uint8_t* rows[R];
-    // The same place of the next R rows, so that each line is asked for once, and early enough.
-    const size_t ahead = size_t(2 * R) * groups * kBlockBytes;
+    // What comes after the next R rows, so that each line is asked for once, in order, and early enough.
+    const size_t ahead = size_t(2 * R) * groups;
+    const uint8_t* next = blocks + ahead * kBlockBytes;
     for (int g = 0; g < groups; g += W) {
         const int count = groups - g < W ? groups - g : W;
         const F x_factor = load(x_scales + g);
+        __builtin_prefetch(scales + ahead + g * R, 0, 0);
         const int8_t* x = arranged + g * kArrangedBytes;
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
@@ -72,16 +75,17 @@ inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int gr
             factors[r] = load_e8m0(scales + at, count) * x_factor;
         }
         if (count == W) {
-            mxfp4_step<0, R, true>(acc, rows, x, factors, 0, ahead);
-            mxfp4_step<1, R, true>(acc, rows, x, factors, 0, ahead);
-            mxfp4_step<2, R, true>(acc, rows, x, factors, 0, ahead);
-            mxfp4_step<3, R, true>(acc, rows, x, factors, 0, ahead);
+            mxfp4_step<0, R, true>(acc, rows, x, factors, 0, next);
+            mxfp4_step<1, R, true>(acc, rows, x, factors, 0, next);
+            mxfp4_step<2, R, true>(acc, rows, x, factors, 0, next);
+            mxfp4_step<3, R, true>(acc, rows, x, factors, 0, next);
         } else {
-            mxfp4_step<0, R, false>(acc, rows, x, factors, count, ahead);
-            mxfp4_step<1, R, false>(acc, rows, x, factors, count - kStepBlocks, ahead);
-            mxfp4_step<2, R, false>(acc, rows, x, factors, count - 2 * kStepBlocks, ahead);
-            mxfp4_step<3, R, false>(acc, rows, x, factors, count - 3 * kStepBlocks, ahead);
+            mxfp4_step<0, R, false>(acc, rows, x, factors, count, next);
+            mxfp4_step<1, R, false>(acc, rows, x, factors, count - kStepBlocks, next);
+            mxfp4_step<2, R, false>(acc, rows, x, factors, count - 2 * kStepBlocks, next);
+            mxfp4_step<3, R, false>(acc, rows, x, factors, count - 3 * kStepBlocks, next);
         }
+        next += 4 * R * kStepBlocks * kBlockBytes;
     }
     for (int r = 0; r < R; r++) out[r] = 0.5f * sum(acc[r]);
 }
@@ -173,19 +177,39 @@ void bf16_rows(const uint16_t* weights, int rows, int columns, const float* x, f
 
 // --- several tokens --------------------------------------------------------------------------------------------------
 
+template <int n> struct Tile {
+    static constexpr int size = n;
+};
+// f(Tile<T>, t) for T tokens at a time, and for those left at the end together: alone, each would read all weights.
+template <int T, class Function> inline void last_tile(int left, int t, const Function& f) {
+    if constexpr (T > 0) {
+        if (left == T)
+            f(Tile<T>{}, t);
+        else
+            last_tile<T - 1>(left, t, f);
+    }
+}
+template <int T, class Function> inline void for_tiles(int tokens, const Function& f) {
+    int t = 0;
+    for (; t + T <= tokens; t += T) f(Tile<T>{}, t);
+    last_tile<T - 1>(tokens - t, t, f);
+}
+
+template <int T>
+inline void bf16_columns(const uint16_t* weights, int rows, int columns, const float* x, float* out,
+                         ptrdiff_t out_stride) {
+    constexpr int R = W == 16 ? 4 : 2;
+    int r = 0;
+    for (; r + R <= rows; r += R)
+        bf16_tile<R, T>(weights + size_t(r) * columns, columns, x, out + r, out_stride);
+    for (; r < rows; r++) bf16_tile<1, T>(weights + size_t(r) * columns, columns, x, out + r, out_stride);
+}
+
 void bf16_block(const uint16_t* weights, int rows, int columns, const float* x, int tokens, float* out,
                 ptrdiff_t out_stride) {
-    constexpr int R = W == 16 ? 4 : 2, T = W == 16 ? 6 : 4;
-    int t = 0;
-    for (; t + T <= tokens; t += T) {
-        const float* xt = x + size_t(t) * columns;
-        float* ot = out + t * out_stride;
-        int r = 0;
-        for (; r + R <= rows; r += R)
-            bf16_tile<R, T>(weights + size_t(r) * columns, columns, xt, ot + r, out_stride);
-        for (; r < rows; r++) bf16_tile<1, T>(weights + size_t(r) * columns, columns, xt, ot + r, out_stride);
-    }
-    for (; t < tokens; t++) bf16_rows(weights, rows, columns, x + size_t(t) * columns, out + t * out_stride);
+    for_tiles<W == 16 ? 6 : 4>(tokens, [&](auto tile, int t) {
+        bf16_columns<tile.size>(weights, rows, columns, x + size_t(t) * columns, out + t * out_stride, out_stride);
+    });
 }
 
 // The codes of one group of W rows as 16-bit pairs: pair j of row r in lane r of out[j * kPanelRows / W].
@@ -347,14 +371,12 @@ inline void panel_tile(const int16_t* panel, const float* panel_scales, int grou
 
 void panel_gemm(const int16_t* panel, const float* panel_scales, int groups, const int16_t* const* q,
                 const float* const* x_scales, int tokens, float* acc) {
-    constexpr int V = 2, T = W == 16 ? 6 : 3;
-    for (int v = 0; v < kPanelRows; v += V * W) {
-        int t = 0;
-        for (; t + T <= tokens; t += T)
-            panel_tile<V, T>(panel + 2 * v, panel_scales + v, groups, q + t, x_scales + t, acc + t * kPanelRows + v);
-        for (; t < tokens; t++)
-            panel_tile<V, 1>(panel + 2 * v, panel_scales + v, groups, q + t, x_scales + t, acc + t * kPanelRows + v);
-    }
+    constexpr int V = 2;
+    for (int v = 0; v < kPanelRows; v += V * W)
+        for_tiles<W == 16 ? 6 : 3>(tokens, [&](auto tile, int t) {
+            panel_tile<V, tile.size>(panel + 2 * v, panel_scales + v, groups, q + t, x_scales + t,
+                                     acc + t * kPanelRows + v);
+        });
 }
 
 // --- eight-bit weights -------------------------------------------------------------------------------------------------

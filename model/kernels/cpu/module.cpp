@@ -113,13 +113,22 @@ NB_MODULE(_cpu, m) {
     m.def("reset_counts", &gptoss::reset_counts);
 
     nb::class_<BoundDense>(m, "Dense")
-        .def_prop_ro("bytes", [](const BoundDense& d) { return d.layer->bytes(); })
-        .def("forward",
-             [](const BoundDense& d, Address x, int tokens, Address out, int threads) {
-                 nb::gil_scoped_release release;
-                 d.layer->forward(floats(x), tokens, mutable_floats(out), threads);
-             },
-             "x"_a, "tokens"_a, "out"_a, "threads"_a);
+        .def_prop_ro("bytes", [](const BoundDense& d) { return d.layer->bytes(); });
+    m.def("dense_forward",
+          [](const std::vector<const BoundDense*>& layers, Address x, int tokens, const std::vector<Address>& outs,
+             int threads) {
+              require(!layers.empty() && layers.size() == outs.size(), "as many outputs as layers are needed");
+              std::vector<const gptoss::Dense*> dense;
+              std::vector<float*> to;
+              for (size_t i = 0; i < layers.size(); i++) {
+                  dense.push_back(layers[i]->layer.get());
+                  to.push_back(mutable_floats(outs[i]));
+                  require(dense[i]->columns == dense[0]->columns, "layers of one input have the same columns");
+              }
+              nb::gil_scoped_release release;
+              gptoss::forward(dense, floats(x), tokens, to, threads);
+          },
+          "layers"_a, "x"_a, "tokens"_a, "outs"_a, "threads"_a, "Several layers of the same input.");
     m.def("dense", &bind_dense, "weight"_a.noconvert(), "bias"_a.noconvert().none(), "int8"_a, "threads"_a);
 
     nb::class_<BoundExperts>(m, "Experts")
@@ -136,6 +145,8 @@ NB_MODULE(_cpu, m) {
           "gate_up_bias"_a.noconvert(), "down_blocks"_a.noconvert(), "down_scales"_a.noconvert(),
           "down_bias"_a.noconvert());
 
+    m.def("keep_freed_memory", &gptoss::keep_freed_memory,
+          "Have the C library keep freed memory for the next operation, for all of the process.");
     m.def("read_once",
           [](nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> data, int threads) {
               nb::gil_scoped_release release;

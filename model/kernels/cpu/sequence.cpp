@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "dispatch.h"
+#include "memory.h"
 #include "parallel.h"
 
 namespace gptoss {
