@@ -100,12 +100,12 @@ def tiny() -> ModelConfig:
     return replace(
         gpt_oss_20b(),
         hidden_size=64,
-        intermediate_size=96,
-        vocab_size=512,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        layers=tuple(LayerConfig(8, 2, 16 if i % 2 == 0 else None) for i in range(2)),
+        intermediate_size=32,
+        vocab_size=256,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        layers=tuple(LayerConfig(4, 2, 16 if i % 2 == 0 else None) for i in range(2)),
     )
 
 

@@ -4,6 +4,7 @@ Triton's interpreter forgives much that the compiler does not. The model runs he
 start of a kernel becomes a compilation, by the same way as on a card: the same arguments, the same specialisation.
 
     python benchmarks/gpu_compile.py 80 90 120       compute capabilities, times ten
+    python benchmarks/gpu_compile.py --quick 90      20b alone, and two lengths of prompts
 
 Prints a line of JSON for each compiled variant: registers and bytes spilled a thread, shared memory a program.
 """
@@ -57,8 +58,8 @@ class AbsentCard:
         return device
 
 
-def compiled_kernels(capability: int) -> dict[tuple[str, str], Any]:
-    """Every variant of every kernel that both models start, by name and hash."""
+def compiled_kernels(capability: int, quick: bool = False) -> dict[tuple[str, str], Any]:
+    """Every variant of every kernel that both models start (some of 20b's if `quick`), by name and hash."""
     driver.set_active(AbsentCard(capability))
     found: dict[tuple[str, str], Any] = {}
 
@@ -68,21 +69,24 @@ def compiled_kernels(capability: int) -> dict[tuple[str, str], Any]:
 
     launch.redirect(compile_only)
     try:
-        for config, dense in ((gpt_oss_20b(), "bf16"), (gpt_oss_20b(), "int8"), (gpt_oss_120b(), "bf16")):
+        models = [(gpt_oss_20b(), "bf16"), (gpt_oss_20b(), "int8"), (gpt_oss_120b(), "bf16")]
+        for config, dense in models[: 2 if quick else 3]:
             # A layer with a window and one without.
-            _start_all(replace(config, layers=config.layers[:2]), GpuOps(dense=dense))
+            few = replace(config, layers=config.layers[:2])
+            sizes = ((30, 2048), (256, 4096)) if quick else ((2, 30, 200, 600, 2048), (256, 1024, 4096))
+            _start_all(few, GpuOps(dense=dense), *sizes)
     finally:
         launch.redirect(None)
     return found
 
 
 @torch.inference_mode()
-def _start_all(config: Any, ops: GpuOps) -> None:
+def _start_all(config: Any, ops: GpuOps, prompts: tuple[int, ...], capacities: tuple[int, ...]) -> None:
     model = Transformer(config, random_weights(config, META), ops)
     integer = torch.empty(1, dtype=torch.long, device=META)
-    for tokens in (2, 30, 200, 600, 2048):
+    for tokens in prompts:
         model(torch.empty(tokens, dtype=torch.long, device=META), model.new_cache(4096), "last")
-    for capacity in (256, 1024, 4096):
+    for capacity in capacities:
         cache = model.new_cache(capacity)
         cache.reserve(capacity)
         logits = model._decode(integer, CacheSlot(cache, integer), True).flatten()
@@ -111,9 +115,10 @@ def resources(compiled: Any) -> dict[str, int]:
 
 def main() -> None:
     """Compile for each capability that is named."""
-    for capability in map(int, sys.argv[1:] or ["80", "90"]):
+    quick = "--quick" in sys.argv
+    for capability in map(int, [text for text in sys.argv[1:] if text != "--quick"] or ["80", "90"]):
         begin = time.perf_counter()
-        found = compiled_kernels(capability)
+        found = compiled_kernels(capability, quick)
         for (name, _), compiled in sorted(found.items()):
             print(json.dumps({"capability": capability, "kernel": name, **resources(compiled)}))
         print(f"{len(found)} variants for {capability} in {time.perf_counter() - begin:.1f} s", file=sys.stderr)
