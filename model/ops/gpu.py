@@ -15,6 +15,7 @@ from typing import get_args
 
 import torch
 import torch.nn.functional as F
+import triton
 from torch import Tensor
 
 from gptoss.model.cache import CacheSlot
@@ -89,6 +90,11 @@ class GpuOps(ReferenceOps):
         """The card, and how dense layers are kept."""
         where = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "Triton's interpreter"
         return f"{self.name} ({where}, dense layers in {self.dense})"
+
+    @property
+    def identity(self) -> str:
+        """What decides the last bits of what is computed: the card, the dense layers' form, the compilers."""
+        return f"{self.description}, torch {torch.__version__}, triton {triton.__version__}"
 
     def prepare(self, weights: Weights) -> Weights:
         """Join the projections of each layer, pack what is to have eight bits, bind experts in host memory."""

@@ -60,7 +60,8 @@ def _cut(masked: Tensor, peaks: Tensor, settings: Tensor) -> Tensor:
     temperature, top_k, top_p = settings[1].float(), settings[3].long(), settings[4].float()
     scaled = (masked - peaks.max()) / temperature
     ordered, order = scaled.sort(descending=True, stable=True)
-    last = torch.where(top_k > 0, top_k, ordered.shape[0]).clamp(max=ordered.shape[0]) - 1
+    # Constants go into the kernels: a tensor made of one on the host could not be copied while a step is recorded.
+    last = top_k.masked_fill(top_k <= 0, ordered.shape[0]).clamp(max=ordered.shape[0]) - 1
     ordered = ordered.masked_fill(ordered < ordered.index_select(0, last.view(1)), -torch.inf)
     probabilities = torch.softmax(ordered, -1)
     # The token that crosses top-p is kept; 1 keeps all, whatever rounding says.

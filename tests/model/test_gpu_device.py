@@ -69,7 +69,10 @@ def test_dense_layers_are_kept_as_the_variable_says(monkeypatch):
     pytest.importorskip("triton", reason="Triton runs on Linux")
     assert select_ops("gpu").description == "gpu (Triton's interpreter, dense layers in bf16)"
     monkeypatch.setenv("GPTOSS_GPU_DENSE", "int8")
-    assert "int8" in select_ops("gpu").description
+    in_eight_bits = select_ops("gpu")
+    assert "int8" in in_eight_bits.description
+    assert "int8" in in_eight_bits.identity
+    assert "triton" in in_eight_bits.identity
     monkeypatch.setenv("GPTOSS_GPU_DENSE", "float3")
     with pytest.raises(DeviceError, match="GPTOSS_GPU_DENSE"):
         select_ops("gpu")
