@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version as installed_version
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from gptoss.cli.commands import config, sessions, shell_completion, templates
+from gptoss.cli.commands import completions, config, sessions, shell_completion, templates
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
 from gptoss.cli.commands.show import show
@@ -20,6 +21,7 @@ from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.groups import CONTEXT_SETTINGS, command_group
+from gptoss.cli.line.interrupts import Terminated, ending_raises
 from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
 from gptoss.cli.settings import Folders
@@ -30,7 +32,12 @@ _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
 StatsOption = Annotated[bool, typer.Option("--stats", help="Tokens, times and speeds on standard error at the end.")]
 HarmonyModel = Annotated[
     str | None,
-    typer.Option("--model", metavar="MODEL", help="The model whose tokens these are. [default: o200k_harmony]"),
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="The model whose tokens these are. [default: o200k_harmony]",
+        autocompletion=completions.models,
+    ),
 ]
 
 app = typer.Typer(
@@ -58,16 +65,18 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     """Run one command line; the exit status."""
     messages = environment.messages()
     try:
-        command = typer.main.get_command(app)
-        if shell_completion.VARIABLE in environment.variables:
-            return shell_completion.complete(command, environment)
-        # Not `command.main`, which has statuses of its own for interrupts and closed pipes.
-        with command.make_context("gptoss", list(arguments), obj=environment) as context:
-            return int(command.invoke(context) or ExitStatus.ANSWERED)
+        with ending_raises():
+            return _run(arguments, environment)
     except typer.Exit as error:
         return error.exit_code
     except typer.TyperException as error:
         return _complain(messages, error.format_message(), ExitStatus(error.exit_code))
+    except Terminated as error:
+        if error.signal is not signal.SIGHUP:
+            return ExitStatus.TERMINATED
+        for stream in (environment.output(), messages):  # what is stuck in their buffers has nowhere to go
+            stream.abandon()
+        return ExitStatus.HANGUP
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     except (OutputClosed, BrokenPipeError):
@@ -88,6 +97,15 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
             return _complain(messages, str(error), status)
         what = f"internal error, {type(error).__name__}: {error} ({_TRACEBACK_VARIABLE}=1 shows where)"
         return _complain(messages, what, ExitStatus.FAILED)
+
+
+def _run(arguments: Sequence[str], environment: Environment) -> int:
+    command = typer.main.get_command(app)
+    if shell_completion.VARIABLE in environment.variables:
+        return shell_completion.complete(command, environment)
+    # Not `command.main`, which has statuses of its own for interrupts and closed pipes.
+    with command.make_context("gptoss", list(arguments), obj=environment) as context:
+        return int(command.invoke(context) or ExitStatus.ANSWERED)
 
 
 def _complain(messages: Output, text: str, status: ExitStatus) -> ExitStatus:
@@ -133,14 +151,17 @@ def ask(
         typer.Option(min=0, max=20, metavar="N", help="Log probabilities in JSON, of the token and the N likeliest."),
     ] = None,
     template: Annotated[
-        str | None, typer.Option(metavar="FILE|NAME", help="A prompt with gaps; see gptoss templates.")
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME", help="A prompt with gaps; see gptoss templates.", autocompletion=completions.templates
+        ),
     ] = None,
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Fill a gap; may be repeated.")
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.jsonl", help="Answer each line, with one load of the model, by a JSON object."),
+        typer.Option(metavar="FILE.jsonl|-", help="Answer each line, with one load of the model, by a JSON object."),
     ] = None,
     results: Annotated[
         Path | None,

@@ -13,5 +13,7 @@ class ExitStatus(IntEnum):
     USAGE = 2
     MODEL_UNUSABLE = 3
     INCOMPLETE = 4
+    HANGUP = 129
     INTERRUPTED = 130
     CLOSED_PIPE = 141
+    TERMINATED = 143

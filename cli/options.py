@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gptoss.cli.commands import completions
 from gptoss.cli.environment import Environment
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.policy import PolicyOption, policy_as_instructions
@@ -36,6 +37,7 @@ _SETTINGS: dict[str, Any] = {
             "--model",
             metavar="MODEL",
             help="nano (built in), 20b, 120b, or a folder. [default: 20b; variable: GPTOSS_MODEL]",
+            autocompletion=completions.models,
         ),
     ],
     "effort": Annotated[
@@ -88,7 +90,7 @@ _SETTINGS: dict[str, Any] = {
         Overflow | None,
         typer.Option(
             help="When the conversation does not fit the context: fail, or leave its oldest turns out of the prompt. "
-            "[default: error]"
+            "[default: chat at a terminal asks; else error]"
         ),
     ],
     "device": Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps. [default: auto]")],
@@ -116,7 +118,12 @@ _RESUMING: dict[str, Any] = {
     ],
     "resume": Annotated[
         str | None,
-        typer.Option("--session", metavar="ID|NAME", help="Go on in this conversation; see gptoss sessions."),
+        typer.Option(
+            "--session",
+            metavar="ID|NAME",
+            help="Go on in this conversation; see gptoss sessions.",
+            autocompletion=completions.conversations,
+        ),
     ],
 }
 # What answers must look like; beside the settings, as it is asked for anew each time.

@@ -5,11 +5,14 @@ The only place that knows what a closed pipe, a full disk or a terminal with an 
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 from collections.abc import Mapping
 from typing import TextIO
 
 from gptoss.cli.errors import OutputClosed, OutputError
+from gptoss.cli.line.interrupts import Terminated
 from gptoss.cli.text import Sanitizer, sanitize
 
 
@@ -69,6 +72,7 @@ class Output:
         Raises:
             OutputClosed: the reader has gone.
             OutputError: it cannot be written for another reason.
+            Terminated: the terminal has gone; its signal need not have come yet, nor ever come.
         """
         if self._stream is None:
             if self._essential and text:
@@ -85,6 +89,8 @@ class Output:
                 return
             if isinstance(error, BrokenPipeError):
                 raise OutputClosed from None
+            if self.is_terminal and error.errno == errno.EIO:
+                raise Terminated(signal.SIGHUP) from None
             raise OutputError(f"cannot write to {self._name}: {error.strerror}") from None
 
     def write_untrusted(self, text: str, style: str | None = None) -> None:

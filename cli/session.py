@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from gptoss.cli.constraints.turn import HeldTurn, TurnHolding
-from gptoss.cli.conversations.overflow import oldest_to_drop, without_oldest
+from gptoss.cli.conversations.overflow import TooLong, without_oldest
 from gptoss.cli.events import (
     Event,
     FinishReason,
@@ -27,7 +27,7 @@ from gptoss.cli.events import (
 from gptoss.cli.repetition import RepetitionWatch
 from gptoss.cli.turn import Turn
 from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion
-from gptoss.model.errors import ConstraintError
+from gptoss.model.errors import ConstraintError, ContextFullError
 
 if TYPE_CHECKING:
     from gptoss.cli.answer_format import AnswerFormat
@@ -117,7 +117,9 @@ class Session:
     Headers are held to their grammar in every turn.
 
     Attributes:
-        drop_oldest: leave the oldest turns out of a prompt that would not fit; the conversation keeps them.
+        watcher: called after every change of the conversation.
+        when_too_long: says how many of the oldest turns a prompt leaves out that gives the answer too little room;
+            None leaves out none. The conversation keeps them. What it raises ends the turn before it has begun.
     """
 
     def __init__(
@@ -147,7 +149,7 @@ class Session:
         self._think_budget = think_budget
         self._holding = TurnHolding(encoding, self._answer_grammar, think_budget)
         self._held: HeldTurn | None = None
-        self.drop_oldest = False
+        self.when_too_long: Callable[[TooLong], int] | None = None
         self._stopping = False
         self._sampling = False
         self._given_up = False
@@ -169,7 +171,7 @@ class Session:
 
     @property
     def conversation(self) -> Conversation:
-        """What has been said so far; `watcher` is called after every change of it."""
+        """What has been said so far."""
         return self._conversation
 
     @conversation.setter
@@ -223,8 +225,7 @@ class Session:
         self, conversation: Conversation, progress: Callable[[PrefillProgress], None] | None
     ) -> Iterator[Event]:
         began = time.perf_counter()
-        dropped = oldest_to_drop(conversation, self._fits) if self.drop_oldest else 0
-        prompt, header = self._render(without_oldest(conversation, dropped))
+        prompt, header, dropped = self._render_fitting(conversation)
         held = self._holding.hold(conversation, header)
         generation = self.engine.generate(
             prompt,
@@ -278,11 +279,34 @@ class Session:
         prompt = render_for_completion(conversation, self.encoding)
         return self._without_reasoning(prompt) if self.skip_reasoning else (prompt, [])
 
-    def _fits(self, conversation: Conversation) -> bool:
-        """Whether the prompt leaves room for an answer: of all its tokens, else of a quarter of the context."""
-        longest = self.engine.max_context
-        room = min(self.params.max_tokens or longest // 4, longest // 2)
-        return len(self._render(conversation)[0]) + room <= longest
+    def _render_fitting(self, conversation: Conversation) -> tuple[list[int], list[int], int]:
+        """As `_render`, and how many of the oldest turns the prompt lacks.
+
+        Raises:
+            ContextFullError: the prompt leaves no room at all.
+        """
+        prompt, header = self._render(conversation)
+        if self._leaves_room(prompt):
+            return prompt, header, 0
+        context = self.engine.max_context
+        too_long = TooLong(
+            conversation,
+            self.encoding,
+            len(prompt),
+            context,
+            fits=lambda shorter: self._leaves_room(self._render(shorter)[0]),
+        )
+        dropped = self.when_too_long(too_long) if self.when_too_long is not None else 0
+        if dropped:
+            prompt, header = self._render(without_oldest(conversation, dropped))
+        if len(prompt) >= context:
+            raise ContextFullError(str(too_long))
+        return prompt, header, dropped
+
+    def _leaves_room(self, prompt: Sequence[int]) -> bool:
+        """Whether there is room for an answer: for all its tokens, else for a quarter of the context."""
+        context = self.engine.max_context
+        return len(prompt) + min(self.params.max_tokens or context // 4, context // 2) <= context
 
     def _tokens(self, generation: Generation) -> Iterator[SampledToken]:
         """The tokens until the end, `stop`, an interrupt while one is awaited, or a grammar that cannot go on."""

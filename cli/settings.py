@@ -73,7 +73,7 @@ class Settings:
     max_tokens: int | None = None
     think_budget: int | None = None
     ctx: int | None = None
-    overflow: Overflow = Overflow.ERROR
+    overflow: Overflow | None = None
     device: str = "auto"
     cpu_experts: int | None = None
     threads: int | None = None

@@ -19,7 +19,7 @@ echo "== a conversation that goes on"
 id=$(ask --json "What is 12 + 30?" </dev/null | jq -r .session)
 ask --session "$id" "What is 81 - 27?" </dev/null
 
-echo "== every exit status: answered, failed, wrong usage, no such model, incomplete, interrupted, closed pipe"
+echo "== every exit status: answered, failed, wrong usage, no such model, incomplete, interrupted, terminated, closed pipe"
 status() { "$@" >/dev/null 2>&1 </dev/null && echo 0 || echo $?; }
 status ask "What is 2 + 2?"
 status ask -f "$1.missing"
@@ -27,4 +27,5 @@ status ask "" # an empty prompt
 status ask -m ./no-such-model "Hi"
 status ask -n 3 "What is 347 + 85?"
 status timeout --preserve-status -s INT 2 gptoss ask -f <(sleep 9)
+status timeout --preserve-status 2 gptoss ask -f <(sleep 9)
 ask "What is 2 + 2?" </dev/null | true || echo "${PIPESTATUS[0]}"

@@ -22,7 +22,8 @@ from gptoss.model.ops import Ops, StepOps
 from gptoss.model.ops.gpu_device import reason_against
 from gptoss.model.quantize import Quantization
 from gptoss.model.sampler import Drawn, Sampler, SamplingParams, Token
-from gptoss.model.transformer import Transformer
+from gptoss.model.speculation import PromptLookup
+from gptoss.model.transformer import Logits, Transformer
 
 log = logging.getLogger(__name__)
 
@@ -170,19 +171,18 @@ class Engine:
         del self._cached_ids[length:]
 
     @torch.inference_mode()
-    def _forward(self, ids: list[int], want_logits: bool, layer_done: Callable[[int], None] | None = None) -> Tensor:
-        """Append `ids` to the cache; the logits of the last, (vocabulary,), or nothing, (0,)."""
+    def _forward(self, ids: list[int], logits: Logits, layer_done: Callable[[int], None] | None = None) -> Tensor:
+        """Append `ids` to the cache; the logits of `logits`, (1, vocabulary) of the last."""
         # Noted first: an interrupt in mid-computation leaves more ids than positions, never positions without ids.
         self._cached_ids[self._cache.length :] = ids
         with full_card_told(self._device):
-            logits = self.transformer(ids, self._cache, "last" if want_logits else "none", layer_done)
-        return logits.flatten()
+            return self.transformer(ids, self._cache, logits, layer_done)
 
-    def _follow(self, token_id: int, top_logprobs: int) -> Tensor | NextOnDevice:
-        """What follows a token: its logits, or, where the device samples too, what is yet to be computed."""
-        step = None if top_logprobs else self.transformer.step(self._cache)
+    def _on_device(self, token_id: int) -> NextOnDevice | None:
+        """How to compute a token and sample the next on the device; None: not with this model."""
+        step = self.transformer.step(self._cache)
         if step is None:
-            return self._forward([token_id], want_logits=True)
+            return None
         self._cached_ids[self._cache.length :] = [token_id]
         return NextOnDevice(step, token_id)
 
@@ -216,6 +216,7 @@ class Generation(Iterator[Token]):
         prompt_tokens: length of the prompt.
         cached_tokens: how many of them were in the cache.
         generated_tokens: how many have come so far.
+        foreseen_tokens: how many of them had been computed along with an earlier one.
         finish_reason: why it ended; None while it goes on.
         seed: of the sampling, to repeat it.
         timing: seconds spent.
@@ -239,9 +240,13 @@ class Generation(Iterator[Token]):
         self.prompt_tokens = len(ids)
         self.cached_tokens = engine._cached_prefix(ids)
         self.generated_tokens = 0
+        self.foreseen_tokens = 0
         self.finish_reason: FinishReason | None = None
         self.seed = self._sampler.seed
         self.timing = Timing()
+        self._most_ahead = engine.transformer.ops.identical_tokens - 1
+        # Tokens computed ahead of time, each with the logits of what follows it.
+        self._ahead: deque[tuple[int, Tensor]] = deque()
         self._tokens = self._run(ids)
 
     def __next__(self) -> Token:
@@ -257,6 +262,7 @@ class Generation(Iterator[Token]):
         begin = time.perf_counter()
         follows: Tensor | NextOnDevice = self._prefill(prompt)
         self.timing.prefill_s = time.perf_counter() - begin
+        lookup = PromptLookup(prompt, self._most_ahead)
         forced: deque[int] = deque()
         while True:
             begin = time.perf_counter()
@@ -269,8 +275,30 @@ class Generation(Iterator[Token]):
             if self.finish_reason is not None:
                 return
             begin = time.perf_counter()
-            follows = self._engine._follow(token.id, self._params.top_logprobs)
+            lookup.append(token.id)
+            follows = self._after(token.id, list(forced) or lookup.guess())
             self.timing.decode_s += time.perf_counter() - begin
+
+    def _after(self, token: int, guesses: list[int]) -> Tensor | NextOnDevice:
+        """What follows `token`: its logits, or, where the device samples too, what is yet to be computed."""
+        on_device = None if self._params.top_logprobs else self._engine._on_device(token)
+        return on_device or self._logits_after(token, guesses)
+
+    def _logits_after(self, token: int, guesses: list[int]) -> Tensor:
+        """The logits of what follows `token`, (vocabulary,); computes it with the guesses, unless it is foreseen.
+
+        The guesses do not change what is sampled: so few tokens have the logits that each would have alone.
+        """
+        if self._ahead and self._ahead[0][0] == token:
+            self.foreseen_tokens += 1
+            return self._ahead.popleft()[1]
+        self._ahead.clear()
+        engine = self._engine
+        engine._rewind(self.prompt_tokens + self.generated_tokens - 1)
+        guesses = guesses[: min(self._most_ahead, self._tokens_left() - 1)]
+        rows = engine._forward([token, *guesses], "all")
+        self._ahead.extend(zip(guesses, rows[1:], strict=True))
+        return rows[0]
 
     def _prefill(self, prompt: list[int]) -> Tensor:
         engine = self._engine
@@ -280,9 +308,9 @@ class Generation(Iterator[Token]):
         size = engine._prefill_chunk
         for begin in range(self.cached_tokens, len(prompt), size):
             chunk = prompt[begin : begin + size]
-            is_last = begin + len(chunk) == len(prompt)
-            logits = engine._forward(chunk, want_logits=is_last, layer_done=self._layer_progress(begin, chunk, prompt))
-        return logits
+            wanted: Logits = "last" if begin + len(chunk) == len(prompt) else "none"
+            logits = engine._forward(chunk, wanted, self._layer_progress(begin, chunk, prompt))
+        return logits[0]
 
     def _layer_progress(self, begin: int, chunk: list[int], prompt: list[int]) -> Callable[[int], None] | None:
         """Tells of a chunk layer by layer, as so many of its tokens: a chunk may take many seconds."""
@@ -310,9 +338,13 @@ class Generation(Iterator[Token]):
     def _limit_reached(self) -> FinishReason | None:
         if self._params.max_tokens is not None and self.generated_tokens >= self._params.max_tokens:
             return "length"
-        if self.prompt_tokens + self.generated_tokens >= self._engine.max_context:
-            return "context"
-        return None
+        return None if self._tokens_left() else "context"
+
+    def _tokens_left(self) -> int:
+        """How many more may come."""
+        room = self._engine.max_context - self.prompt_tokens - self.generated_tokens
+        most = self._params.max_tokens
+        return room if most is None else min(room, most - self.generated_tokens)
 
 
 @contextmanager

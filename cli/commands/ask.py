@@ -23,6 +23,7 @@ from gptoss.cli.output import Output
 from gptoss.cli.raw_display import Raw
 from gptoss.cli.session import Session
 from gptoss.cli.settings import ReasoningView, Settings
+from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.text import one_line
 
@@ -77,7 +78,8 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     messages = environment.messages()
     status_line = StatusLine(messages)
     reasoning_file = [ReasoningFile(options.reasoning_file)] if options.reasoning_file else []
-    session, recorder = open_saved_session(invocation, status_line, lambda line: messages.write(f"gptoss: {line}\n"))
+    notices = Notices(messages)
+    session, recorder = open_saved_session(invocation, status_line, notices.tell)
     if options.logprobs is not None:
         session.params = session.params.override(top_logprobs=options.logprobs)
     display = Displays(
@@ -91,7 +93,7 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     )
     ending: TurnFinished | None = None
     calls: list[str] = []
-    with closing(display), on_interrupt(session.stop):
+    with notices.held(), closing(display), on_interrupt(session.stop):
         for event in session.ask(prompt, progress=display.show):
             display.show(event)
             if isinstance(event, TurnFinished):

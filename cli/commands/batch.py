@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from gptoss.cli.commands.inputs import read_text
+from gptoss.cli.commands.inputs import read_named
 from gptoss.cli.commands.templates import fill
 from gptoss.cli.errors import InputError, UsageError, status_of
 from gptoss.cli.events import TurnFinished
@@ -38,7 +38,7 @@ class BatchOptions:
     """What a batch has beside the settings.
 
     Attributes:
-        batch: the file of prompts.
+        batch: the file of prompts; `-` is standard input.
         results: where answers go; None: standard output.
         template: for every prompt, if any.
         variables: for the template; those of a line go before them.
@@ -79,8 +79,8 @@ def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
         UsageError: the results are those of another batch.
         ModelError: the model is missing or cannot be used.
     """
-    items = read_batch(options)
     environment = invocation.environment
+    items = read_batch(options, environment.stdin)
     status_line = StatusLine(environment.messages())
     with _results(options.results, items) as (file, done):
         todo = [item for item in items if item.line not in done]
@@ -134,15 +134,15 @@ def _answer(session: Session, item: Item, sink: Sink, *, logprobs: bool) -> Exit
     return ExitStatus.INTERRUPTED
 
 
-def read_batch(options: BatchOptions) -> list[Item]:
+def read_batch(options: BatchOptions, stdin: TextIO | None) -> list[Item]:
     """All lines of a batch: a prompt as JSON text, or an object with `prompt` and maybe `id`, `system`, `vars`.
 
     Raises:
         InputError: a line is something else, or there are none.
     """
-    where = one_line(str(options.batch))
+    where, text = read_named(options.batch, stdin)
     items = []
-    for number, line in enumerate(read_text(options.batch).split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             items.append(_item(number, line, f"{where}, line {number}", options))
     if not items:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from rich.segment import Segment
 
+from gptoss.cli.commands.completions import model_names
 from gptoss.cli.commands.inputs import fenced
+from gptoss.cli.commands.making_room import MakingRoom
 from gptoss.cli.conversations.context_size import prompt_size, tokens_read_again
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.conversations.resuming import open_saved_session
@@ -17,7 +19,7 @@ from gptoss.cli.display import Answer, Display, Displays, Omissions, Stats
 from gptoss.cli.errors import OutputError, UsageError, status_of
 from gptoss.cli.events import TurnFinished
 from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.line.interrupts import on_interrupt, without_interrupts
+from gptoss.cli.line.interrupts import Terminated, on_interrupt, without_interrupts
 from gptoss.cli.line.keyboard import echo, key_calls
 from gptoss.cli.line.prompt import InputLine, Lines, TerminalLine
 from gptoss.cli.line.status_bar import Part, context_part, status_bar
@@ -36,6 +38,8 @@ from gptoss.cli.output import Output
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort, ReasoningView
 from gptoss.cli.slash import table
+from gptoss.cli.slash.conversations import going_on
+from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
@@ -53,11 +57,10 @@ def chat(invocation: Invocation, *, stats: bool) -> ExitStatus:
     """
     environment = invocation.environment
     output, messages = environment.output(), environment.messages()
+    notices = Notices(messages)
     with echo(environment.stdin, on=False):
-        session, recorder = open_saved_session(
-            invocation, StatusLine(messages), lambda line: messages.write(f"gptoss: {one_line(line)}\n")
-        )
-    return Chat(invocation, session, recorder, output, messages, stats=stats).run()
+        session, recorder = open_saved_session(invocation, StatusLine(messages), notices.tell)
+    return Chat(invocation, session, recorder, output, messages, notices, stats=stats).run()
 
 
 class Chat:
@@ -69,6 +72,7 @@ class Chat:
         recorder: keeps the conversation on the disk.
         output: standard output.
         messages: standard error.
+        notices: what is told of saving.
         reasoning: what is seen of reasoning.
         attachments: the files that go with the next message, and what stands in them.
         ending: how the last turn ended; None before it.
@@ -82,6 +86,7 @@ class Chat:
         recorder: Recorder,
         output: Output,
         messages: Output,
+        notices: Notices,
         *,
         stats: bool,
     ) -> None:
@@ -91,6 +96,7 @@ class Chat:
         self.recorder = recorder
         self.output = output
         self.messages = messages
+        self.notices = notices
         self._stats = stats
         stdin = self.environment.stdin
         self.person_types = stdin is not None and stdin.isatty()
@@ -103,6 +109,8 @@ class Chat:
         self.leaving = False
         self._measured: tuple[Conversation, int] | None = None
         self._line = self._open_line()
+        if self.person_types and invocation.settings.overflow is None:
+            session.when_too_long = MakingRoom(self, self._line)
 
     @property
     def effort(self) -> Effort:
@@ -130,10 +138,14 @@ class Chat:
             self.say(
                 f"gptoss {version('gptoss')}, {self.session.model}, effort {self.effort}; /help lists the commands"
             )
+            if self.recorder.log is not None:
+                self.say(going_on(self.recorder.log.saved))
         with without_interrupts(), echo(self.environment.stdin, on=False):
             while not self.leaving:
                 try:
                     self._take_next()
+                except Terminated:
+                    raise
                 except KeyboardInterrupt:
                     if not self.person_types:
                         raise
@@ -196,13 +208,14 @@ class Chat:
 
     def clear(self) -> None:
         """Begin anew with the same settings."""
+        self.recorder.begin_another()
         self.session.conversation = begin_again(self.session.conversation, self.environment.today())
         self.ending = None
         self.attachments.clear()
 
     def ask(self, text: str) -> None:
         """Answer a message, with the files that go with it."""
-        parts = [text, *(fenced(path, content) for path, content in self.attachments)]
+        parts = [text, *(fenced(path.name, content) for path, content in self.attachments)]
         self._answer("\n\n".join(parts))
         self.attachments.clear()
 
@@ -238,11 +251,13 @@ class Chat:
         stdin = self.environment.stdin
         if not (self.person_types and self.output.is_terminal and not self.output.is_dumb):
             return Lines(stdin, self.messages)
-        from gptoss.cli.line.completion import CommandCompleter, model_names
+        from gptoss.cli.line.completion import CommandCompleter
 
         folders = self.invocation.folders
         completer = CommandCompleter(table.TABLE, lambda: model_names(folders.models))
-        return TerminalLine(folders.state / "history", completer, self._status, styles=self.output.has_styles)
+        # What was typed is what was said: where that is to leave nothing behind, so is this.
+        history = folders.state / "history" if self.invocation.settings.save else None
+        return TerminalLine(history, completer, self._status, styles=self.output.has_styles)
 
     def _status(self, columns: int) -> str:
         parts = [Part(self.session.model, self.session.model), Part(f"effort {self.effort}", self.effort)]
@@ -282,7 +297,7 @@ class Chat:
         session = self.session
         display = self._display()
         now = key_calls(self.environment.stdin, ANSWER_NOW_KEY, session.answer_now)
-        with closing(display), on_interrupt(session.stop), now:
+        with self.notices.held(), closing(display), on_interrupt(session.stop), now:
             events = session.answer_again(display.show) if text is None else session.ask(text, display.show)
             for event in events:
                 display.show(event)
@@ -311,7 +326,7 @@ class Chat:
         if ending.finish_reason == "interrupted":
             self.say("stopped; what was said is kept")
         elif ending.limit == "context":
-            self.say("the context is full: /clear begins anew, /undo takes the last turn back")
+            self.say("cut, as the context is full: /clear begins anew, /undo takes the last turn back")
         elif ending.limit == "max_tokens":
             self.say("cut at --max-tokens; what was said is kept")
         elif ending.limit == "repetition":

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gptoss.cli.commands import completions
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import InputError, SettingsError, UsageError
 from gptoss.cli.exit_status import ExitStatus
@@ -28,7 +29,12 @@ app = command_group("The settings, and the file that keeps them.")
 @app.command()
 def get(
     context: typer.Context,
-    key: Annotated[str | None, typer.Argument(metavar="KEY", help="One setting. [default: all that are set]")] = None,
+    key: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KEY", help="One setting. [default: all that are set]", autocompletion=completions.settings
+        ),
+    ] = None,
     home: HomeOption = None,
 ) -> ExitStatus:
     """Print a setting as it is in effect: of a variable, the config file or the default; status 1 if it has none."""
@@ -53,7 +59,7 @@ def get(
 @app.command("set")
 def set_(
     context: typer.Context,
-    key: Annotated[str, typer.Argument(metavar="KEY")],
+    key: Annotated[str, typer.Argument(metavar="KEY", autocompletion=completions.settings)],
     value: Annotated[str, typer.Argument(metavar="VALUE")],
     home: HomeOption = None,
 ) -> ExitStatus:
@@ -66,6 +72,19 @@ def set_(
 
 
 @app.command()
+def unset(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(metavar="KEY", autocompletion=completions.settings)],
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Take a setting out of the config file, so that its default holds; status 1 if it is not there."""
+    _, folders = _opened(context, home)
+    if key not in {field.name for field in fields(Settings)}:
+        raise unknown_key(key)
+    return ExitStatus.ANSWERED if write_setting(folders.config, key, None) else ExitStatus.FAILED
+
+
+@app.command()
 def path(context: typer.Context, home: HomeOption = None) -> ExitStatus:
     """Print where the config file is, or would be."""
     environment, folders = _opened(context, home)
@@ -73,8 +92,11 @@ def path(context: typer.Context, home: HomeOption = None) -> ExitStatus:
     return ExitStatus.ANSWERED
 
 
-def write_setting(config: Path, key: str, value: Any) -> None:
-    """Put one line of the config file in the place of another, or at the end.
+def write_setting(config: Path, key: str, value: Any) -> bool:
+    """Put one line of the config file in the place of another, or at the end; without a value, take it out.
+
+    Returns:
+        whether there was anything to do.
 
     Raises:
         SettingsError: the file is not TOML, or the setting stands there in a form that one line cannot replace.
@@ -87,23 +109,25 @@ def write_setting(config: Path, key: str, value: Any) -> None:
         text = ""
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {where}: {getattr(error, 'strerror', 'not UTF-8')}") from None
-    line = f"{key} = {_toml(value)}"
-    written = re.compile(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=.*$", re.MULTILINE)
+    line = "" if value is None else f"{key} = {_toml(value)}\n"
+    written = re.compile(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=.*(?:\n|\Z)", re.MULTILINE)
     if written.search(text):
         changed = written.sub(lambda _: line, text, count=1)
     else:
-        changed = text + ("\n" if text and not text.endswith("\n") else "") + line + "\n"
+        changed = text + ("\n" if text and not text.endswith("\n") else "") + line
     try:
         before = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{where}: not TOML: {one_line(str(error))}") from None
-    try:
+    after: dict[str, Any] | None = None
+    with suppress(tomllib.TOMLDecodeError, RecursionError):
         after = tomllib.loads(changed)
-    except (tomllib.TOMLDecodeError, RecursionError):
-        after = {}
-    if after != {**before, key: tomllib.loads(line)[key]}:
+    if value is None and key not in before:
+        return False
+    if after != {**{name: each for name, each in before.items() if name != key}, **tomllib.loads(line)}:
         raise SettingsError(f"{where}: {key} stands there over several lines: change it in an editor")
     _replace(config, changed)
+    return True
 
 
 def _replace(config: Path, text: str) -> None:

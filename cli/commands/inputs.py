@@ -25,18 +25,39 @@ def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | N
         UsageError: the prompt is empty, and not `optional`.
     """
     said = _encodable(" ".join(words)).strip("\n")
-    contents = [(path, read_text(path)) for path in files]
-    piped = (
-        "" if stdin is None or stdin.isatty() else _decode(_bounded(stdin.buffer, "standard input"), "standard input")
-    )
+    contents = [(_name(path, files), read_text(path)) for path in files]
+    piped = "" if stdin is None or stdin.isatty() else read_standard_input(stdin)
     if len(contents) == 1 and not said.strip() and not piped.strip():
         parts = [contents[0][1]]
     else:
-        parts = [said, *(fenced(path, text) for path, text in contents), piped]
+        parts = [said, *(fenced(name, text) for name, text in contents), piped]
     prompt = "\n\n".join(part for part in parts if part.strip())
     if not prompt and not optional:
         raise UsageError("the prompt is empty: say it as an argument, in a file (-f) or on standard input")
     return prompt
+
+
+def read_standard_input(stdin: TextIO) -> str:
+    """The text on standard input, without its byte order mark and final line breaks.
+
+    Raises:
+        InputError: it cannot be read, or is not text in UTF-8.
+    """
+    try:
+        return _decode(_bounded(stdin.buffer, "standard input"), "standard input")
+    except OSError as error:
+        raise InputError(f"cannot read standard input: {error.strerror}") from None
+
+
+def read_named(path: Path, stdin: TextIO | None) -> tuple[str, str]:
+    """A file's name for messages, and the text in it; `-` is standard input.
+
+    Raises:
+        InputError: it cannot be read, or is not text in UTF-8.
+    """
+    if str(path) == "-":
+        return "standard input", "" if stdin is None else read_standard_input(stdin)
+    return one_line(str(path)), read_text(path)
 
 
 def read_text(path: Path) -> str:
@@ -88,8 +109,13 @@ def _decode(data: bytes, name: str) -> str:
     return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").rstrip("\r\n")
 
 
-def fenced(path: Path, text: str) -> str:
+def _name(path: Path, files: Sequence[Path]) -> str:
+    """What to call a file: by its name alone, unless another of the files has that name."""
+    return path.name if sum(path.name == other.name for other in files) == 1 else str(path)
+
+
+def fenced(name: str, text: str) -> str:
     """A file with its name above and a fence around that is longer than any inside."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
-    return f"{one_line(path.name)}:\n{fence}\n{text}\n{fence}"
+    return f"{one_line(name)}:\n{fence}\n{text}\n{fence}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gptoss.cli.commands import completions
 from gptoss.cli.commands.pull import confirm
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import UsageError
@@ -51,7 +52,12 @@ def list_models(
 
 def rm(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name, a hub repository, or a folder.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A name, a hub repository, or a folder.", autocompletion=completions.models
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     home: HomeOption = None,
 ) -> ExitStatus:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gptoss.cli.commands import completions
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import UsageError
 from gptoss.cli.exit_status import ExitStatus
@@ -20,7 +21,12 @@ from gptoss.model.catalog import CATALOG, HubReference, find_spec, hub_reference
 if TYPE_CHECKING:
     from gptoss.cli.hub.pull import Pulled
 
-PullArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A name, or a repository OWNER/NAME[@REVISION].")]
+PullArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A name, or a repository OWNER/NAME[@REVISION].", autocompletion=completions.models
+    ),
+]
 ToOption = Annotated[
     Path | None, typer.Option("--to", metavar="DIR", help="Put the files here, not into the hub's own cache.")
 ]

@@ -26,8 +26,10 @@ _STATUSES = {
     ExitStatus.USAGE: "Wrong usage.",
     ExitStatus.MODEL_UNUSABLE: "The model is missing or cannot be used.",
     ExitStatus.INCOMPLETE: "The answer is incomplete: a limit of tokens cut it.",
+    ExitStatus.HANGUP: "The terminal has gone (SIGHUP).",
     ExitStatus.INTERRUPTED: "Interrupted.",
     ExitStatus.CLOSED_PIPE: "Standard output was closed.",
+    ExitStatus.TERMINATED: "Terminated (SIGTERM).",
 }
 _VARIABLES = {
     "GPTOSS_HOME": "The folder of config, models, templates and conversations.",

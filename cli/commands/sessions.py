@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gptoss.cli.commands import completions
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.exit_status import ExitStatus
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from gptoss.cli.conversations.store import Store
     from gptoss.harmony import Conversation
 
-Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="An id, the beginning of one, or a name.")]
+Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID|NAME", help="An id, the beginning of one, or a name.", autocompletion=completions.conversations
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 _SHOWN_CHARACTERS = 60
@@ -34,23 +40,35 @@ def list_(context: typer.Context, as_json: JsonOption = False, home: HomeOption 
     """List the conversations, the latest first: id, last change, questions, model, name or first question."""
     environment, store = _opened(context, home)
     output = environment.output()
-    for log in store.readable():
+    damaged: list[str] = []
+    for log in store.readable(damaged):
         saved = log.saved
         if as_json:
             output.write(output.safe(json.dumps(_as_dict(saved), ensure_ascii=False)) + "\n")
         else:
             output.write(output.safe(listing_line(saved)) + "\n")
-    for problem in store.damaged():
-        environment.messages().write(f"gptoss: left out: {problem}\n")
+    for problem in damaged:
+        environment.messages().write(f"gptoss: {problem}\n")
     return ExitStatus.ANSWERED
 
 
 @app.command()
-def show(context: typer.Context, which: Which, home: HomeOption = None) -> ExitStatus:
+def show(
+    context: typer.Context,
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ID|NAME",
+            help="An id, the beginning of one, or a name. [default: the latest]",
+            autocompletion=completions.conversations,
+        ),
+    ] = None,
+    home: HomeOption = None,
+) -> ExitStatus:
     """Show a conversation as Markdown, with the reasoning as quotations."""
     environment, store = _opened(context, home)
     output = environment.output()
-    output.write(output.safe(_markdown(store.find(which))))
+    output.write(output.safe(_markdown(_found(environment, store, which))))
     return ExitStatus.ANSWERED
 
 
@@ -93,7 +111,7 @@ def fork(
 ) -> ExitStatus:
     """Copy a conversation, to go on in both; prints the new id."""
     environment, store = _opened(context, home)
-    saved = store.find(which).saved
+    saved = _found(environment, store, which).saved
     copy = _kept(store, saved.conversation, saved.model, saved.effort, name)
     environment.output().write(copy.saved.id + "\n")
     return ExitStatus.ANSWERED
@@ -114,32 +132,35 @@ def export(
     from gptoss.cli.opening import instructions_of
 
     environment, store = _opened(context, home)
-    saved = store.find(which).saved
+    log = _found(environment, store, which)
+    saved = log.saved
     if file is not None:
         if as_json and file.suffix.lower() != ".json":
             raise UsageError(f"--json and the name {one_line(str(file))} exclude each other: end the name in .json")
         forms.export(saved.conversation, file, saved.model or "a model", instructions_of(saved.conversation))
         return ExitStatus.ANSWERED
     output = environment.output()
-    output.write(output.safe(forms.as_harmony(saved.conversation) if as_json else _markdown(store.find(which))))
+    output.write(output.safe(forms.as_harmony(saved.conversation) if as_json else _markdown(log)))
     return ExitStatus.ANSWERED
 
 
 @app.command("import")
 def import_(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A conversation in the harmony library's JSON.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A conversation in the harmony library's JSON; - is standard input.")
+    ],
     name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
     home: HomeOption = None,
 ) -> ExitStatus:
     """Keep a conversation that was exported as JSON; prints its id."""
-    from gptoss.cli.commands.inputs import read_text
+    from gptoss.cli.commands.inputs import read_named
     from gptoss.harmony import HarmonyError, Role, loads_conversation
 
     environment, store = _opened(context, home)
-    where = one_line(str(file))
+    where, text = read_named(file, environment.stdin)
     try:
-        conversation = loads_conversation(read_text(file))
+        conversation = loads_conversation(text)
     except HarmonyError as error:
         raise InputError(f"{where}: {one_line(str(error))}") from None
     if not any(message.role is Role.USER for message in conversation):
@@ -152,13 +173,18 @@ def import_(
 @app.command()
 def delete(
     context: typer.Context,
-    which: Annotated[list[str], typer.Argument(metavar="ID|NAME...", help="Ids, beginnings of ids, or names.")],
+    which: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID|NAME", help="Ids, beginnings of ids, or names.", autocompletion=completions.conversations
+        ),
+    ],
     home: HomeOption = None,
 ) -> ExitStatus:
     """Delete conversations for good."""
     _, store = _opened(context, home)
-    for log in [store.find(each) for each in which]:
-        store.delete(log)
+    for path in [store.find_file(each) for each in which]:
+        store.delete(path)
     return ExitStatus.ANSWERED
 
 
@@ -195,6 +221,16 @@ def _around(line: str, wanted: str) -> str:
     """The part of a line in which the text stands."""
     begin = max(0, line.casefold().find(wanted) - _SHOWN_CHARACTERS // 3)
     return ("…" if begin else "") + one_line(line[begin : begin + _SHOWN_CHARACTERS + len(wanted)])
+
+
+def _found(environment: Environment, store: Store, which: str | None) -> ConversationLog:
+    """The conversation that is meant, the latest where none is named; what of it cannot be read is said."""
+    log = store.latest() if which is None else store.find(which)
+    if log is None:
+        raise UsageError("there is no conversation yet")
+    if log.damage is not None:
+        environment.messages().write(f"gptoss: {log.damage}; what was said from there on is left out\n")
+    return log
 
 
 def _kept(

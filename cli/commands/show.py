@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gptoss.cli.commands import completions
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import UsageError
 from gptoss.cli.exit_status import ExitStatus
@@ -19,7 +20,10 @@ from gptoss.cli.text import one_line
 if TYPE_CHECKING:
     from gptoss.model.describe import Description
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A name, a hub repository, or a folder.")]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A name, a hub repository, or a folder.", autocompletion=completions.models),
+]
 
 _LABEL_WIDTH = 12
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gptoss.cli.commands import completions
 from gptoss.cli.commands.inputs import read_text
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import UsageError
@@ -38,7 +39,7 @@ def read_template(which: str, folder: Path) -> str:
         UsageError: there is none.
         InputError: it cannot be read, or is not text.
     """
-    named = {**{path.stem: path for path in _paths(folder)}, **{path.name: path for path in _paths(folder)}}
+    named = {**{path.stem: path for path in paths_of(folder)}, **{path.name: path for path in paths_of(folder)}}
     if which in named:
         return read_text(named[which])
     if Path(which).is_file():
@@ -93,7 +94,7 @@ def list_(context: typer.Context, home: HomeOption = None) -> ExitStatus:
     """List the templates with their variables."""
     environment, folder = _opened(context, home)
     output = environment.output()
-    for path in _paths(folder):
+    for path in paths_of(folder):
         gaps = dict.fromkeys(_GAP.findall(read_text(path)))
         output.write(output.safe("  ".join([one_line(path.stem), ", ".join(gaps)]).rstrip()) + "\n")
     return ExitStatus.ANSWERED
@@ -102,7 +103,9 @@ def list_(context: typer.Context, home: HomeOption = None) -> ExitStatus:
 @app.command()
 def show(
     context: typer.Context,
-    which: Annotated[str, typer.Argument(metavar="NAME", help="A name, or the path of a file.")],
+    which: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name, or the path of a file.", autocompletion=completions.templates)
+    ],
     home: HomeOption = None,
 ) -> ExitStatus:
     """Show a template."""
@@ -120,7 +123,8 @@ def path(context: typer.Context, home: HomeOption = None) -> ExitStatus:
     return ExitStatus.ANSWERED
 
 
-def _paths(folder: Path) -> list[Path]:
+def paths_of(folder: Path) -> list[Path]:
+    """The files of the templates."""
     try:
         found = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()]
     except OSError:

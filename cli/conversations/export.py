@@ -26,10 +26,15 @@ def export(conversation: Conversation, path: Path, model: str, instructions: str
         raise UsageError(f"cannot tell the form of {one_line(str(path))}: name a file that ends in .md or .json")
     as_json = path.suffix.lower() == ".json"
     text = as_harmony(conversation) if as_json else as_markdown(conversation, model, instructions)
+    target = path.expanduser()
     try:
         # What is said to a model is private until its owner decides otherwise; and nothing is written over.
-        path.expanduser().touch(mode=0o600, exist_ok=False)
-        path.expanduser().write_text(text, encoding="utf-8", errors="replace")
+        target.touch(mode=0o600, exist_ok=False)
+        try:
+            target.write_text(text, encoding="utf-8", errors="replace")
+        except OSError:
+            target.unlink()
+            raise
     except FileExistsError:
         raise InputError(f"{one_line(str(path))} is there already: name another file") from None
     except OSError as error:

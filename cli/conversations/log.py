@@ -3,7 +3,8 @@
 The first line has the version and what never changes; every line after it is a change: a splice of the messages
 (`[at, removed]` and what stands there instead), a name, a model, an effort. A change is written by one `write` under a
 lock and then synced, so a program that is killed leaves whole lines and at most one torn one at the end, which is left
-aside when the file is read and cut off before the next change is written.
+aside when the file is read and cut off before the next change is written. A line that is damaged otherwise ends what
+can be read; the file is not written any more then.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class DivergedError(Exception):
 
 class GoneError(Exception):
     """The conversation was deleted."""
+
+
+class DamagedError(Exception):
+    """The file cannot be read to its end, so nothing is written behind it."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,18 @@ class SavedConversation:
 
 
 class ConversationLog:
-    """A conversation's file and what this program knows of it; `saved` has the latter."""
+    """A conversation's file and what this program knows of it.
 
-    def __init__(self, path: Path, saved: SavedConversation, size: int) -> None:
+    Attributes:
+        path: the file.
+        saved: what is known of it.
+        damage: where and why it cannot be read any further, if so.
+    """
+
+    def __init__(self, path: Path, saved: SavedConversation, size: int, damage: str | None = None) -> None:
         self.path = path
         self.saved = saved
+        self.damage = damage
         self._size = size
 
     @classmethod
@@ -101,7 +113,7 @@ class ConversationLog:
 
     @classmethod
     def read(cls, path: Path) -> ConversationLog:
-        """Read a log, without a torn last line.
+        """Read a log, without a torn last line, up to the first line that is damaged.
 
         Raises:
             InputError: it cannot be read, is no conversation, or was written by a later version.
@@ -114,11 +126,18 @@ class ConversationLog:
                 data = _whole_lines(_read_from(descriptor, 0))
         except OSError as error:
             raise InputError(f"cannot read {where}: {error.strerror}") from None
-        first, *changes = data.splitlines() or [b""]
-        saved = _begun(first, where)
+        first, *changes = data.split(b"\n")[:-1] or [b""]
+        saved, size, damage = _begun(first, where), len(first) + 1, None
         for number, line in enumerate(changes, 2):
-            saved = _changed(saved, line, f"{where}, line {number}")
-        return cls(path, saved, len(data))
+            try:
+                saved = _changed(saved, line, f"{where}, line {number}")
+            except InputError as error:
+                # After a power cut the last line can have its end and lack its middle: it is torn, too.
+                if number < len(changes) + 1 or _is_object(line):
+                    damage = str(error)
+                break
+            size += len(line) + 1
+        return cls(path, saved, size, damage)
 
     def write(self, saved: SavedConversation) -> None:
         """Append what differs between `saved` and what is there; nothing when nothing does.
@@ -126,12 +145,15 @@ class ConversationLog:
         A name that another program gave in the meantime is taken over.
 
         Raises:
+            DamagedError: the file cannot be read to its end; nor was `saved` written.
             DivergedError: another program has changed the messages; `saved` was not written.
             GoneError: the file is no longer there.
             OSError: it cannot be written; the file is as it was.
         """
         if not _change(self.saved, replace(saved, changed=self.saved.changed)):
             return
+        if self.damage is not None:
+            raise DamagedError
         try:
             with _opened(self.path, os.O_RDWR | os.O_APPEND) as descriptor:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -149,8 +171,11 @@ class ConversationLog:
         """Take over what other programs have written, and cut a torn last line."""
         data = _read_from(descriptor, self._size)
         whole = _whole_lines(data)
+        last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
+        if last and not _is_object(last):
+            whole = whole[: -len(last)]
         theirs = self.saved
-        for line in whole.splitlines():
+        for line in whole.split(b"\n")[:-1]:
             theirs = _changed(theirs, line, one_line(str(self.path)))
         if theirs.messages != self.saved.messages:
             raise DivergedError
@@ -217,13 +242,21 @@ def _changed(saved: SavedConversation, line: bytes, where: str) -> SavedConversa
 
 
 def _object(line: bytes, where: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        value = None
+    value = _parsed(line)
     if not isinstance(value, dict):
         raise InputError(f"{where}: damaged, no JSON object")
     return value
+
+
+def _is_object(line: bytes) -> bool:
+    return isinstance(_parsed(line), dict)
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _text(value: object, where: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from gptoss.cli.conversations.log import ConversationLog, DivergedError, GoneError, SavedConversation
+from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError, GoneError, SavedConversation
 from gptoss.cli.conversations.store import Store
 from gptoss.cli.errors import InputError, UsageError
+from gptoss.cli.line.interrupts import uninterrupted
 from gptoss.cli.opening import effort_of
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort
@@ -16,8 +17,8 @@ from gptoss.cli.settings import Effort
 class Recorder:
     """Writes each message when it is complete; set as the watcher of a session.
 
-    Nothing is written before something is said, and a conversation that was cleared stays as it was: what is said next
-    begins another. What cannot be written costs neither the answer nor what was written before; it is told once, and
+    Nothing is written before something is said, nor when all of it is taken back: what is said next takes its place.
+    What cannot be written costs neither the answer nor what was written before; it is told once, and
     tried again at the next message.
 
     Args:
@@ -35,7 +36,7 @@ class Recorder:
         self.log = log
         self._session = session
         self._tell = tell
-        self._saving = saving
+        self._saving = self._wanted = saving
         self._failed = False
         session.watcher = self.record
 
@@ -46,19 +47,21 @@ class Recorder:
 
     def record(self) -> None:
         """Write what has changed."""
-        if not self._saving:
-            return
-        if not self._session.has_question:
-            self.log = None
+        if not self._saving or not self._session.has_question:
             return
         try:
-            self._write()
+            with uninterrupted():
+                self._write()
             self._failed = False
         except (OSError, InputError) as error:
             if not self._failed:
                 reason = error.strerror if isinstance(error, OSError) else error
                 self._tell(f"the conversation is not saved: {reason}")
             self._failed = True
+
+    def begin_another(self) -> None:
+        """Leave the conversation as it is: what is said next begins another."""
+        self.log = None
 
     def save(self, name: str | None) -> None:
         """Save from now on, under a name if one is given.
@@ -69,13 +72,17 @@ class Recorder:
         """
         if not self._session.has_question:
             raise UsageError("nothing has been said yet")
-        self._saving = True
+        self._saving = self._wanted = True
         self.record()
-        if name and self.log is not None:
+        if self.log is None or self._failed:
+            raise InputError("it could not be written; the next message tries again")
+        if name:
             self.store.rename(self.log, name)
 
     def load(self, which: str) -> SavedConversation:
         """Go on in another conversation, with its effort and the model of this one.
+
+        What is said there is kept where this one is.
 
         Raises:
             UsageError: there is no such conversation.
@@ -88,7 +95,9 @@ class Recorder:
         session.skip_reasoning = saved.effort == Effort.NONE and session.can_skip_reasoning
         session.conversation = saved.conversation
         session.watcher = self.record
-        self.log, self._saving = log, True
+        self.log, self._saving = log, self._wanted
+        if log.damage is not None:
+            self._tell(f"{log.damage}; what was said from there on is left out")
         return saved
 
     def fork(self, name: str | None) -> None:
@@ -100,7 +109,7 @@ class Recorder:
         """
         if not self._session.has_question:
             raise UsageError("nothing has been said yet")
-        self._saving = True
+        self._saving = self._wanted = True
         try:
             self._begin(name)
         except OSError as error:
@@ -124,6 +133,9 @@ class Recorder:
         except DivergedError:
             self._begin()
             self._tell(f"another program went on in this conversation; it goes on here as {self.id}")
+        except DamagedError:
+            self._begin()
+            self._tell(f"the file of this conversation is damaged; it goes on here as {self.id}")
         except GoneError:
             self._tell("the conversation was deleted; what is said from now on is not saved")
             self._saving = False

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gptoss.cli.conversations.log import ConversationLog, SavedConversation
+from gptoss.cli.conversations.overflow import TooLong
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.conversations.store import Store
 from gptoss.cli.environment import Environment
@@ -47,10 +48,13 @@ def open_saved_session(
         settings = _settings_of(log.saved, invocation.settings, invocation.flags)
         invocation = replace(invocation, settings=settings)
     session = open_session(invocation, status_line)
-    session.drop_oldest = invocation.settings.overflow is Overflow.DROP_OLDEST
+    if invocation.settings.overflow is Overflow.DROP_OLDEST:
+        session.when_too_long = TooLong.fewest
     if log is not None:
         session.conversation = _joined(log.saved, session.conversation, invocation)
     recorder = Recorder(store, session, log, tell, saving=invocation.settings.save)
+    if log is not None and log.damage is not None:
+        tell(f"{log.damage}; what was said from there on is left out")
     return session, recorder
 
 

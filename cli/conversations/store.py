@@ -12,7 +12,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from gptoss.cli.conversations.log import SUFFIX, ConversationLog, GoneError, SavedConversation
+from gptoss.cli.conversations.log import SUFFIX, ConversationLog, DamagedError, GoneError, SavedConversation
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.text import one_line
 from gptoss.harmony import Conversation
@@ -62,24 +62,21 @@ class Store:
     def mark_latest(self, log: ConversationLog) -> None:
         """Have `-c` go on in this one. Times cannot tell which is the latest: clocks are set back."""
         latest = self.folder / _LATEST
-        try:
-            if latest.read_text(encoding="utf-8") == log.saved.id:
-                return
-        except (OSError, ValueError):
-            pass
+        if self._latest() == log.path.name:
+            return
         unfinished = self.folder / f".{_LATEST}-{secrets.token_hex(4)}.new"
-        with suppress(OSError):  # then the time of the files has to do
+        try:
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(log.saved.id)
             unfinished.replace(latest)
+        except OSError:  # then the time of the files has to do, and not the name of another
+            for path in (unfinished, latest):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def latest(self) -> ConversationLog | None:
         """The conversation in which something was said last."""
-        with suppress(OSError, ValueError):
-            path = self._path((self.folder / _LATEST).read_text(encoding="utf-8"))
-            if path.is_file():
-                return ConversationLog.read(path)
         paths = self._paths()
         return ConversationLog.read(paths[0]) if paths else None
 
@@ -88,16 +85,24 @@ class Store:
 
         Raises:
             UsageError: there is none, or there are several.
-            InputError: its file is damaged.
+            InputError: its file cannot be read.
+        """
+        return ConversationLog.read(self.find_file(which))
+
+    def find_file(self, which: str) -> Path:
+        """The file of the conversation with this id, or an id that begins so, or this name.
+
+        Raises:
+            UsageError: there is none, or there are several.
         """
         if self._path(which).is_file():
-            return ConversationLog.read(self._path(which))
+            return self._path(which)
         named = [log for log in self.readable() if log.saved.name == which]
         if len(named) == 1:
-            return named[0]
+            return named[0].path
         paths = [path for path in self._paths() if which and path.stem.startswith(which)]
         if len(paths) == 1:
-            return ConversationLog.read(paths[0])
+            return paths[0]
         if paths or named:
             raise UsageError(f"{one_line(which)!r} could be several conversations: give more of the id")
         names = [log.saved.name for log in self.readable() if log.saved.name]
@@ -105,19 +110,22 @@ class Store:
         hint = f"did you mean {one_line(near[0])!r}?" if near else "gptoss sessions list shows them"
         raise UsageError(f"there is no conversation {one_line(which)!r}: {hint}")
 
-    def readable(self) -> Iterator[ConversationLog]:
-        """All that can be read, the one that was changed last first."""
-        for path in self._paths():
-            with suppress(InputError):
-                yield ConversationLog.read(path)
+    def readable(self, damaged: list[str] | None = None) -> Iterator[ConversationLog]:
+        """All that can be read, the one that was changed last first.
 
-    def damaged(self) -> Iterator[str]:
-        """What is wrong with those that cannot be read."""
+        Args:
+            damaged: gathers what is wrong with the others, and with those that can be read in part.
+        """
         for path in self._paths():
             try:
-                ConversationLog.read(path)
+                log = ConversationLog.read(path)
             except InputError as error:
-                yield str(error)
+                if damaged is not None:
+                    damaged.append(str(error))
+            else:
+                if damaged is not None and log.damage is not None:
+                    damaged.append(f"{log.damage}; what was said from there on is left out")
+                yield log
 
     def rename(self, log: ConversationLog, name: str) -> None:
         """Give it a name.
@@ -129,21 +137,25 @@ class Store:
         checked = self._checked_name(name, besides=log.saved.id)
         try:
             log.write(replace(log.saved, name=checked))
+        except DamagedError:
+            raise InputError(f"{log.damage}; gptoss sessions fork copies what can be read") from None
         except GoneError:
             raise InputError(f"the conversation {log.saved.id} was deleted") from None
         except OSError as error:
             raise InputError(f"cannot write {one_line(str(log.path))}: {error.strerror}") from None
 
-    def delete(self, log: ConversationLog) -> None:
-        """Remove it for good.
+    def delete(self, path: Path) -> None:
+        """Remove a conversation's file for good.
 
         Raises:
             InputError: that is not possible.
         """
         try:
-            log.path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            if self._latest() == path.name:
+                (self.folder / _LATEST).unlink(missing_ok=True)
         except OSError as error:
-            raise InputError(f"cannot delete {one_line(str(log.path))}: {error.strerror}") from None
+            raise InputError(f"cannot delete {one_line(str(path))}: {error.strerror}") from None
 
     def _path(self, identifier: str) -> Path:
         # A name that leads out of the folder, or is no file's name, is none of ours.
@@ -155,7 +167,15 @@ class Store:
             found = [path for path in self.folder.iterdir() if path.suffix == SUFFIX and path.name[0] != "."]
         except OSError:
             return []
-        return sorted(found, key=lambda path: (_modified(path), path.name), reverse=True)
+        latest = self._latest()
+        return sorted(found, key=lambda path: (path.name == latest, _modified(path), path.name), reverse=True)
+
+    def _latest(self) -> str | None:
+        """The name of the file in which something was said last, as far as it was noted."""
+        try:
+            return (self.folder / _LATEST).read_text(encoding="utf-8") + SUFFIX
+        except (OSError, ValueError):
+            return None
 
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
 from gptoss.cli.slash.table import Command
 from gptoss.cli.text import one_line
-from gptoss.model.catalog import CATALOG
-
-_DEEPEST = 2
 
 
 class CommandCompleter(Completer):
@@ -50,15 +46,6 @@ class CommandCompleter(Completer):
                 # A name that a terminal would obey, or that cannot be typed, is not offered.
                 if one_line(found.text) == found.text and one_line(found.display_text) == found.display_text:
                     yield found
-
-
-def model_names(folder: Path) -> list[str]:
-    """What `-m` takes on this machine: the catalogue, and the folders of models as `NAME` or `OWNER/NAME`."""
-    names = [spec.name for spec in CATALOG]
-    for depth in range(1, _DEEPEST + 1):
-        for config in folder.glob("*/" * depth + "config.json"):
-            names.append(str(config.parent.relative_to(folder)))
-    return list(dict.fromkeys(name for name in names if one_line(name) == name))
 
 
 def _matching(word: str, choices: Iterable[str], meanings: Mapping[str, str] | None = None) -> Iterable[Completion]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from gptoss.cli.errors import InputError
-from gptoss.cli.line.interrupts import with_interrupts
+from gptoss.cli.line.interrupts import Terminated, ending_calls, with_interrupts
 from gptoss.cli.line.keyboard import echo
 from gptoss.cli.output import Output
 
 if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings
@@ -30,6 +33,10 @@ class InputLine(Protocol):
         Raises:
             KeyboardInterrupt: Ctrl-C; what was typed so far is thrown away.
         """
+        ...
+
+    def choose(self, question: str) -> str:
+        """What the person answers to a question; nothing for Ctrl-C, and at the end of the input."""
         ...
 
 
@@ -56,9 +63,18 @@ class Lines:
             text += "\n" + following
         return None if text is None else unwrapped(text)
 
-    def _line(self) -> str | None:
+    def choose(self, question: str) -> str:
+        """The next line, after the question."""
+        try:
+            return self._line(question) or ""
+        except Terminated:
+            raise
+        except KeyboardInterrupt:
+            return ""
+
+    def _line(self, prompt: str = PROMPT) -> str | None:
         with with_interrupts():
-            data = self._read_prompted() if self._prompts else self._read_bytes()
+            data = self._read_prompted(prompt) if self._prompts else self._read_bytes()
         if not data:
             return None
         try:
@@ -67,11 +83,11 @@ class Lines:
             place = f"0x{data[error.start]:02x} at byte {error.start}"
             raise InputError(f"standard input is not UTF-8 text ({place} of a line)") from None
 
-    def _read_prompted(self) -> bytes:
+    def _read_prompted(self, prompt: str) -> bytes:
         data = b""
         try:
             with echo(self._stdin, on=True):
-                self._messages.write(PROMPT)
+                self._messages.write(prompt)
                 data = self._read_bytes()
         finally:
             if not data:  # Ctrl-C or Ctrl-D, after which the cursor stands behind the prompt
@@ -86,13 +102,16 @@ class TerminalLine:
     """The line at a terminal, edited with prompt_toolkit.
 
     Args:
-        history: the file of what was typed in earlier runs; where it cannot be written, only this run is remembered.
+        history: the file of what was typed in earlier runs; where there is none, or it cannot be written, only this run
+            is remembered.
         completer: what Tab completes.
         status: gives the line below, for a number of columns.
         styles: whether the terminal shows styles.
     """
 
-    def __init__(self, history: Path, completer: Completer, status: Callable[[int], str], *, styles: bool) -> None:
+    def __init__(
+        self, history: Path | None, completer: Completer, status: Callable[[int], str], *, styles: bool
+    ) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.application import get_app
         from prompt_toolkit.output import ColorDepth
@@ -115,9 +134,46 @@ class TerminalLine:
     def read(self) -> str | None:
         """Edit and give the next message."""
         try:
-            return unwrapped(self._session.prompt(PROMPT))
+            return unwrapped(_prompted(self._session, PROMPT))
         except EOFError:
             return None
+
+    def choose(self, question: str) -> str:
+        """Edit and give a line that is not remembered."""
+        from prompt_toolkit import PromptSession
+
+        try:
+            return _prompted(PromptSession(), question)
+        except Terminated:
+            raise
+        except (EOFError, KeyboardInterrupt):
+            return ""
+
+
+def _prompted(session: PromptSession[str], prompt: str) -> str:
+    """What is typed at a prompt.
+
+    Raises:
+        EOFError: Ctrl-D.
+        KeyboardInterrupt: Ctrl-C.
+        Terminated: a signal ends the program, or the terminal has gone.
+    """
+    app = session.app
+
+    def end(error: Terminated) -> bool:
+        # The prompt's own loop has to end, so that it leaves the terminal as it found it.
+        if app.loop is None or not app.is_running or app.is_done:
+            return False
+        app.loop.call_soon_threadsafe(lambda: None if app.is_done else app.exit(exception=error))
+        return True
+
+    try:
+        with ending_calls(end):
+            return session.prompt(prompt)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise Terminated(signal.SIGHUP) from None
+        raise
 
 
 def is_open_block(text: str) -> bool:
@@ -134,9 +190,11 @@ def unwrapped(text: str) -> str:
     return bare.removeprefix(BLOCK).removesuffix(BLOCK).strip("\n")
 
 
-def _open_history(path: Path) -> History:
+def _open_history(path: Path | None) -> History:
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+    if path is None:
+        return InMemoryHistory()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Made before it is used: what people ask is nobody else's business.

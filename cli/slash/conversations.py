@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from itertools import islice
 from typing import Protocol
 
 from gptoss.cli.commands.sessions import listing_line
+from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.errors import UsageError
 from gptoss.cli.session import Session
+from gptoss.cli.text import counted, one_line
 
 _LISTED = 20
+_QUOTED = 60
 
 
 class Talk(Protocol):
@@ -27,7 +31,8 @@ class Talk(Protocol):
 def save(talk: Talk, argument: str) -> None:
     """`/save`: keep this conversation from now on, under a name where one is given."""
     talk.recorder.save(argument or None)
-    talk.say(f"saved as {argument or talk.recorder.id}; gptoss chat --session {argument or talk.recorder.id} goes on")
+    which = argument or talk.recorder.id or ""
+    talk.say(f"saved as {which}; gptoss chat --session {shlex.quote(which)} goes on")
 
 
 def sessions(talk: Talk, _argument: str) -> None:
@@ -45,9 +50,15 @@ def load(talk: Talk, argument: str) -> None:
     """`/load`: go on in another conversation, with the model that is loaded."""
     if not argument:
         raise UsageError("/load takes the id or the name of a conversation; /sessions lists them")
-    saved = talk.recorder.load(argument)
-    count = len(saved.questions)
-    talk.say(f"going on in {saved.name or saved.id}: {count} question{'' if count == 1 else 's'}; {saved.title}")
+    talk.say(going_on(talk.recorder.load(argument)))
+
+
+def going_on(saved: SavedConversation) -> str:
+    """Which conversation it is, and where it stands."""
+    questions = saved.questions
+    last = one_line(questions[-1]) if questions else ""
+    last = last if len(last) <= _QUOTED else last[:_QUOTED] + "..."
+    return f"going on in {saved.name or saved.id}: {counted(len(questions), 'question')}, the last: {last}"
 
 
 def fork(talk: Talk, argument: str) -> None:

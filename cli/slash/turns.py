@@ -58,10 +58,17 @@ def edit_last(chat: Chat, _argument: str) -> None:
     if not text.strip() or (turns and text == before):
         chat.say("nothing changed")
         return
+    whole = chat.session.conversation
     if turns:
         chat.undo()
+    shorter = chat.session.conversation
     chat.say(f"> {_beginning(text)}")
-    chat.ask(text)
+    try:
+        chat.ask(text)
+    except Exception:
+        if chat.session.conversation is shorter:  # it was not even asked
+            chat.session.conversation = whole
+        raise
 
 
 def undo(chat: Chat, _argument: str) -> None:

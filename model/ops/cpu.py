@@ -84,12 +84,14 @@ class CpuOps(ReferenceOps):
         """Bind every matrix to its kernel; those without one stay as they are."""
         if weights.embedding.device.type != "cpu":
             raise DeviceError(f"the backend {self.name!r} runs on the CPU, but the weights are on another device")
-        return replace(
+        prepared = replace(
             weights,
             layers=tuple(self._layer(layer) for layer in weights.layers),
             norm=weights.norm.float(),
             unembedding=self._linear(weights.unembedding, self.dense),
         )
+        self.identical_tokens = _cpu.GEMV_TOKENS if _all_bound(prepared) else 1
+        return prepared
 
     def bind_moe(self, router: Linear, experts: Experts) -> tuple[Linear, Experts]:
         """Bind both to their kernels."""
@@ -210,6 +212,20 @@ def _experts(experts: Experts) -> Experts:
         return experts
     own = {field.name: getattr(experts, field.name) for field in fields(Experts)}
     return BoundExperts(**own, kernel=_cpu.experts(*arrays))
+
+
+def _all_bound(weights: Weights) -> bool:
+    """Whether nothing takes the slow path."""
+    layers = weights.layers
+    linears = [
+        weights.unembedding,
+        *(x for layer in layers for x in (layer.q, layer.k, layer.v, layer.o, layer.router)),
+    ]
+    return (
+        all(isinstance(linear, BoundLinear) for linear in (weights.unembedding, *linears))
+        and all(isinstance(layer.experts, BoundExperts) for layer in layers)
+        and all(layer.q.weight.shape[0] // layer.sinks.numel() % HEAD_DIM_STEP == 0 for layer in layers)
+    )
 
 
 def _is_vector(bias: Tensor | None) -> bool:

@@ -25,6 +25,8 @@ class Ops(Protocol):
     """One way to compute the operations of the model."""
 
     name: str
+    identical_tokens: int
+    """Up to so many tokens computed together have, to the bit, the logits that each would have alone."""
 
     def prepare(self, weights: Weights) -> Weights:
         """The weights as this backend wants them; what its operations are given comes from here.

@@ -25,6 +25,7 @@ class ReferenceOps:
     """Plain torch; see :class:`gptoss.model.ops.interface.Ops` for shapes."""
 
     name = "reference"
+    identical_tokens = 1
 
     def prepare(self, weights: Weights) -> Weights:
         """The weights as they are."""

@@ -1,4 +1,4 @@
-"""`gptoss` as a function, and as a process, with a scripted engine in place of a model."""
+"""`gptoss` as a function, and as a process, with a scripted engine in place of a model; its conversations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,8 +18,12 @@ from typing import Any
 import pytest
 
 from gptoss.cli.app import run
+from gptoss.cli.conversations.log import ConversationLog
+from gptoss.cli.conversations.recorder import Recorder
+from gptoss.cli.conversations.store import Store
 from gptoss.cli.environment import Environment, LoadedModel
-from gptoss.harmony import Encoding
+from gptoss.cli.session import Session
+from gptoss.harmony import Conversation, Encoding, Message, Role
 
 SCRIPTED = Path(__file__).parent / "scripted.py"
 PSEUDO_TERMINAL = Path(__file__).parent / "pseudo_terminal.py"
@@ -181,3 +185,65 @@ def terminal(script: Callable[..., list[str]], pseudo_terminal: ModuleType, tmp_
     yield start
     for each in opened:
         each.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """The conversations of the home in which `gptoss`, `spawn` and `terminal` run."""
+    return Store(tmp_path / "home" / "conversations", lambda: datetime(2026, 3, 14, 9, 26, tzinfo=UTC))
+
+
+@pytest.fixture
+def create(store: Store) -> Callable[..., ConversationLog]:
+    """Keep a conversation: by default a greeting and its answer."""
+    greeting = Conversation.of(Message.user("Hello"), Message.assistant("Hi", channel="final"))
+
+    def make(conversation: Conversation = greeting, **fields: Any) -> ConversationLog:
+        return store.create(conversation, **({"model": "nano", "effort": "low"} | fields))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def said() -> Callable[[ConversationLog], list[str]]:
+    """What the file of a conversation has."""
+
+    def texts(log: ConversationLog) -> list[str]:
+        messages = ConversationLog.read(log.path).saved.messages
+        return [message.text for message in messages if message.role not in (Role.SYSTEM, Role.DEVELOPER)]
+
+    return texts
+
+
+@pytest.fixture
+def kept(store: Store, said: Callable[[ConversationLog], list[str]]) -> Callable[[], list[str]]:
+    """What was said in the one conversation that there is."""
+
+    def texts() -> list[str]:
+        damaged: list[str] = []
+        (log,) = store.readable(damaged)
+        assert damaged == []
+        return said(log)
+
+    return texts
+
+
+@pytest.fixture
+def talk(store: Store, scripted: ModuleType, encoding: Encoding, reply: Callable[..., str]) -> type:
+    """A session that is recorded; `said` is what its recorder tells."""
+
+    class Talk:
+        def __init__(self, *answers: str, log: ConversationLog | None = None, saving: bool = True) -> None:
+            engine = scripted.ScriptedEngine([encoding.encode_with_special(reply(answer)) for answer in answers])
+            self.session = Session(engine, encoding, Conversation.of(Message.system("")), model="nano")
+            self.said: list[str] = []
+            self.recorder = Recorder(store, self.session, log, self.said.append, saving=saving)
+
+        def say(self, text: str) -> None:
+            self.said.append(text)
+
+        def ask(self, text: str) -> None:
+            for _ in self.session.ask(text):
+                pass
+
+    return Talk

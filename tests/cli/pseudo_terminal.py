@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import termios
 import time
 
 import pexpect
@@ -71,10 +72,25 @@ class Terminal:
         return f"\x1b[2m{text}" in self.raw
 
     def ended(self) -> int:
-        """The exit status, when it has ended."""
-        self._child.expect(pexpect.EOF)
+        """The exit status, when it has ended; `left_as_found` tells whether the terminal echoes again."""
+        self.raw += self._child.read()
+        self.left_as_found = self.echoes()
         self._child.close()
         return self._child.exitstatus
+
+    def send_signal(self, number: int) -> None:
+        self._child.kill(number)
+
+    def hang_up(self) -> int:
+        """Take the terminal away, as when its window is closed; the exit status."""
+        self._child.ptyproc.fileobj.close()
+        self._child.ptyproc.closed = self._child.closed = True
+        return self._child.wait()
+
+    def echoes(self) -> bool:
+        """Whether the terminal is as a shell wants it: it echoes, and gives lines."""
+        flags = termios.tcgetattr(self._child.child_fd)[3]
+        return bool(flags & termios.ECHO and flags & termios.ICANON)
 
     def close(self) -> None:
         self._child.close(force=True)

@@ -4,7 +4,8 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from gptoss.cli.line.completion import CommandCompleter, model_names
+from gptoss.cli.commands.completions import model_names
+from gptoss.cli.line.completion import CommandCompleter
 from gptoss.cli.slash.table import TABLE
 
 

@@ -130,7 +130,8 @@ def test_names_that_a_terminal_would_obey_are_not_completed(tmp_path) -> None:
     from prompt_toolkit.completion import CompleteEvent
     from prompt_toolkit.document import Document
 
-    from gptoss.cli.line.completion import CommandCompleter, model_names
+    from gptoss.cli.commands.completions import model_names
+    from gptoss.cli.line.completion import CommandCompleter
     from gptoss.cli.slash.table import TABLE
 
     for name in ("good", "b\x1b[2Jad", "b\x9bad", "b\nad"):

@@ -1,5 +1,7 @@
 """How arguments, files and standard input make one prompt."""
 
+from pathlib import Path
+
 import pytest
 
 from gptoss.cli.commands.inputs import gather_prompt
@@ -37,6 +39,16 @@ def test_one_file_alone_is_the_prompt(tmp_path) -> None:
     path = tmp_path / "prompt.txt"
     path.write_bytes("\ufeffWhat is 2 + 2?\r\n".encode())
     assert gather_prompt([], [path], Piped(b"")) == "What is 2 + 2?"
+
+
+def test_files_of_one_name_have_their_paths(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [Path("a/x.py"), Path("b/x.py"), Path("b/y.py")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    names = [line.removesuffix(":") for line in gather_prompt([], paths, None).splitlines() if line.endswith(":")]
+    assert names == ["a/x.py", "b/x.py", "y.py"]
 
 
 def test_two_files_without_words_have_their_names(tmp_path) -> None:

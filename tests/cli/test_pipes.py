@@ -37,4 +37,4 @@ def test_script_of_the_documentation(tmp_path) -> None:
     assert {name for _, name in lines} <= {"sum", "difference", "other"}
     assert batched == ["1: 1 + 1 = 2", "2: 347 + 85 = 432"]
     assert continued == ["81 - 27 = 54"]
-    assert statuses == ["0", "1", "2", "3", "4", "130", "141"]
+    assert statuses == ["0", "1", "2", "3", "4", "130", "143", "141"]

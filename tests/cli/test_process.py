@@ -162,3 +162,10 @@ def test_without_a_command_the_help_is_no_result() -> None:
     done = subprocess.run([sys.executable, "-m", "gptoss.cli", "harmony"], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: gptoss")
+
+
+def test_interrupt_while_the_program_itself_is_imported(tmp_path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n")
+    command = [sys.executable, "-m", "gptoss.cli", "--version"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")

@@ -1,17 +1,13 @@
-"""What scripts rely on: log probabilities, batches, templates, settings, completion, limits of what is read."""
+"""What scripts rely on: log probabilities, batches, templates, settings, limits of what is read."""
 
 import json
-import os
 import signal
-import subprocess
 import time
 import tomllib
 
 import pytest
 
 from gptoss.cli.commands import inputs
-from gptoss.cli.conversations.overflow import oldest_to_drop, without_oldest
-from gptoss.harmony import Conversation, Message
 
 # Log probabilities
 
@@ -73,43 +69,6 @@ def test_endless_input_is_refused(gptoss, monkeypatch) -> None:
     assert result.stderr == "gptoss: /dev/zero is larger than 1 MiB, more than any model can read\n"
 
 
-# Context
-
-
-def test_oldest_turns_are_left_out_and_that_is_said(gptoss, scripted, encoding, reply) -> None:
-    gptoss("ask", "first " * 50, completions=[reply("A")])
-    gptoss("ask", "-c", "second", completions=[reply("B")])
-    engine = scripted.ScriptedEngine([encoding.encode_with_special(reply("C"))], max_context=170)
-    result = gptoss("ask", "-c", "--overflow", "drop-oldest", "--json", "third", engine=engine)
-    assert result.status == 0
-    assert result.stderr == "gptoss: the oldest turn was left out of the prompt (--overflow drop-oldest)\n"
-    assert "first" not in result.prompts[0]
-    assert "second" in result.prompts[0]
-    told = json.loads(result.stdout)
-    assert told["dropped_turns"] == 1
-    assert "first" in gptoss("sessions", "show", told["session"]).stdout
-
-
-def test_by_default_what_does_not_fit_is_an_error_and_not_kept(gptoss, scripted, reply) -> None:
-    gptoss("ask", "first " * 50, completions=[reply("A")])
-    result = gptoss("ask", "-c", "second", engine=scripted.ScriptedEngine([], max_context=100))
-    assert (result.status, result.stdout) == (1, "")
-    assert "do not fit" in result.stderr
-    assert gptoss("sessions", "search", "second").status == 1
-
-
-@pytest.mark.parametrize("fitting", range(6))
-def test_as_few_turns_as_possible_are_left_out(fitting) -> None:
-    turns = [message for n in range(4) for message in (Message.user(f"q{n}"), Message.assistant(f"a{n}"))]
-    conversation = Conversation.of(Message.system("s"), *turns, Message.user("now"))
-    dropped = oldest_to_drop(conversation, lambda shorter: sum(m.text[0] in "qn" for m in shorter) <= fitting)
-    assert dropped == min(4, max(0, 5 - fitting))
-    kept = [message.text for message in without_oldest(conversation, dropped)]
-    assert kept[0] == "s"
-    assert kept[-1] == "now"
-    assert kept[1:2] == [f"q{dropped}"] or dropped == 4
-
-
 # Batches
 
 
@@ -137,6 +96,13 @@ def test_batch_answers_each_line_alone(gptoss, reply, batch) -> None:
     assert "one" not in result.prompts[1]
     assert "Be brief." in result.prompts[1]
     assert gptoss("sessions", "list").stdout == ""
+
+
+def test_batch_on_standard_input(gptoss, reply) -> None:
+    result = gptoss("ask", "--batch", "-", stdin=b'"one"\n', completions=[reply("1")])
+    assert [told["answer"] for told in results_of(result.stdout)] == ["1"]
+    result = gptoss("ask", "--batch", "-", stdin=b'"one"\n{]\n')
+    assert (result.status, result.stderr) == (1, "gptoss: standard input, line 2: no JSON\n")
 
 
 def test_batch_goes_on_where_it_broke_off(gptoss, reply, batch, tmp_path) -> None:
@@ -337,12 +303,23 @@ def test_rest_of_the_file_stays(gptoss, tmp_path) -> None:
     assert gptoss("config", "path").stdout == f"{config}\n"
 
 
+def test_setting_that_is_taken_out(gptoss, tmp_path) -> None:
+    config = tmp_path / "home" / "config.toml"
+    config.parent.mkdir()
+    config.write_text('# mine\nmodel = "nano"\noverflow = "error"')
+    assert gptoss("config", "unset", "overflow").status == 0
+    assert config.read_text() == '# mine\nmodel = "nano"\n'
+    assert gptoss("config", "unset", "overflow").status == 1
+    assert config.read_text() == '# mine\nmodel = "nano"\n'
+    assert gptoss("config", "unset", "overflw").stderr == "gptoss: unknown key 'overflw': did you mean 'overflow'?\n"
+
+
 def test_setting_over_several_lines_is_left_to_an_editor(gptoss, tmp_path) -> None:
     config = tmp_path / "home" / "config.toml"
     config.parent.mkdir()
     config.write_text('instructions = """\nseed = 1\n"""\n')
-    for key, value in (("instructions", "x"), ("seed", "2")):
-        result = gptoss("config", "set", key, value)
+    for change in (["set", "instructions", "x"], ["set", "seed", "2"], ["unset", "instructions"]):
+        result = gptoss("config", *change)
         assert (result.status, result.stderr.count("\n")) == (2, 1)
         assert tomllib.loads(config.read_text()) == {"instructions": "seed = 1\n"}
 
@@ -360,28 +337,3 @@ def test_wrong_setting(gptoss, tmp_path, arguments, message) -> None:
     result = gptoss("config", *arguments)
     assert (result.status, result.stderr) == (2, f"gptoss: {message}\n")
     assert not (tmp_path / "home").exists()
-
-
-# Completion
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [("gptoss se", "sessions"), ("gptoss ask --overf", "--overflow"), ("gptoss sessions exp", "export")],
-)
-def test_bash_completes(script, tmp_path, words, expected) -> None:
-    variables = {"_GPTOSS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    done = subprocess.run(script(completions=[]), env=os.environ | variables, capture_output=True, timeout=30)
-    assert (done.returncode, done.stdout.decode().split(), done.stderr) == (0, [expected], b"")
-
-
-def test_bash_takes_the_script(gptoss) -> None:
-    text = gptoss("completion", "bash").stdout
-    done = subprocess.run(["bash", "-c", f"{text}\ncomplete -p gptoss"], capture_output=True, text=True, timeout=10)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.rstrip().endswith(" gptoss")
-
-
-@pytest.mark.parametrize(("shell", "beginning"), [("zsh", "#compdef gptoss"), ("fish", "complete --command gptoss")])
-def test_other_shells_have_scripts(gptoss, shell, beginning) -> None:
-    assert gptoss("completion", shell).stdout.startswith(beginning)

@@ -28,6 +28,7 @@ class CountingTransformer:
         self._transformer = transformer
         self.config = transformer.config
         self.new_cache = transformer.new_cache
+        self.ops = transformer.ops
         self.calls = []
 
     def step(self, cache):

@@ -139,7 +139,9 @@ void attention(const AttentionTask& task) {
     const float factor = 1.0f / __builtin_sqrtf(float(head_dim));
     const int64_t end = task.first_position + task.tokens;
     const int64_t seen_first = task.first_position - task.window + 1;
-    for (int64_t first = task.window && seen_first > 0 ? seen_first : 0; first < end; first += kKeyBlock) {
+    // Blocks begin at multiples of their size, so that a query's sums do not depend on the queries beside it.
+    const int64_t begin = task.window && seen_first > 0 ? seen_first / kKeyBlock * kKeyBlock : 0;
+    for (int64_t first = begin; first < end; first += kKeyBlock) {
         const int count = int(end - first < kKeyBlock ? end - first : kKeyBlock);
         transpose_keys(task.k, first, count, head_dim, keys);
         widen_values(task.v, first, count, head_dim, values);

@@ -15,15 +15,20 @@ class Bf16Dense final : public Dense {
     size_t bytes() const override { return size_t(rows) * columns * 2; }
     int pieces() const override { return (rows + kRowsAtATime - 1) / kRowsAtATime; }
     bool takes_integers() const override { return false; }
-    Op op(int tokens) const override { return tokens == 1 ? Op::bf16_gemv : Op::bf16_gemm; }
+    Op op(int tokens) const override { return tokens < kGemmTokens ? Op::bf16_gemv : Op::bf16_gemm; }
 
     void compute(int piece, const DenseInput& input, float* out) const override {
         const Kernels& k = active_kernels();
         const int first = piece * kRowsAtATime, n = std::min(kRowsAtATime, rows - first);
         const uint16_t* weights = weights_ + size_t(first) * columns;
-        if (input.tokens == 1)
-            k.bf16_rows(weights, n, columns, input.x, out + first);
-        else
+        if (input.tokens < kGemmTokens) {
+            // Few rows at a time, so that the second token finds them in the cache.
+            const int few = input.tokens == 1 ? n : 2;
+            for (int r = 0; r < n; r += few)
+                for (int t = 0; t < input.tokens; t++)
+                    k.bf16_rows(weights + size_t(r) * columns, std::min(few, n - r), columns,
+                                input.x + size_t(t) * columns, out + size_t(t) * rows + first + r);
+        } else
             k.bf16_block(weights, n, columns, input.x, input.tokens, out + first, rows);
         if (!bias.data) return;
         float added[kRowsAtATime];

@@ -85,7 +85,7 @@ std::unique_ptr<Dense> make_int8_dense(const uint16_t* weights, int rows, int co
 
 // Groups of a panel that are unpacked at a time: with 32 rows 16 KB, which the first-level cache holds.
 constexpr int kPanelGroups = 8;
-// Fewer tokens than this go through the weights one after the other.
-constexpr int kGemmTokens = 4;
+// Fewer tokens than this go through the weights one after the other, each as if it were alone: to the bit.
+constexpr int kGemmTokens = 5;
 
 } // namespace gptoss

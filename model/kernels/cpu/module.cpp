@@ -106,6 +106,7 @@ BoundExperts bind_experts(const Codes& up_blocks, const Scales& up_scales, const
 NB_MODULE(_cpu, m) {
     m.doc() = "CPU kernels of gptoss; see gptoss.model.ops.cpu";
 
+    m.attr("GEMV_TOKENS") = gptoss::kGemmTokens - 1;
     m.def("isas", &gptoss::available_isas, "Levels that this machine runs, best first.");
     m.def("isa", [] { return gptoss::active_kernels().name; }, "The level in use.");
     m.def("use_isa", &gptoss::use_isa, "name"_a, "Choose a level; ValueError where the machine does not run it.");
