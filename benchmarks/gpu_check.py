@@ -1,4 +1,4 @@
-"""Figures of the model on a GPU, in one call of under ten minutes: correctness against the CPU, speed, memory, start.
+"""Figures of the model on a GPU, in one call meant to end within ten minutes: correctness, speed, memory, start.
 
 Builds full-size models of random weights on the device (for the start alone a file is written and read), holds
 compiled kernels against plain torch in float32, and measures. Imports `gptoss.model` only.
