@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from gptoss.cli.commands import completions, config, sessions, shell_completion, templates
+from gptoss.cli.commands import cache, completions, config, sessions, shell_completion, templates
+from gptoss.cli.commands.bench import bench
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
 from gptoss.cli.commands.show import show
@@ -28,6 +30,7 @@ from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
 
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
+_OUT_OF_MEMORY = "out of memory: try a smaller model, a shorter --ctx, or --dense bf16"
 
 StatsOption = Annotated[bool, typer.Option("--stats", help="Tokens, times and speeds on standard error at the end.")]
 HarmonyModel = Annotated[
@@ -39,6 +42,9 @@ HarmonyModel = Annotated[
         autocompletion=completions.models,
     ),
 ]
+
+# What it says, and how, is none of its business.
+_BENCH_SETTINGS = ("model", "device", "threads", "dense", "quantize")
 
 app = typer.Typer(
     name="gptoss",
@@ -53,6 +59,7 @@ harmony = command_group("The chat format: conversations to tokens and back.")
 app.add_typer(harmony, name="harmony")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
+app.add_typer(cache.app, name="cache")
 app.add_typer(templates.app, name="templates")
 
 
@@ -83,8 +90,10 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
         environment.output().abandon()
         return ExitStatus.CLOSED_PIPE
     except MemoryError:
-        return _complain(messages, "out of memory: try a smaller model or a shorter --ctx", ExitStatus.FAILED)
+        return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
         # Typer writes its help texts past our Output; whatever is stuck in Python's buffer is not to be tried again.
         environment.output().abandon()
         place = "" if error.filename is None else f"{error.filename}: "
@@ -95,6 +104,8 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
         status = status_of(error)
         if status is not None:
             return _complain(messages, str(error), status)
+        if _is_out_of_memory(error):
+            return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
         what = f"internal error, {type(error).__name__}: {error} ({_TRACEBACK_VARIABLE}=1 shows where)"
         return _complain(messages, what, ExitStatus.FAILED)
 
@@ -106,6 +117,13 @@ def _run(arguments: Sequence[str], environment: Environment) -> int:
     # Not `command.main`, which has statuses of its own for interrupts and closed pipes.
     with command.make_context("gptoss", list(arguments), obj=environment) as context:
         return int(command.invoke(context) or ExitStatus.ANSWERED)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether this is how torch says it: of a GPU by a class of its own, of the CPU by a RuntimeError."""
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
 
 
 def _complain(messages: Output, text: str, status: ExitStatus) -> ExitStatus:
@@ -227,6 +245,7 @@ def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
     return command.chat(invocation, stats=stats)
 
 
+app.command()(with_settings(bench, _BENCH_SETTINGS))
 app.command()(pull)
 app.command("list")(list_models)
 app.command()(rm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -27,11 +28,20 @@ class LoadRequest:
     cpu_experts: int | None = None
     ctx: int | None = None
     threads: int | None = None
+    dense: Literal["int8", "bf16"] | None = None
     quantize: Literal["mxfp4"] | None = None
     progress: Callable[[float], None] | None = None
     """Called with the part that is done, where something takes its time."""
+    reading: Callable[[int, int], None] | None = None
+    """Called with the bytes of the model that are in memory, and those in all."""
     before_weights: Callable[[], None] | None = None
     """Called when the model was found and seems sound, before it takes memory."""
+    tell: Callable[[str], None] | None = None
+    """Called with what the person should know before the model takes its time."""
+    cache_folder: Path | None = None
+    """Where keys and values of prompts are kept; None: nowhere."""
+    cache_bytes: int = 0
+    """How much may be kept there."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +63,15 @@ ModelLoader = Callable[[LoadRequest], LoadedModel]
 
 
 def _load_model(request: LoadRequest) -> LoadedModel:
-    # Imported when a model is wanted: torch takes longer to import than `gptoss --help` may take in all.
-    from gptoss.cli.loading import load_model
-
+    # Imported when a model is wanted: torch takes longer to import than `gptoss --help` may take in all. A tenth of
+    # that time would go into looking for garbage among what is made once and stays.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        from gptoss.cli.loading import load_model
+    finally:
+        if was_enabled:
+            gc.enable()
     return load_model(request)
 
 

@@ -5,6 +5,7 @@
     |   |-- SettingsError    status 2   a variable or the config file
     |   `-- SchemaError      status 2   a schema or pattern that answers cannot be held to
     |-- InputError           status 1   what a file or standard input holds
+    |-- MemoryShortageError  status 3   the model needs more memory than there is
     |-- PullError            status 1   a model could not be fetched, listed or removed
     |-- NoAnswerError        status 1   the model ended without a final message
     `-- OutputError          status 1   standard output cannot be written
@@ -40,6 +41,12 @@ class SchemaError(UsageError):
 
 class InputError(CliError):
     """A file or standard input does not hold what it should."""
+
+
+class MemoryShortageError(CliError):
+    """The model needs more memory than there is; its text says what would fit."""
+
+    status = ExitStatus.MODEL_UNUSABLE
 
 
 class PullError(CliError):

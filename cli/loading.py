@@ -6,9 +6,16 @@ import torch
 
 from gptoss.cli.encodings import load_encoding
 from gptoss.cli.environment import LoadedModel, LoadRequest
+from gptoss.cli.machine import available_memory
+from gptoss.cli.memory import counted_context, require_memory, slowness
 from gptoss.model.catalog import locate
 from gptoss.model.checkpoint import Checkpoint
-from gptoss.model.engine import Engine
+from gptoss.model.engine import PREFILL_CHUNK, Engine, select_device
+from gptoss.model.errors import DeviceError
+from gptoss.model.memory import memory_need
+from gptoss.model.ops import Ops, select_ops
+from gptoss.model.prefix_store import PrefixFolder
+from gptoss.model.tensor_names import Layout
 
 # Bytes of weights. Where they fit into a core's caches, a second thread costs more than it brings, and on a busy
 # machine the threads' waiting for each other makes a small model slower by far.
@@ -22,6 +29,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
 
     Raises:
         ModelError: it is not there, broken, or cannot run as asked.
+        MemoryShortageError: what it needs beside its files does not fit into memory.
         VocabularyError: its tokenizer cannot be used.
     """
     folder = locate(request.model, request.models_folder)
@@ -32,14 +40,15 @@ def load_model(request: LoadRequest) -> LoadedModel:
         request.before_weights()
     few = 1 if checkpoint.nbytes < _ONE_THREAD_BELOW else _THREADS
     torch.set_num_threads(request.threads or few)
-    engine = Engine.load(
-        folder,
-        device=request.device,
-        max_context=request.ctx,
-        quantize=request.quantize,
-        progress=request.progress,
-        cpu_experts=request.cpu_experts,
-    )
+    device = select_device(request.device)
+    try:
+        engine = _load_on(device, request, checkpoint)
+    except DeviceError as error:
+        if request.device != "auto" or device.type == "cpu":
+            raise
+        if request.tell is not None:
+            request.tell(f"{error}; the CPU is taken")
+        engine = _load_on(torch.device("cpu"), request, checkpoint)
     packing, placement = engine.transformer.packing, engine.transformer.placement
     notes = [] if packing is None else [str(packing)]
     if placement is not None and placement.host_layers:
@@ -52,3 +61,51 @@ def load_model(request: LoadRequest) -> LoadedModel:
         folder=folder,
         can_skip_reasoning=checkpoint.config.can_skip_reasoning,
     )
+
+
+def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint) -> Engine:
+    ops = select_ops(device=device, dense=request.dense)
+    if device.type == "cpu":
+        _look_at_memory(request, checkpoint, ops)
+    prefixes = None
+    if request.cache_folder is not None:
+        prefixes = PrefixFolder(request.cache_folder, request.cache_bytes, request.model)
+    return Engine.load(
+        checkpoint.folder,
+        device=str(device),
+        backend=ops,
+        max_context=request.ctx,
+        quantize=request.quantize,
+        progress=request.progress,
+        cpu_experts=request.cpu_experts,
+        reading=request.reading if _may_be_read_ahead(request, device, checkpoint) else None,
+        prefixes=prefixes,
+    )
+
+
+def _look_at_memory(request: LoadRequest, checkpoint: Checkpoint, ops: Ops) -> None:
+    """Refuse a model that cannot fit, and say of one that will be slow that it will.
+
+    Raises:
+        MemoryShortageError: what it needs beside its files does not fit.
+    """
+    config = checkpoint.config
+    need = memory_need(
+        config,
+        ops,
+        counted_context(config, request.ctx),
+        PREFILL_CHUNK,
+        weight_bytes=checkpoint.nbytes,
+        packs=request.quantize is not None and checkpoint.layout is Layout.HUB_BF16,
+    )
+    require_memory(request.model, need, config, ops, request.ctx, available_memory(swap=True))
+    slow = slowness(request.model, need, available_memory())
+    if slow is not None and request.tell is not None:
+        request.tell(slow)
+
+
+def _may_be_read_ahead(request: LoadRequest, device: torch.device, checkpoint: Checkpoint) -> bool:
+    """Whether the files have room in memory, and are what computing reads."""
+    memory = available_memory()
+    mapped = request.quantize is None and device.type == "cpu"
+    return mapped and memory is not None and checkpoint.nbytes < memory

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,22 +54,69 @@ def look_at_machine(folder: Path) -> Machine:
     )
 
 
-def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that programs can have without swapping: what the kernel estimates, or what a container has left."""
+def available_memory(
+    proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup"), *, swap: bool = False
+) -> int | None:
+    """Bytes that programs can have: what the kernel estimates, or what a container has left, whichever is less.
+
+    Args:
+        proc, cgroup: where the kernel tells.
+        swap: count free swap as memory; by default only what there is without swapping.
+    """
     bounds = []
-    try:
-        lines = (proc / "meminfo").read_text(encoding="ascii", errors="replace").splitlines()
-        bounds += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        limit, used = ((cgroup / f"memory.{name}").read_text(encoding="ascii") for name in ("max", "current"))
-        bounds += [max(int(limit) - int(used), 0)]
-    except (OSError, ValueError):  # no container, or `max`: no limit
-        pass
+    told = _fields(proc / "meminfo")
+    if "MemAvailable:" in told:
+        bounds.append(1024 * (told["MemAvailable:"] + (told.get("SwapFree:", 0) if swap else 0)))
+    bounds += _container_bounds(proc, cgroup)
     if not bounds and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         bounds.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(bounds, default=None)
+
+
+def _container_bounds(proc: Path, cgroup: Path) -> Iterator[int]:
+    """What each control group that this process is in has left, of version 2 and of version 1.
+
+    Pages of files count as used there, but give way: a model that was read once would else fill its container.
+    """
+    limits = (
+        ("", cgroup, "memory.max", "memory.current", ""),
+        ("memory", cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    )
+    for controller, root, limit, usage, prefix in limits:
+        own = _own_group(proc, controller)
+        # In a container the path may be the host's; its root is there in any case.
+        for folder in (root / own, *(root / own).parents):
+            if not folder.is_relative_to(root):
+                break
+            try:
+                limited, used = (int((folder / name).read_text(encoding="ascii")) for name in (limit, usage))
+            except (OSError, ValueError):  # no such group, or `max`: no limit
+                continue
+            pages = _fields(folder / "memory.stat")
+            files = sum(pages.get(f"{prefix}{kind}_file", 0) for kind in ("active", "inactive"))
+            yield max(limited - max(used - files, 0), 0)
+
+
+def _own_group(proc: Path, controller: str) -> str:
+    """The path of this process's control group below the root; empty where it is not told, or lies outside."""
+    try:
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        _number, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controller in controllers.split(",") and ".." not in Path(path).parts:
+            return path.lstrip("/")
+    return ""
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The first number of each line, by the word before it."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
+    except OSError:
+        return {}
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdecimal()}
 
 
 def copy_bandwidth(threads: int) -> float:

@@ -85,6 +85,9 @@ def _load(
             doing = "loading" if settings.quantize is None else "packing the experts of"
             ticker.text = f"{doing} {model}: {part:.0%}"
 
+        def tell_reading(done: int, total: int) -> None:
+            ticker.text = f"loading {model}: {done / 1e9:.1f} of {total / 1e9:.1f} GB read"
+
         return invocation.environment.load_model(
             LoadRequest(
                 model=model,
@@ -93,9 +96,14 @@ def _load(
                 cpu_experts=settings.cpu_experts,
                 ctx=settings.ctx,
                 threads=settings.threads,
+                dense=None if settings.dense is None else settings.dense.value,
                 quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
                 progress=tell,
+                reading=tell_reading,
                 before_weights=before_weights,
+                tell=lambda line: status_line.leave(f"gptoss: {line}", always=True),
+                cache_folder=invocation.folders.prefixes if settings.cache else None,
+                cache_bytes=int(settings.cache_gb * 1e9),
             )
         )
 

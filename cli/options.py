@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from gptoss.cli.environment import Environment
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.policy import PolicyOption, policy_as_instructions
 from gptoss.cli.settings import (
+    DenseLayers,
     Effort,
     Folders,
     Overflow,
@@ -103,12 +104,31 @@ _SETTINGS: dict[str, Any] = {
         ),
     ],
     "threads": Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that compute on the CPU.")],
+    "dense": Annotated[
+        DenseLayers | None,
+        typer.Option(
+            help="Keep the dense layers on the CPU in 8 bits, which is faster, or exactly. "
+            "[default: int8; variable: GPTOSS_CPU_DENSE]"
+        ),
+    ],
     "quantize": Annotated[
         Quantize | None,
         typer.Option(help="Pack bf16 experts while loading: a quarter of the memory, a little less exact."),
     ],
     "save": Annotated[
         bool | None, typer.Option("--save/--no-save", help="Keep the conversation on the disk. [default: save]")
+    ],
+    "cache": Annotated[
+        bool | None,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Keep what was computed of prompts on the disk, and use what is there; see gptoss cache. "
+            "[default: cache]",
+        ),
+    ],
+    "cache_gb": Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="GB", help="How much that cache may hold. [default: 2]"),
     ],
 }
 # Which conversation goes on.
@@ -173,26 +193,34 @@ def _answer_format(**options: str | None) -> AnswerFormat | None:
     return answer_format(**options)
 
 
-def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatus]:
-    """Give a command the options of all settings.
+def with_settings(
+    command: Callable[..., ExitStatus], names: Collection[str] | None = None
+) -> Callable[..., ExitStatus]:
+    """Give a command the options of settings.
 
     Args:
         command: takes an `Invocation` first, then its own options.
+        names: the settings that it has options for; by default all, and with them those of whole conversations: which
+            one goes on, what answers look like, the policy.
 
     Returns:
         What Typer is to register: it takes the options of both, resolves the settings and calls `command`.
     """
+    settings_options = {name: _SETTINGS[name] for name in names or _SETTINGS}
+    formats_options, resuming_options = ({}, {}) if names else (_FORMATS, _RESUMING)
+    policy_options = {} if names else {"policy": PolicyOption}
 
-    def invoke(context: typer.Context, home: Path | None, policy: Path | None, **values: Any) -> ExitStatus:
+    def invoke(context: typer.Context, home: Path | None, **values: Any) -> ExitStatus:
         environment: Environment = context.obj
         folders = Folders.locate(environment.variables, home)
-        flags = {name: values.pop(name) for name in _SETTINGS}
+        flags = {name: values.pop(name) for name in settings_options}
+        policy = values.pop("policy", None)
         if policy is not None:
             flags["instructions"] = policy_as_instructions(policy, flags["instructions"])
         settings = load_settings(flags, environment.variables, folders.config)
-        resuming = {name: values.pop(name) for name in _RESUMING}
+        resuming = {name: values.pop(name) for name in resuming_options}
         given = frozenset(name for name, value in flags.items() if value is not None)
-        formats = {name: values.pop(name) for name in _FORMATS}
+        formats = {name: values.pop(name) for name in formats_options}
         invocation = Invocation(
             environment, folders, settings, given, **resuming, answer_format=_answer_format(**formats)
         )
@@ -200,16 +228,14 @@ def with_settings(command: Callable[..., ExitStatus]) -> Callable[..., ExitStatu
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY
+    # A switch is off, all else is not given.
+    others = {**settings_options, **formats_options, **resuming_options, **policy_options, "home": HomeOption}
+    defaults = {"resume_latest": False}
     invoke.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter("context", keyword, annotation=typer.Context),
             *(parameter.replace(kind=keyword) for parameter in own),
-            *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _SETTINGS.items()),
-            *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in _FORMATS.items()),
-            inspect.Parameter("resume_latest", keyword, default=False, annotation=_RESUMING["resume_latest"]),
-            inspect.Parameter("resume", keyword, default=None, annotation=_RESUMING["resume"]),
-            inspect.Parameter("policy", keyword, default=None, annotation=PolicyOption),
-            inspect.Parameter("home", keyword, default=None, annotation=HomeOption),
+            *(inspect.Parameter(n, keyword, default=defaults.get(n), annotation=a) for n, a in others.items()),
         ]
     )
     invoke.__annotations__ = {"context": typer.Context}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from gptoss.cli.constraints.turn import HeldTurn, TurnHolding
@@ -26,7 +27,7 @@ from gptoss.cli.events import (
 )
 from gptoss.cli.repetition import RepetitionWatch
 from gptoss.cli.turn import Turn
-from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render_for_completion
+from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render, render_for_completion
 from gptoss.model.errors import ConstraintError, ContextFullError
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ class Engine(Protocol):
         """Go on from the prompt."""
         ...
 
+    def keep(self, ids: Sequence[int]) -> None:
+        """Keep on the disk what was computed of these tokens, with which prompts to come will begin."""
+        ...
+
 
 class Session:
     """One conversation with one model.
@@ -120,6 +125,7 @@ class Session:
         watcher: called after every change of the conversation.
         when_too_long: says how many of the oldest turns a prompt leaves out that gives the answer too little room;
             None leaves out none. The conversation keeps them. What it raises ends the turn before it has begun.
+        is_kept: whether anything of the conversation may be left on the disk.
     """
 
     def __init__(
@@ -150,6 +156,7 @@ class Session:
         self._holding = TurnHolding(encoding, self._answer_grammar, think_budget)
         self._held: HeldTurn | None = None
         self.when_too_long: Callable[[TooLong], int] | None = None
+        self.is_kept = False
         self._stopping = False
         self._sampling = False
         self._given_up = False
@@ -273,6 +280,21 @@ class Session:
             answered=turn.answered,
             seed=generation.seed,
         )
+        if self.is_kept:
+            self._keep(without_oldest(self.conversation, dropped))
+
+    def keep_instructions(self) -> None:
+        """Keep on the disk what was computed of the system and developer messages, with which any prompt begins."""
+        roles = (Role.SYSTEM, Role.DEVELOPER)
+        self._keep(Conversation.of(*(message for message in self.conversation if message.role in roles)))
+
+    def _keep(self, conversation: Conversation) -> None:
+        """Keep what the next prompt will have in common with what was computed: reasoning, for one, is not seen again.
+
+        Ctrl-C ends the writing, for the answer is out.
+        """
+        with suppress(KeyboardInterrupt):
+            self.engine.keep(render(conversation, self.encoding))
 
     def _render(self, conversation: Conversation) -> tuple[list[int], list[int]]:
         """The prompt, and what of the answer's header stands in it."""

@@ -33,6 +33,13 @@ class Quantize(StrEnum):
     MXFP4 = "mxfp4"
 
 
+class DenseLayers(StrEnum):
+    """How the dense layers and the unembedding are kept on the CPU."""
+
+    INT8 = "int8"
+    BF16 = "bf16"
+
+
 class Overflow(StrEnum):
     """What becomes of a conversation that does not fit the context."""
 
@@ -77,8 +84,11 @@ class Settings:
     device: str = "auto"
     cpu_experts: int | None = None
     threads: int | None = None
+    dense: DenseLayers | None = None
     quantize: Quantize | None = None
     save: bool = True
+    cache: bool = True
+    cache_gb: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,12 @@ class Folders:
     config: Path
     models: Path
     state: Path
+    cache: Path
+
+    @property
+    def prefixes(self) -> Path:
+        """Keys and values of prompts."""
+        return self.cache / "prefixes"
 
     @property
     def conversations(self) -> Path:
@@ -106,13 +122,14 @@ class Folders:
             home = Path(variables["GPTOSS_HOME"])
         if home is not None:
             home = home.expanduser()
-            return cls(config=home / "config.toml", models=home / "models", state=home / "state")
+            return cls(config=home / "config.toml", models=home / "models", state=home / "state", cache=home / "cache")
         import platformdirs
 
         return cls(
             config=platformdirs.user_config_path("gptoss") / "config.toml",
             models=platformdirs.user_data_path("gptoss") / "models",
             state=platformdirs.user_state_path("gptoss"),
+            cache=platformdirs.user_cache_path("gptoss"),
         )
 
 
@@ -135,7 +152,7 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
     return Settings(**chosen)
 
 
-_VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT"}
+_VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT", "dense": "GPTOSS_CPU_DENSE"}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -230,6 +247,9 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "device": (_text, "auto, cpu, cuda or mps"),
     "cpu_experts": (_not_negative, "a whole number, 0 or more"),
     "threads": (_positive, "a whole number, 1 or more"),
+    "dense": (DenseLayers, f"one of {', '.join(DenseLayers)}"),
     "quantize": (Quantize, "mxfp4"),
     "save": (_yes_or_no, "true or false"),
+    "cache": (_yes_or_no, "true or false"),
+    "cache_gb": (_number(float, lambda gb: 0 < gb < float("inf")), "a number above 0"),
 }

@@ -7,6 +7,7 @@ reasoning began without computing anything again.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,19 @@ class KVCache:
         """All memory of this layer's keys and values, filled or not: (capacity, kv_heads, head_dim)."""
         return self._keys[layer], self._values[layer]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which keys and values are held."""
+        return self._keys[0].dtype
+
+    def range_shape(self, positions: int) -> tuple[int, ...]:
+        """The shape of `export_range` for so many positions."""
+        return len(self._keys), 2, positions, *self._shape
+
+    def nbytes_of(self, positions: int) -> int:
+        """Bytes that so many positions take."""
+        return math.prod(self.range_shape(positions)) * self.dtype.itemsize
+
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write the keys and values (tokens, kv_heads, head_dim) of new positions after the current length.
 
@@ -96,6 +110,33 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind a cache of {self.length} positions to {length}")
         self.length = length
+
+    def export_range(self, begin: int, end: int) -> Tensor:
+        """A copy, on the CPU, of the keys and values from `begin` to `end`: (layers, 2, positions, kv_heads, head_dim).
+
+        Raises:
+            ValueError: these positions are not filled.
+        """
+        if not 0 <= begin <= end <= self.length:
+            raise ValueError(f"a cache of {self.length} positions has none from {begin} to {end}")
+        layers = zip(self._keys, self._values, strict=True)
+        return torch.stack([torch.stack([keys[begin:end], values[begin:end]]) for keys, values in layers]).cpu()
+
+    def import_range(self, values: Tensor) -> None:
+        """Append what `export_range` gave of a cache of the same model.
+
+        Raises:
+            ValueError: it is of another shape or type.
+            ContextFullError: more positions than `max_length`.
+        """
+        tokens = values.shape[2] if values.dim() == 5 else 0
+        if tuple(values.shape) != self.range_shape(tokens) or values.dtype != self.dtype:
+            raise ValueError(
+                f"keys and values of the shape {tuple(values.shape)} in {values.dtype} are not this cache's"
+            )
+        for layer, (keys, others) in enumerate(values.unbind(0)):
+            self.append(layer, keys, others)
+        self.advance(tokens)
 
     def _reserve(self, layer: int, positions: int) -> None:
         if positions > self.max_length:

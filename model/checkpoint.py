@@ -130,6 +130,13 @@ class Checkpoint:
         source = self.sources[name]
         return source.view(self._stored[source.name].tensor(source.name))
 
+    def stored_bytes(self) -> list[Tensor]:
+        """The bytes that computing reads, uint8, in the order in which they lie: all but those of the embedding, of
+        which a prompt takes a few rows."""
+        names = {source.name for name, source in self.sources.items() if name != "embedding.weight"}
+        places = [(self._stored[name].path, self._stored[name].tensors[name].begin, name) for name in names]
+        return [self._stored[name].stored_bytes(name) for _path, _begin, name in sorted(places)]
+
     def dtype(self, name: str) -> str:
         """The type in which the tensor of this canonical name is stored, such as `BF16`.
 

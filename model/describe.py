@@ -12,9 +12,7 @@ from gptoss.model.config import ModelConfig
 from gptoss.model.errors import CheckpointError
 from gptoss.model.folder import CheckpointFolder
 from gptoss.model.json_file import open_regular_file
-
-CACHE_BYTES = 2
-"""Bytes of one key or value in the cache (bfloat16)."""
+from gptoss.model.memory import cache_bytes
 
 _PARTS = {
     "embedding": re.compile(r"embedding\.weight"),
@@ -66,8 +64,7 @@ class Description:
 
     def cache_bytes(self, context: int) -> int:
         """Bytes of the keys and values of `context` tokens, in all layers."""
-        kept = 2 * self.config.num_key_value_heads * self.config.head_dim * CACHE_BYTES
-        return context * kept * self.config.num_layers
+        return cache_bytes(self.config, context)
 
 
 def describe(path: Path | str) -> Description:

@@ -1,13 +1,15 @@
-"""Generation: prompt ids in, sampled tokens out, computing again only what the last call did not leave in the cache."""
+"""Generation: prompt ids in, sampled tokens out, computing again only what no earlier call, or run, has left behind."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +19,13 @@ from torch import Tensor
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint, Constraints, Forced, Masked, StopTokens
 from gptoss.model.decode import DecodeStep
-from gptoss.model.errors import ContextFullError, DeviceError, ModelError
+from gptoss.model.errors import CheckpointError, ContextFullError, DeviceError, ModelError
+from gptoss.model.fingerprint import fingerprint
 from gptoss.model.ops import Ops, StepOps
 from gptoss.model.ops.gpu_device import reason_against
+from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixFolder, PrefixStore
 from gptoss.model.quantize import Quantization
+from gptoss.model.read_ahead import Reading
 from gptoss.model.sampler import Drawn, Sampler, SamplingParams, Token
 from gptoss.model.speculation import PromptLookup
 from gptoss.model.transformer import Logits, Transformer
@@ -51,6 +56,7 @@ class Engine:
         max_context: tokens of prompt and answer together; by default as many as the model was made for.
         defaults: the checkpoint's own sampling parameters and stop tokens.
         cache_dtype: in which keys and values are held.
+        prefixes: where to keep those of the beginnings of prompts, and what made them (`Engine.load` says it in full).
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class Engine:
         max_context: int | None = None,
         defaults: GenerationDefaults | None = None,
         cache_dtype: torch.dtype = torch.bfloat16,
+        prefixes: tuple[PrefixFolder, str] | None = None,
     ) -> None:
         made_for = transformer.config.max_context_length
         if max_context is not None and not 1 <= max_context <= made_for:
@@ -74,6 +81,8 @@ class Engine:
         self._device = self._cache.buffers(0)[0].device
         self._cached_ids: list[int] = []
         self._latest: Generation | None = None
+        self._store = None if prefixes is None else PrefixStore(*prefixes, self._cache)
+        self._longest_prefill = (0, 0.0)
 
     @classmethod
     def load(
@@ -87,11 +96,14 @@ class Engine:
         progress: Callable[[float], None] | None = None,
         cpu_experts: int | None = None,
         device_bytes: int | None = None,
+        reading: Reading | None = None,
+        prefixes: PrefixFolder | None = None,
     ) -> Engine:
         """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
 
-        `backend`, `quantize`, `progress`, `cpu_experts` and `device_bytes` are those of `Transformer.from_checkpoint`.
-        "auto" takes the CPU where a card is too small.
+        `backend`, `quantize`, `progress`, `cpu_experts`, `device_bytes` and `reading` are those of
+        `Transformer.from_checkpoint`. "auto" takes the CPU where a card is too small. With `prefixes`, what a run of
+        the same checkpoint, computed alike, has kept need not be computed again.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.
@@ -99,8 +111,8 @@ class Engine:
             ContextFullError: `max_context` is more than the model was made for.
         """
 
-        def load_on(where: torch.device) -> Engine:
-            transformer = Transformer.from_checkpoint(
+        def load_on(where: torch.device) -> Transformer:
+            return Transformer.from_checkpoint(
                 path,
                 where,
                 backend,
@@ -109,18 +121,26 @@ class Engine:
                 context=max_context,
                 cpu_experts=cpu_experts,
                 device_bytes=device_bytes,
+                reading=reading,
             )
-            return cls(transformer, max_context, load_generation_defaults(Path(path)))
 
         chosen = select_device(device)
         try:
             with full_card_told(chosen):
-                return load_on(chosen)
+                transformer = load_on(chosen)
         except DeviceError as error:
-            if device != "auto" or chosen.type == "cpu":
+            if device != "auto" or chosen.type == "cpu" or not (backend is None or isinstance(backend, str)):
                 raise
             log.warning("%s", error)
-        return load_on(torch.device("cpu"))
+            transformer = load_on(torch.device("cpu"))
+        made_by = None
+        if prefixes is not None:
+            how = (transformer.ops.identity, str(transformer.device), quantize, sys.byteorder, version("gptoss"))
+            try:
+                made_by = prefixes, repr((fingerprint(Path(path)), how))
+            except CheckpointError as error:  # of a file beside the checkpoint, which has been opened
+                log.info("prefixes: not used: %s", error)
+        return cls(transformer, max_context, load_generation_defaults(Path(path)), prefixes=made_by)
 
     def generate(
         self,
@@ -159,6 +179,39 @@ class Engine:
     def _prefill_chunk(self) -> int:
         ops = getattr(self.transformer, "ops", None)
         return ops.prefill_chunk if isinstance(ops, StepOps) else PREFILL_CHUNK
+
+    @torch.inference_mode()
+    def keep(self, ids: Sequence[int]) -> None:
+        """Keep on the disk, where that pays, the keys and values of `ids` as far as the cache has them.
+
+        Takes its time, so it is for when the answer is out. What cannot be written is not.
+
+        Args:
+            ids: what prompts to come are likely to begin with.
+        """
+        tokens, seconds = self._longest_prefill
+        if self._store is None or not tokens:
+            return
+        known = self._cached_prefix([*ids, 0])
+        if self._store.pays(known, seconds / tokens):
+            self._store.save(ids[:known], self._cache.export_range)
+
+    @torch.inference_mode()
+    def _find_prefix(self, ids: list[int]) -> int:
+        """How many of the first `ids` need not be computed, with what the disk has of them taken into the cache."""
+        known = self._cached_prefix(ids)
+        if self._store is None:
+            return known
+        for begin, values in self._store.blocks(ids[:-1], known):
+            self._rewind(begin)
+            self._cached_ids += ids[begin : begin + values.shape[2]]
+            self._cache.import_range(values)
+        return self._cached_prefix(ids)
+
+    def _whole_blocks(self, prompt: list[int]) -> int:
+        """Where the prefill makes a cut, so that a later run, which finds what comes before on the disk, computes the
+        rest in one piece of the same size: then the same prompt has the same logits to the last bit."""
+        return 0 if self._store is None else (len(prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
 
     def _cached_prefix(self, ids: list[int]) -> int:
         """How many of the first `ids` need not be computed; the last always is, for its logits."""
@@ -214,7 +267,7 @@ class Generation(Iterator[Token]):
 
     Attributes:
         prompt_tokens: length of the prompt.
-        cached_tokens: how many of them were in the cache.
+        cached_tokens: how many of them were in the cache, in memory or on the disk.
         generated_tokens: how many have come so far.
         foreseen_tokens: how many of them had been computed along with an earlier one.
         finish_reason: why it ended; None while it goes on.
@@ -238,7 +291,9 @@ class Generation(Iterator[Token]):
         self._constraint = stopping if constraint is None else Constraints(stopping, constraint)
         self._progress = progress
         self.prompt_tokens = len(ids)
-        self.cached_tokens = engine._cached_prefix(ids)
+        begin = time.perf_counter()
+        self.cached_tokens = engine._find_prefix(ids)
+        self._search_s = time.perf_counter() - begin
         self.generated_tokens = 0
         self.foreseen_tokens = 0
         self.finish_reason: FinishReason | None = None
@@ -262,6 +317,9 @@ class Generation(Iterator[Token]):
         begin = time.perf_counter()
         follows: Tensor | NextOnDevice = self._prefill(prompt)
         self.timing.prefill_s = time.perf_counter() - begin
+        computed = self.prompt_tokens - self.cached_tokens
+        self._engine._longest_prefill = max(self._engine._longest_prefill, (computed, self.timing.prefill_s))
+        self.timing.prefill_s += self._search_s
         lookup = PromptLookup(prompt, self._most_ahead)
         forced: deque[int] = deque()
         while True:
@@ -305,19 +363,21 @@ class Generation(Iterator[Token]):
         engine._rewind(self.cached_tokens)
         if self._progress is not None:
             self._progress(self.cached_tokens, len(prompt))
-        size = engine._prefill_chunk
-        for begin in range(self.cached_tokens, len(prompt), size):
-            chunk = prompt[begin : begin + size]
-            wanted: Logits = "last" if begin + len(chunk) == len(prompt) else "none"
-            logits = engine._forward(chunk, wanted, self._layer_progress(begin, chunk, prompt))
-        return logits[0]
+        begin, whole = self.cached_tokens, engine._whole_blocks(prompt)
+        while True:
+            end = min(begin + engine._prefill_chunk, whole if begin < whole else len(prompt))
+            wanted: Logits = "last" if end == len(prompt) else "none"
+            logits = engine._forward(prompt[begin:end], wanted, self._layer_progress(begin, end, len(prompt)))
+            if end == len(prompt):
+                return logits[0]
+            begin = end
 
-    def _layer_progress(self, begin: int, chunk: list[int], prompt: list[int]) -> Callable[[int], None] | None:
+    def _layer_progress(self, begin: int, end: int, total: int) -> Callable[[int], None] | None:
         """Tells of a chunk layer by layer, as so many of its tokens: a chunk may take many seconds."""
         progress, layers = self._progress, self._engine.transformer.config.num_layers
         if progress is None:
             return None
-        return lambda done: progress(begin + len(chunk) * done // layers, len(prompt))
+        return lambda done: progress(begin + (end - begin) * done // layers, total)
 
     def _choose(self, follows: Tensor | NextOnDevice, forced: deque[int]) -> Token:
         """The next token: of those still `forced`, else what the constraint asks for, else sampled."""

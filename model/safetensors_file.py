@@ -113,6 +113,15 @@ class SafetensorsFile:
             data = data.clone()
         return data.view(dtype).view(info.shape)
 
+    def stored_bytes(self, name: str) -> Tensor:
+        """The bytes of the tensor of this name as they lie in the file, uint8.
+
+        Raises:
+            KeyError: there is no such tensor.
+        """
+        info = self.tensors[name]
+        return self._bytes[self._begin + info.begin : self._begin + info.begin + info.nbytes]
+
     def release(self, name: str) -> None:
         """Give the memory that reading this tensor took back to the machine; its pages are read anew when needed.
 

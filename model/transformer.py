@@ -5,6 +5,7 @@ Token ids in, logits out. Knows nothing of text, sampling or conversations, nor 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from gptoss.model.layers import layer_forward
 from gptoss.model.ops import Ops, StepOps, select_ops
 from gptoss.model.placement import Placement, free_device_bytes, place
 from gptoss.model.quantize import PackingReport, Progress, Quantization, load_weights
+from gptoss.model.read_ahead import ReadAhead, Reading
 from gptoss.model.rope import RotaryEmbedding
 from gptoss.model.upload import Uploader
 from gptoss.model.weights import Weights
@@ -63,6 +65,7 @@ class Transformer:
         context: int | None = None,
         cpu_experts: int | None = None,
         device_bytes: int | None = None,
+        reading: Reading | None = None,
     ) -> Self:
         """Load the checkpoint in a folder, in any published layout.
 
@@ -75,6 +78,8 @@ class Transformer:
             context: positions for which a card must have room beside the weights.
             cpu_experts: on a card, the experts of so many layers stay in host memory; by default as few as must.
             device_bytes: of a card that may be used; by default what is free.
+            reading: reads the mapped files into memory, all of them, and is called with the bytes that are there, and
+                those in all; None leaves each page until it is needed, as a model larger than the memory must.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture, or its experts cannot be packed.
@@ -85,22 +90,27 @@ class Transformer:
         checkpoint = Checkpoint.open(Path(path))
         placement: Placement | None = None
         uploader: Uploader | None = None
-        if isinstance(ops, StepOps):
-            free = free_device_bytes(device) if device_bytes is None else device_bytes
-            packs = quantize is not None
-            placement = place(checkpoint, ops, packs=packs, context=context, free_bytes=free, cpu_experts=cpu_experts)
-            log.info("%s", placement)
-            uploader = Uploader(device, checkpoint.nbytes, None if packs else progress)
-            weights, packing = load_weights(
-                checkpoint, quantize, progress, uploader, placement.host_layers, ops.prepare_layer
-            )
-        else:
-            if device.type != "cpu":
-                uploader = Uploader(device, checkpoint.nbytes, None if quantize else progress)
-            weights, packing = load_weights(checkpoint, quantize, progress, uploader)
-        if uploader is not None:
-            uploader.finish()
-        transformer = cls(checkpoint.config, weights, ops)
+        with contextlib.ExitStack() as stack:
+            if reading is not None:
+                stack.enter_context(ReadAhead(checkpoint.stored_bytes(), reading))
+            if isinstance(ops, StepOps):
+                free = free_device_bytes(device) if device_bytes is None else device_bytes
+                packs = quantize is not None
+                placement = place(
+                    checkpoint, ops, packs=packs, context=context, free_bytes=free, cpu_experts=cpu_experts
+                )
+                log.info("%s", placement)
+                uploader = Uploader(device, checkpoint.nbytes, None if packs else progress)
+                weights, packing = load_weights(
+                    checkpoint, quantize, progress, uploader, placement.host_layers, ops.prepare_layer
+                )
+            else:
+                if device.type != "cpu":
+                    uploader = Uploader(device, checkpoint.nbytes, None if quantize else progress)
+                weights, packing = load_weights(checkpoint, quantize, progress, uploader)
+            if uploader is not None:
+                uploader.finish()
+            transformer = cls(checkpoint.config, weights, ops)
         transformer.packing = packing
         transformer.placement = placement
         return transformer

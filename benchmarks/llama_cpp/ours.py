@@ -8,7 +8,6 @@ plain loop reads the unembedding, of which each token reads all too: `read` hold
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -20,9 +19,9 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(request["threads"])
     import torch
 
+    from gptoss.model.benchmark import READ_EVERY, peak_rss_bytes, weight_bytes_per_token
     from gptoss.model.checkpoint import Checkpoint
     from gptoss.model.engine import PREFILL_CHUNK
-    from gptoss.model.kernels import _cpu
     from gptoss.model.ops.cpu import CpuOps
     from gptoss.model.transformer import Transformer
     from gptoss.model.weights import Weights
@@ -32,7 +31,6 @@ def main() -> None:
     weights = Weights.from_checkpoint(checkpoint)
     model = Transformer(checkpoint.config, weights, CpuOps(dense=request["dense"]))
     load = clock() - begin
-    threads = torch.get_num_threads()
     plain = weights.unembedding.weight
 
     def run(ids: list[int], start: int) -> float:
@@ -50,23 +48,12 @@ def main() -> None:
         decode, read = [], []
         for token in request["decode"]:
             decode.append(run([token], cache.length))
-            if len(decode) % 4 == 0:
+            if len(decode) % READ_EVERY == 0:
                 begin = clock()
-                _cpu.read_once(plain.view(torch.uint8), threads)
+                model.ops.read_once(plain)
                 read.append(plain.nbytes / (clock() - begin))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    result = {"load": load, "prefill": prefill, "decode": decode, "read": read, "peak_bytes": peak}
-    print(json.dumps({**result, "bytes_a_token": bytes_a_token(model), "kernels": _cpu.counts()}))
-
-
-def bytes_a_token(model) -> int:  # type: ignore[no-untyped-def]
-    """What one token reads of the weights: all of the dense layers, and the experts that it is sent to."""
-    weights, total = model.weights, model.weights.unembedding.kernel.bytes
-    for layer, config in zip(weights.layers, model.config.layers, strict=True):
-        total += sum(m.kernel.bytes for m in (layer.q, layer.k, layer.v, layer.o, layer.router))
-        experts = layer.experts.gate_up.nbytes + layer.experts.down.nbytes
-        total += experts * config.experts_per_token // config.num_experts
-    return total
+    result = {"load": load, "prefill": prefill, "decode": decode, "read": read, "peak_bytes": peak_rss_bytes()}
+    print(json.dumps({**result, "bytes_a_token": weight_bytes_per_token(model), "kernels": model.ops.counts()}))
 
 
 if __name__ == "__main__":

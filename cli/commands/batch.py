@@ -102,6 +102,8 @@ def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
             )
             status = _answer(session, item, sink, logprobs=options.logprobs is not None)
             status_line.clear()
+            if count == 1 and settings.save:
+                session.keep_instructions()
             if status is ExitStatus.INTERRUPTED:
                 return status
             if ExitStatus.FAILED in (status, worst):

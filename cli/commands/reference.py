@@ -35,6 +35,7 @@ _VARIABLES = {
     "GPTOSS_HOME": "The folder of config, models, templates and conversations.",
     "GPTOSS_MODEL": "The model, where there is no -m.",
     "GPTOSS_EFFORT": "The effort, where there is no -e.",
+    "GPTOSS_CPU_DENSE": "How the dense layers are kept on the CPU, where there is no --dense.",
     "GPTOSS_TRACEBACK": "Where set, an internal error shows where it comes from.",
     "NO_COLOR": "Where set, nothing is styled.",
 }

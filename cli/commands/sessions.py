@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptoss.cli.commands import completions
+from gptoss.cli.commands.cache import clear_prefixes
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.exit_status import ExitStatus
@@ -181,10 +182,12 @@ def delete(
     ],
     home: HomeOption = None,
 ) -> ExitStatus:
-    """Delete conversations for good."""
-    _, store = _opened(context, home)
+    """Delete conversations for good, and with them what was computed of any prompt (see gptoss cache)."""
+    environment, store = _opened(context, home)
     for path in [store.find_file(each) for each in which]:
         store.delete(path)
+    # Keys and values tell what the tokens were, and which are those of this conversation alone is not known.
+    clear_prefixes(Folders.locate(environment.variables, home))
     return ExitStatus.ANSWERED
 
 

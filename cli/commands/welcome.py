@@ -12,11 +12,10 @@ from gptoss.cli.machine import Machine, look_at_machine
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
 from gptoss.model.catalog import CATALOG, DEFAULT_MODEL, ModelSpec, default_hub_cache, find_spec
+from gptoss.model.memory import token_bytes
+from gptoss.model.published_configs import PUBLISHED, published_config
 
-# gpt-oss-20b and -120b have the same layers (their config.json), 24 and 36 of them.
-_HIDDEN, _HEADS, _KV_HEADS, _VOCABULARY, _WIDTH, _EXPERTS_PER_TOKEN = 2880, 64 * 64, 8 * 64, 201_088, 2880, 4
-_BF16_BYTES, _MXFP4_BYTES = 2, 17 / 32  # of one weight; MXFP4 has 16 bytes and a scale for 32 of them
-_SHOWN = ("20b", "120b")
+_SHOWN = tuple(PUBLISHED)
 _BESIDE_WEIGHTS = 1 << 30
 """What a model needs beside its weights: the program, and the cache of a context that is not long."""
 
@@ -28,13 +27,6 @@ def welcome(environment: Environment, folders: Folders) -> ExitStatus:
     for line in _lines(models, look_at_machine(default_hub_cache())):
         output.write(line + "\n")
     return ExitStatus.ANSWERED
-
-
-def bytes_per_token(num_layers: int) -> float:
-    """Bytes of weights that gpt-oss reads for one token of an answer, with so many layers and its own precisions."""
-    attention = _HIDDEN * (2 * _HEADS + 2 * _KV_HEADS) * _BF16_BYTES
-    experts = _EXPERTS_PER_TOKEN * 3 * _HIDDEN * _WIDTH * _MXFP4_BYTES
-    return num_layers * (attention + experts) + _VOCABULARY * _HIDDEN * _BF16_BYTES
 
 
 def _lines(models: list[InstalledModel], machine: Machine) -> list[str]:
@@ -62,9 +54,9 @@ def _prospect(spec: ModelSpec, models: list[InstalledModel], machine: Machine) -
         return "does not fit on the disk"
     if not _fits(spec, machine):
         return "does not fit into memory: it would be read from the disk again and again, very slowly"
-    if machine.bandwidth is None or spec.num_layers is None:
+    if machine.bandwidth is None:
         return "fits into memory"
-    speed = machine.bandwidth / bytes_per_token(spec.num_layers)
+    speed = machine.bandwidth / token_bytes(published_config(spec.name))
     return f"fits into memory; up to about {speed:.2g} tokens a second on the CPU"
 
 
@@ -89,6 +81,7 @@ def _next_lines(models: list[InstalledModel], machine: Machine) -> list[str]:
         commands.append((f"gptoss pull {one_line(begun.name)}", f"goes on: {show_bytes(begun.nbytes)} are there"))
     elif _fits(default, machine):
         commands.append((f"gptoss pull {DEFAULT_MODEL} && gptoss chat", f"fetch {default.size}, then talk to it"))
+        commands.append((f"gptoss bench --synthetic {DEFAULT_MODEL}", "or first measure how fast it would be here"))
     if built_in is not None and not real:
         commands.append((f'gptoss ask -m {built_in} "What is 347 + 85?"', "try the built-in model at once"))
     commands.append(("gptoss --help", "all commands"))

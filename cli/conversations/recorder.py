@@ -41,6 +41,14 @@ class Recorder:
         session.watcher = self.record
 
     @property
+    def _saving(self) -> bool:
+        return self._session.is_kept
+
+    @_saving.setter
+    def _saving(self, saving: bool) -> None:
+        self._session.is_kept = saving
+
+    @property
     def id(self) -> str | None:
         """Of the conversation; None while none is written."""
         return self.log.saved.id if self.log is not None else None

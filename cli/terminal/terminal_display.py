@@ -50,11 +50,11 @@ class StatusLine:
                 row = _cropped(one_line(text), self._output.columns - 1)
                 self._output.write("\r\x1b[K" + self._output.styled(row, "dim"))
 
-    def leave(self, text: str) -> None:
-        """Show a line that stays, on every terminal."""
+    def leave(self, text: str, *, always: bool = False) -> None:
+        """Show a line that stays: on every terminal, or `always`, in a pipe or a file too."""
         with self._lock:
             self._clear()
-            if self._output.is_terminal:
+            if always or self._output.is_terminal:
                 self._output.write(self._output.styled(one_line(text), "dim") + "\n")
 
     def clear(self) -> None:

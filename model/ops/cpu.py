@@ -12,27 +12,30 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from gptoss.model.config import ModelConfig
 from gptoss.model.errors import DeviceError, quote
 
 # After torch, whose OpenMP pool it shares.
 from gptoss.model.kernels import _cpu
 from gptoss.model.mxfp4 import Mxfp4Tensor
-from gptoss.model.ops.reference import ReferenceOps
+from gptoss.model.ops.interface import Dense
+from gptoss.model.ops.reference import ReferenceOps, activation_bytes
 from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
 
 log = logging.getLogger(__name__)
-
-Dense = Literal["int8", "bf16"]
 
 ISA_VARIABLE = "GPTOSS_CPU_ISA"
 DENSE_VARIABLE = "GPTOSS_CPU_DENSE"
 HEAD_DIM_STEP = 16
 """The kernels take heads of a multiple of this many dimensions."""
+_PANEL_ROWS, _GROUP = 32, 32
+"""An eight-bit layer comes in panels of rows, and in groups of weights with a scale of two bytes."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,34 @@ class CpuOps(ReferenceOps):
     def description(self) -> str:
         """The level of the kernels and how dense layers are kept."""
         return f"{self.name} ({_cpu.isa()}, dense layers in {self.dense})"
+
+    @property
+    def identity(self) -> str:
+        """The level, the dense layers' form, and the build of the kernels."""
+        built = Path(_cpu.__file__).stat()
+        return f"{super().identity}, {_cpu.isa()}, {self.dense}, built {built.st_size} {built.st_mtime_ns}"
+
+    def made_bytes(self, config: ModelConfig) -> int:
+        """The eight-bit layers, where they are wanted."""
+        return int8_bytes(config) if self.dense == "int8" else 0
+
+    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:  # noqa: ARG002 - as the interface
+        """Activations; scores are never held."""
+        return activation_bytes(config, tokens)
+
+    def bytes_read(self, layer: Linear) -> int:
+        """What the kernel has of it."""
+        if not isinstance(layer, BoundLinear) or layer.kernel is None:
+            return super().bytes_read(layer)
+        return layer.kernel.bytes
+
+    def read_once(self, data: Tensor) -> None:
+        """A loop of the same vector loads that the kernels make."""
+        _cpu.read_once(data.reshape(-1).view(torch.uint8), torch.get_num_threads())
+
+    def counts(self) -> dict[str, int]:
+        """By level and operation."""
+        return _cpu.counts()
 
     def prepare(self, weights: Weights) -> Weights:
         """Bind every matrix to its kernel; those without one stay as they are."""
@@ -198,6 +229,19 @@ class CpuOps(ReferenceOps):
             return layer
         kernel = _cpu.dense(weight, layer.bias, dense == "int8", torch.get_num_threads())
         return BoundLinear(weight, layer.bias, kernel)
+
+
+def int8_bytes(config: ModelConfig) -> int:
+    """Bytes of all dense layers but the routers in eight bits."""
+
+    def layer(rows: int, columns: int) -> int:
+        panels, groups = -(-rows // _PANEL_ROWS), -(-columns // _GROUP)
+        return panels * _PANEL_ROWS * groups * (_GROUP + 2)
+
+    hidden, heads = config.hidden_size, config.num_attention_heads * config.head_dim
+    kv = config.num_key_value_heads * config.head_dim
+    attention = layer(heads, hidden) + 2 * layer(kv, hidden) + layer(hidden, heads)
+    return config.num_layers * attention + layer(config.vocab_size, hidden)
 
 
 def _experts(experts: Experts) -> Experts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
 if TYPE_CHECKING:
     from gptoss.model.ops.graphs import Recorder
 
+Dense = Literal["int8", "bf16"]
+"""How the dense layers and the unembedding are kept: in eight bits, made at load, or as the checkpoint has them."""
+
 
 class Ops(Protocol):
     """One way to compute the operations of the model."""
@@ -27,6 +30,36 @@ class Ops(Protocol):
     name: str
     identical_tokens: int
     """Up to so many tokens computed together have, to the bit, the logits that each would have alone."""
+
+    @property
+    def description(self) -> str:
+        """How it computes, for people: the kernels, and how dense layers are kept."""
+        ...
+
+    def made_bytes(self, config: ModelConfig) -> int:
+        """Bytes that `prepare` makes of a model's weights, beside those that it is given."""
+        ...
+
+    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
+        """Bytes that computing `tokens` at a time takes beside weights and cache, near the end of a context."""
+        ...
+
+    def bytes_read(self, layer: Linear) -> int:
+        """Bytes of weights that using a prepared dense layer once reads."""
+        ...
+
+    def read_once(self, data: Tensor) -> None:
+        """Read every byte of `data` once, as fast as a plain loop can; it has been read when this returns."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Calls of compiled kernels so far, by name; empty where there are none."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What decides, beside the weights, how results are rounded."""
+        ...
 
     def prepare(self, weights: Weights) -> Weights:
         """The weights as this backend wants them; what its operations are given comes from here.
@@ -128,14 +161,6 @@ class StepOps(Ops, Protocol):
 
     def prepare_layer(self, layer: LayerWeights) -> LayerWeights:
         """A layer as `prepare` leaves it, for one who has no room for both forms of all layers."""
-        ...
-
-    def made_bytes(self, config: ModelConfig) -> int:
-        """Bytes of the dense layers in the form that `prepare` makes of them; 0: they stay as they are."""
-        ...
-
-    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
-        """Bytes that computing `tokens` at a time takes beside weights and cache, near the end of a context."""
         ...
 
     def draw(self, drawing: Drawing, logits: Tensor, *, filtered: bool) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptoss.model.config import ModelConfig
 from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.weights import ExpertMatrix, Experts, Linear, Weights
 
@@ -26,6 +27,40 @@ class ReferenceOps:
 
     name = "reference"
     identical_tokens = 1
+
+    @property
+    def description(self) -> str:
+        """That it is plain torch."""
+        return f"{self.name} (plain torch, weights as they are)"
+
+    def made_bytes(self, config: ModelConfig) -> int:  # noqa: ARG002 - as the interface
+        """Nothing is made."""
+        return 0
+
+    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
+        """Activations, a widened piece of a matrix or an expert, and the scores: bare, with sinks, as weights."""
+        expert = 2 * 2 * config.intermediate_size * config.hidden_size
+        piece = min(_WIDENED_ELEMENTS, config.vocab_size * config.hidden_size)
+        scores = min(_SCORE_ELEMENTS, config.num_attention_heads * tokens * context)
+        return activation_bytes(config, tokens) + 4 * (3 * scores + max(piece, expert))
+
+    def bytes_read(self, layer: Linear) -> int:
+        """All of the matrix."""
+        return int(layer.weight.nbytes)
+
+    def read_once(self, data: Tensor) -> None:
+        """A sum over it as 64-bit integers; taking its value waits for the device."""
+        flat = data.reshape(-1).view(torch.uint8)
+        flat[: flat.numel() // 8 * 8].view(torch.int64).sum().item()
+
+    def counts(self) -> dict[str, int]:
+        """There are no compiled kernels."""
+        return {}
+
+    @property
+    def identity(self) -> str:
+        """This backend, and torch's version."""
+        return f"{self.name}, torch {torch.__version__}"
 
     def prepare(self, weights: Weights) -> Weights:
         """The weights as they are."""
@@ -90,6 +125,14 @@ class ReferenceOps:
             y = _matmul(swiglu(h, alpha, limit), _expert_matrix(experts.down, expert), experts.down_bias[expert])
             out = out.index_add(0, token, y * share[token, slot, None])
         return out.reshape(shape)
+
+
+def activation_bytes(config: ModelConfig, tokens: int) -> int:
+    """Bytes of the float32 activations of `tokens`: residual stream, attention, and the experts of each."""
+    attention = (2 * config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
+    sent = max(layer.experts_per_token for layer in config.layers)
+    experts = sent * (3 * config.intermediate_size + 2 * config.hidden_size)
+    return 4 * (tokens * (4 * config.hidden_size + attention + experts) + 4 * config.vocab_size)
 
 
 def swiglu(x: Tensor, alpha: float, limit: float) -> Tensor:

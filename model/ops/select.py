@@ -10,7 +10,7 @@ import torch
 
 from gptoss.model.errors import DeviceError, quote
 from gptoss.model.ops.gpu_device import reason_against
-from gptoss.model.ops.interface import Ops
+from gptoss.model.ops.interface import Dense, Ops
 from gptoss.model.ops.reference import ReferenceOps
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ BACKENDS = ("cpu", "gpu", "reference")
 ENVIRONMENT_VARIABLE = "GPTOSS_BACKEND"
 
 
-def select_ops(backend: str | Ops | None = None, device: torch.device | str = "cpu") -> Ops:
+def select_ops(backend: str | Ops | None = None, device: torch.device | str = "cpu", dense: Dense | None = None) -> Ops:
     """The backend named by `backend`, else by the environment variable GPTOSS_BACKEND, else the best for the device.
 
     Args:
         backend: its name; one that was made already is returned as it is.
         device: where the weights will lie.
+        dense: how it is to keep dense layers; by default as it chooses.
 
     Raises:
         DeviceError: there is no backend of that name, or it does not run here.
@@ -42,30 +43,33 @@ def select_ops(backend: str | Ops | None = None, device: torch.device | str = "c
     if name == "gpu" or (name is None and device.type == "cuda"):
         reason = reason_against(device)
         if reason is None:
-            ops = _gpu_ops()
+            ops = _gpu_ops(dense)
         elif name is not None:
             raise DeviceError(f"{reason}; use the device cpu, or the backend reference")
         else:
             log.warning("%s: the model takes the slow path, in plain torch", reason)
     elif name == "cpu" or (name is None and device.type == "cpu"):
-        ops = _cpu_ops()
+        ops = _cpu_ops(dense)
         if ops is None and name is not None:
             raise DeviceError("the backend cpu is not in this build: it was installed without a C++ compiler")
         if ops is None:
             log.warning("this build has no compiled kernels: the model takes the slow path, in plain torch")
-    ops = ops or ReferenceOps()
+    if ops is None:
+        ops = ReferenceOps()
+        if dense == "int8":
+            log.warning("the backend %s keeps dense layers as they are, not in int8", ops.name)
     log.info("backend: %s", ops.name)
     return ops
 
 
-def _gpu_ops() -> Ops:
+def _gpu_ops(dense: Dense | None) -> Ops:
     # Imports triton.
     from gptoss.model.ops.gpu import GpuOps
 
-    return GpuOps(host=_cpu_ops())
+    return GpuOps(dense, host=_cpu_ops(None))
 
 
-def _cpu_ops() -> CpuOps | None:
+def _cpu_ops(dense: Dense | None) -> CpuOps | None:
     try:
         from gptoss.model.ops.cpu import CpuOps
     except ModuleNotFoundError as error:
@@ -77,4 +81,4 @@ def _cpu_ops() -> CpuOps | None:
         if error.name != "gptoss.model.kernels":
             raise
         return None
-    return CpuOps()
+    return CpuOps(dense)

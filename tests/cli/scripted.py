@@ -133,6 +133,10 @@ class ScriptedEngine:
         self.prompts: list[list[int]] = []
         self.params: list[Params] = []
         self.cache: list[int] = []
+        self.kept: list[list[int]] = []
+
+    def keep(self, ids):
+        self.kept.append(list(ids))
 
     def cached_prefix(self, ids):
         count = 0

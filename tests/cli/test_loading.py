@@ -1,9 +1,15 @@
-"""How many threads a model gets."""
+"""How many threads a model gets, and what is read before it is needed."""
+
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 
-from gptoss.cli.environment import LoadRequest
+from gptoss.cli import loading
+from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.loading import load_model
 
 
@@ -20,3 +26,48 @@ def threads():
 def test_a_model_that_fits_in_a_cores_cache_gets_one_thread_unless_asked(tmp_path, asked, given):
     load_model(LoadRequest(model="nano", models_folder=tmp_path, device="cpu", ctx=None, threads=asked))
     assert torch.get_num_threads() == given
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3])
+def test_the_kernels_run_on_as_many_threads_as_are_asked_for(tmp_path, asked):
+    pytest.importorskip("gptoss.model.kernels._cpu")
+    code = (
+        "import sys, os\n"
+        "from pathlib import Path\n"
+        "from gptoss.cli.environment import LoadRequest\n"
+        "from gptoss.cli.loading import load_model\n"
+        "import torch\n"
+        # Choosing them starts threads of torch's own, which wait.
+        f"torch.set_num_threads({asked})\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        f"engine = load_model(LoadRequest('nano', Path('.'), device='cpu', threads={asked})).engine\n"
+        "engine.transformer.ops.read_once(torch.ones(32 << 20, dtype=torch.uint8))\n"
+        "for _ in zip(range(3), engine.generate(list(range(64)))): pass\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    variables = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "4", "GPTOSS_BACKEND": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    # Beside the main thread.
+    assert int(done.stdout) == asked - 1
+
+
+@pytest.mark.parametrize(("memory", "is_read"), [(1 << 40, True), (1000, False), (None, False)])
+def test_files_are_read_ahead_where_they_fit_into_memory(tmp_path, monkeypatch, memory, is_read):
+    monkeypatch.setattr(loading, "available_memory", lambda: memory)
+    monkeypatch.setattr(loading, "_look_at_memory", lambda *_: None)
+    told = []
+    load_model(LoadRequest(model="nano", models_folder=tmp_path, reading=lambda *sizes: told.append(sizes)))
+    assert bool(told) == is_read
+    assert not told or told[-1][0] == told[-1][1] > 1_000_000
+
+
+def test_how_much_is_read_stands_on_the_status_line(gptoss, scripted, encoding, reply) -> None:
+    def load(request: LoadRequest) -> LoadedModel:
+        request.reading(3_200_000_000, 13_800_000_000)
+        time.sleep(0.6)
+        engine = scripted.ScriptedEngine([encoding.encode_with_special(reply("Hello"))])
+        return LoadedModel(request.model, engine, encoding)
+
+    result = gptoss("ask", "-m", "20b", "Hi", load=load, terminal="err")
+    assert "loading 20b: 3.2 of 13.8 GB read" in result.stderr

@@ -82,7 +82,7 @@ def test_a_config_error_is_status_2(gptoss, tmp_path) -> None:
 
 
 def test_folders_of_one_home() -> None:
-    home = Folders(Path("/h/config.toml"), Path("/h/models"), Path("/h/state"))
+    home = Folders(Path("/h/config.toml"), Path("/h/models"), Path("/h/state"), Path("/h/cache"))
     assert Folders.locate({"GPTOSS_HOME": "/h"}) == home
     assert Folders.locate({"GPTOSS_HOME": "/other"}, Path("/h")) == home
 
@@ -90,4 +90,6 @@ def test_folders_of_one_home() -> None:
 def test_folders_of_the_platform() -> None:
     folders = Folders.locate({})
     assert folders.config.name == "config.toml"
-    assert {folders.config.parent.name, folders.models.parent.name, folders.state.name} == {"gptoss"}
+    assert {folders.config.parent.name, folders.models.parent.name, folders.state.name, folders.cache.name} == {
+        "gptoss"
+    }

@@ -1,0 +1,87 @@
+"""`gptoss cache`: what was computed of prompts and is kept on the disk, so that it need not be computed again."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Annotated
+
+import typer
+
+from gptoss.cli.environment import Environment
+from gptoss.cli.errors import InputError
+from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.groups import command_group
+from gptoss.cli.hub.sizes import show_bytes
+from gptoss.cli.options import HomeOption
+from gptoss.cli.settings import Folders, load_settings
+from gptoss.cli.text import one_line
+
+app = command_group("What was computed of prompts and is kept on the disk.")
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Show how much is kept of each model: tokens, size, last use."""
+    from gptoss.model.prefix_files import kept_models
+
+    environment: Environment = context.obj
+    folders = Folders.locate(environment.variables, home)
+    output, models = environment.output(), kept_models(folders.prefixes)
+    for model in models:
+        used = datetime.datetime.fromtimestamp(model.used, datetime.UTC)
+        if as_json:
+            told = {
+                "model": model.name,
+                "tokens": model.positions,
+                "bytes": model.nbytes,
+                "last_used": used.isoformat(timespec="seconds"),
+                "folder": str(model.folder),
+            }
+            output.write(output.safe(json.dumps(told, ensure_ascii=False)) + "\n")
+        else:
+            day = used.astimezone().date().isoformat()
+            line = f"{one_line(model.name) or '?'}  {model.positions} tokens  {show_bytes(model.nbytes)}  used {day}"
+            output.write(line + "\n")
+    if not as_json:
+        limit = load_settings({}, environment.variables, folders.config).cache_gb * 1e9
+        used_bytes = sum(model.nbytes for model in models)
+        output.write(
+            f"{show_bytes(used_bytes)} of {show_bytes(limit)} (cache_gb) in {one_line(str(folders.prefixes))}\n"
+        )
+    return ExitStatus.ANSWERED
+
+
+@app.command()
+def clear(context: typer.Context, home: HomeOption = None) -> ExitStatus:
+    """Remove all of it; it is computed again when it is needed."""
+    environment: Environment = context.obj
+    removed = clear_prefixes(Folders.locate(environment.variables, home))
+    environment.messages().write(f"removed {show_bytes(removed)}\n")
+    return ExitStatus.ANSWERED
+
+
+@app.command()
+def path(context: typer.Context, home: HomeOption = None) -> ExitStatus:
+    """Print where it is, or would be."""
+    environment: Environment = context.obj
+    environment.output().write(f"{one_line(str(Folders.locate(environment.variables, home).prefixes))}\n")
+    return ExitStatus.ANSWERED
+
+
+def clear_prefixes(folders: Folders) -> int:
+    """Remove the keys and values of all prompts; how many bytes that were.
+
+    Raises:
+        InputError: that is not possible.
+    """
+    from gptoss.model.prefix_files import clear as clear_files
+
+    try:
+        return clear_files(folders.prefixes)
+    except OSError as error:
+        raise InputError(f"cannot clear {one_line(str(error.filename))}: {error.strerror}") from None
