@@ -107,8 +107,8 @@ _SETTINGS: dict[str, Any] = {
     "dense": Annotated[
         DenseLayers | None,
         typer.Option(
-            help="Keep the dense layers on the CPU in 8 bits, which is faster, or exactly. "
-            "[default: int8; variable: GPTOSS_CPU_DENSE]"
+            help="Keep the dense layers in 8 bits, which is read faster, or exactly. "
+            "[default: int8, on a GPU bf16; variable: GPTOSS_CPU_DENSE]"
         ),
     ],
     "quantize": Annotated[
