@@ -109,8 +109,11 @@ int main(int argc, char** argv) {
     std::vector<float> sinks(group), scratch(attention_scratch(group, head_dim));
     const Strided kv{weights.get(), head_dim, true};
     measure("attention, 1 query on 8192 keys", 2.0 * keys * head_dim * group, "G MAC/s", [&] {
-        k.attention({x.data(), out.data(), group * head_dim, sinks.data(), kv, kv, 1, group, head_dim, keys - 1, 0,
-                     scratch.data()});
+        AttentionTask task{};
+        task.q = x.data(), task.out = out.data(), task.q_stride = group * head_dim, task.sinks = sinks.data();
+        task.k = task.v = kv, task.tokens = 1, task.group = group, task.head_dim = head_dim;
+        task.first_position = keys - 1, task.end = keys, task.scratch = scratch.data();
+        k.attention(task);
     });
     return any == 1;
 }

@@ -77,7 +77,9 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     except typer.Exit as error:
         return error.exit_code
     except typer.TyperException as error:
-        return _complain(messages, error.format_message(), ExitStatus(error.exit_code))
+        # Words of the library that checks values, of no use to who gave one.
+        text = error.format_message().replace(": Value error, ", ": ")
+        return _complain(messages, text, ExitStatus(error.exit_code))
     except Terminated as error:
         if error.signal is not signal.SIGHUP:
             return ExitStatus.TERMINATED

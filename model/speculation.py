@@ -33,11 +33,13 @@ class PromptLookup:
         self._ids: list[int] = []
         self._followed_at: dict[tuple[int, ...], int] = {}
         self._right = 0.5
-        for token in ids:
+        for token in ids if most else ():
             self._add(token)
 
     def append(self, token: int) -> None:
         """The token that came."""
+        if not self._most:
+            return
         position = self._position()
         if position is not None:
             self._right += _MEMORY * ((self._ids[position] == token) - self._right)

@@ -153,7 +153,7 @@ def test_synthetic_takes_fewer_layers_where_memory_is_short(bench, small_20b, mo
     [
         (("-m", "nano", "--prompt-tokens", "0"), 2, "--prompt-tokens"),
         (("-m", "nano", "--gen-tokens", "none"), 2, "--gen-tokens"),
-        (("--synthetic", "30b"), 2, "'30b' is not one of '20b', '120b'"),
+        (("--synthetic", "30b"), 2, "Invalid value for '--synthetic': '30b' is not one of '20b', '120b'"),
         (("--synthetic", "20b", "-m", "nano"), 2, "--synthetic and --model exclude each other"),
         (("--synthetic", "20b", "--quantize", "mxfp4"), 2, "--synthetic and --quantize exclude each other"),
         (("--synthetic", "20b", "--prompt-tokens", "131072"), 2, "20b can hold 131072"),

@@ -198,8 +198,12 @@ def test_rope(ops, level, shape):
     assert set(ran(level)) == {"rope"}
 
 
-@pytest.mark.parametrize("window", [None, 1, 7, 64, 128])
-@pytest.mark.parametrize(("tokens", "keys"), [(1, 1), (1, 63), (1, 200), (3, 3), (5, 130), (70, 70), (33, 300)])
+@pytest.mark.parametrize("window", [None, 1, 7, 64, 128, 300])
+@pytest.mark.parametrize(
+    ("tokens", "keys"),
+    # Few tokens go through the keys in parts of 256.
+    [(1, 1), (1, 63), (1, 200), (1, 257), (2, 512), (4, 1100), (3, 3), (5, 130), (70, 70), (33, 300)],
+)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_attention(ops, level, tokens, keys, window, dtype):
     for heads, kv_heads, head_dim in ((4, 2, 16), (8, 1, 64), (6, 2, 80)):
@@ -226,8 +230,9 @@ def test_attention_over_a_batch_and_with_odd_heads(ops, level):
     assert ran(level) == {}
 
 
-def test_attention_with_sinks_and_scores_far_apart(ops):
-    q, k, v = normal(4, 8, 16, std=300.0), normal(90, 1, 16, std=3.0, seed=1), normal(90, 1, 16, seed=2)
+@pytest.mark.parametrize("keys", [90, 700])
+def test_attention_with_sinks_and_scores_far_apart(ops, keys):
+    q, k, v = normal(4, 8, 16, std=300.0), normal(keys, 1, 16, std=3.0, seed=1), normal(keys, 1, 16, seed=2)
     sinks = torch.tensor([-1e4, 1e4, 0.0, float("-inf"), 80.0, -80.0, 1.0, 5.0])
     assert relative_error(ops.attention(q, k, v, sinks, None), REFERENCE.attention(q, k, v, sinks, None)) < 2e-5
 
@@ -269,7 +274,7 @@ def test_a_whole_model_with_its_cache(level, dense, make_transformer):
 
 
 @pytest.mark.parametrize("dense", ["bf16", "int8"])
-@pytest.mark.parametrize("before", [3, 60, 300])
+@pytest.mark.parametrize("before", [3, 60, 254, 400])
 def test_few_tokens_together_are_to_the_bit_what_each_is_alone(level, dense, before, make_transformer):
     """Before and behind the end of a window; speculation stands on it."""
     from gptoss.model.transformer import Transformer

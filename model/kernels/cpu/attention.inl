@@ -52,8 +52,21 @@ inline void transpose_keys(const Strided& k, int64_t first, int count, int head_
         for (int u = 0; u < units; u++) out[u * kKeyBlock + i] = 0.0f;
 }
 
-inline void widen_values(const Strided& v, int64_t first, int count, int head_dim, float* out) {
+// Asks for what comes next, a little at a time between computations: in one go, memory would be waited for.
+struct Ahead {
+    const char *keys, *values;
+    size_t at, end;
+    void ask(int lines) {
+        for (; lines > 0 && at < end; lines--, at += 64) {
+            __builtin_prefetch(keys + at, 0, 2);
+            __builtin_prefetch(values + at, 0, 2);
+        }
+    }
+};
+
+inline void widen_values(const Strided& v, int64_t first, int count, int head_dim, float* out, Ahead& ahead) {
     for (int i = 0; i < count; i++, out += head_dim) {
+        ahead.ask(2);
         if (v.bf16) {
             const uint16_t* row = static_cast<const uint16_t*>(v.data) + (first + i) * v.stride;
             prefetch_row(row, v.stride * 2, head_dim * 2);
@@ -121,6 +134,8 @@ inline void scores_of(const float* const* q, bool bf16, const float* keys, int h
             score_tile<Q, V, false>(q, keys + v, head_dim, factor, scores + v);
 }
 
+constexpr float kLowest = -1e30f;
+
 void attention(const AttentionTask& task) {
     const int queries = task.tokens * task.group, head_dim = task.head_dim;
     float* keys = task.scratch;
@@ -131,22 +146,21 @@ void attention(const AttentionTask& task) {
     float* total = largest + queries;
     std::memset(out, 0, size_t(queries) * head_dim * sizeof *out);
     for (int i = 0; i < queries; i++) {
-        // The sink is a key of its own that brings no value: it begins the running softmax.
-        largest[i] = task.sinks[i % task.group];
-        total[i] = 1.0f;
+        // The sink is a key of its own that brings no value: it begins the running softmax. A part begins with less
+        // than any score, but not with infinity, which less infinity would be no number.
+        largest[i] = task.part ? kLowest : task.sinks[i % task.group];
+        total[i] = task.part ? 0.0f : 1.0f;
     }
     auto query = [&](int i) { return task.q + (i / task.group) * task.q_stride + (i % task.group) * head_dim; };
     const float factor = 1.0f / __builtin_sqrtf(float(head_dim));
-    const int64_t end = task.first_position + task.tokens;
-    const int64_t seen_first = task.first_position - task.window + 1;
-    // Blocks begin at multiples of their size, so that a query's sums do not depend on the queries beside it.
-    const int64_t begin = task.window && seen_first > 0 ? seen_first / kKeyBlock * kKeyBlock : 0;
-    for (int64_t first = begin; first < end; first += kKeyBlock) {
-        const int count = int(end - first < kKeyBlock ? end - first : kKeyBlock);
+    Ahead ahead{static_cast<const char*>(task.next_keys), static_cast<const char*>(task.next_values), 0, task.next_bytes};
+    for (int64_t first = task.begin; first < task.end; first += kKeyBlock) {
+        const int count = int(task.end - first < kKeyBlock ? task.end - first : kKeyBlock);
         transpose_keys(task.k, first, count, head_dim, keys);
-        widen_values(task.v, first, count, head_dim, values);
+        widen_values(task.v, first, count, head_dim, values, ahead);
         int i = 0;
         for (; i + 4 <= queries; i += 4) {
+            ahead.ask(16);
             const float* q[4] = {query(i), query(i + 1), query(i + 2), query(i + 3)};
             scores_of<4>(q, task.k.bf16, keys, head_dim, factor, scores + i * kKeyBlock);
         }
@@ -155,6 +169,7 @@ void attention(const AttentionTask& task) {
             scores_of<1>(q, task.k.bf16, keys, head_dim, factor, scores + i * kKeyBlock);
         }
         for (i = 0; i < queries; i++) {
+            ahead.ask(8);
             float* row = scores + i * kKeyBlock;
             const int64_t position = task.first_position + i / task.group;
             const int64_t visible_end = position + 1 - first; // of this block, exclusive
@@ -179,14 +194,38 @@ void attention(const AttentionTask& task) {
                     store(o, load(o) * kept);
                 }
         }
-        for (i = 0; i + 4 <= queries; i += 4)
+        for (i = 0; i + 4 <= queries; i += 4, ahead.ask(16))
             values_of<4>(scores + i * kKeyBlock, values, count, head_dim, out + i * head_dim);
         for (; i < queries; i++)
             values_of<1>(scores + i * kKeyBlock, values, count, head_dim, out + i * head_dim);
+    }
+    if (task.part) {
+        std::memcpy(task.part, out, size_t(queries) * (head_dim + 2) * sizeof *out);
+        return;
     }
     for (int i = 0; i < queries; i++) {
         float* to = task.out + (i / task.group) * task.q_stride + (i % task.group) * head_dim;
         const float inverse = 1.0f / total[i];
         for (int d = 0; d < head_dim; d += W) store(to + d, load(out + i * head_dim + d) * inverse);
+    }
+}
+
+void join_attention(const float* parts, int count, size_t stride, int queries, int group, int head_dim,
+                    const float* sinks, int token, float* out) {
+    const float* largest = parts + queries * head_dim;
+    const float* total = largest + queries;
+    for (int i = token * group; i < (token + 1) * group; i++, out += head_dim) {
+        const float sink = sinks[i % group];
+        float top = sink;
+        for (int p = 0; p < count; p++) top = largest[p * stride + i] > top ? largest[p * stride + i] : top;
+        float sum = __builtin_expf(sink - top);
+        for (int d = 0; d < head_dim; d += W) store(out + d, F{});
+        for (int p = 0; p < count; p++) {
+            const float kept = __builtin_expf(largest[p * stride + i] - top);
+            sum += total[p * stride + i] * kept;
+            for (int d = 0; d < head_dim; d += W)
+                store(out + d, load(out + d) + load(parts + p * stride + i * head_dim + d) * kept);
+        }
+        for (int d = 0; d < head_dim; d += W) store(out + d, load(out + d) * (1.0f / sum));
     }
 }

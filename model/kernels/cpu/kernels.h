@@ -34,7 +34,14 @@ struct AttentionTask {
     int tokens, group, head_dim;
     int64_t first_position; // of the first query
     int64_t window;         // positions a query sees, its own included; 0 for all
+    int64_t begin, end;     // of the keys; what a query does not see of them is left out
     float* scratch;         // attention_scratch(tokens * group, head_dim) floats
+    // Of a part of the keys: the softmax as far as it has come, (tokens * group, head_dim + 2): the sums, the largest
+    // score, the total. Null where these are all keys; then `out` is written.
+    float* part;
+    // What the thread comes to next, keys and values, to be asked for meanwhile; null for nothing.
+    const void *next_keys, *next_values;
+    size_t next_bytes;
 };
 
 constexpr int kKeyBlock = 64;
@@ -84,6 +91,10 @@ struct Kernels {
     // Rotate pairs (i, i + half) of each head.
     void (*rope)(const float* x, const float* cos, const float* sin, int heads, int half, float* out);
     void (*attention)(const AttentionTask& task);
+    // Joins `count` parts, `stride` floats apart and of `queries` each, with the sinks (group,), for the group of heads
+    // of one token: out (group, head_dim).
+    void (*join_attention)(const float* parts, int count, size_t stride, int queries, int group, int head_dim,
+                           const float* sinks, int token, float* out);
     // A plain read loop; the value depends on every byte but the last few.
     int32_t (*read_once)(const void* data, size_t bytes);
 };

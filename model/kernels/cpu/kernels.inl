@@ -491,7 +491,7 @@ extern const Kernels kernels; // const objects are local to their file unless de
 const Kernels kernels = {
     GPTOSS_ISA_NAME, quantize, arrange, mxfp4_rows, int8_panel, bf16_rows, bf16_block, unpack_mxfp4, unpack_int8,
     panel_gemm,      pack_int8, swiglu,   rms_norm,   rope,       attention,
-    read_once,
+    join_attention, read_once,
 };
 
 } // namespace gptoss::GPTOSS_ISA

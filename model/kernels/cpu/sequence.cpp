@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "dense.h"
 #include "dispatch.h"
 #include "memory.h"
 #include "parallel.h"
@@ -13,6 +14,11 @@ namespace {
 constexpr int kQueries = 64;
 // Tokens from which more than one thread pays in the small operations.
 constexpr int kFewTokens = 8;
+// Keys that a few queries go through together, a multiple of kKeyBlock: with their values 512 KB of the published
+// models' caches, so that a core's second-level cache holds them and those that come next.
+constexpr int64_t kPartKeys = 256;
+// Parts from which more than one thread pays in joining them.
+constexpr int64_t kManyParts = 16;
 
 } // namespace
 
@@ -47,17 +53,61 @@ void attention(const float* q, const KeyValues& k, const KeyValues& v, const flo
         const ptrdiff_t bytes = head * kv.head_stride * (kv.bf16 ? 2 : 4);
         return Strided{static_cast<const char*>(kv.data) + bytes, kv.position_stride, kv.bf16};
     };
+    // Blocks begin at multiples of their size, so that a query's sums do not depend on the queries beside it.
+    const auto first_seen = [window](int64_t position) {
+        return window && position >= window ? (position - window + 1) / kKeyBlock * kKeyBlock : 0;
+    };
     // Few keys are done before a second thread has woken.
     const int64_t seen = window ? std::min(keys, window + tokens) : keys;
     const bool small = seen * tokens < 64;
-    parallel_for(small ? 1 : threads, kv_heads * pieces, 1, [&](int64_t item, int thread) {
+    const int workers = small ? 1 : threads;
+    AttentionTask all{};
+    all.q_stride = q_stride, all.group = group, all.head_dim = head_dim, all.window = window;
+    if (tokens < kGemmTokens) {
+        // Parts of the keys, each by all heads in turn: its pages are in memory's reach for all of them, and there is
+        // work for more threads than heads.
+        const int64_t begin = first_seen(keys - tokens), parts = (keys - 1) / kPartKeys - begin / kPartKeys + 1;
+        const int queries = tokens * group;
+        const size_t part_size = size_t(queries) * (head_dim + 2);
+        const Buffer<float> results(part_size * kv_heads * parts);
+        parallel_for(workers, parts * kv_heads, 1, [&](int64_t item, int thread) {
+            const int64_t head = item % kv_heads, part = item / kv_heads, from = (begin / kPartKeys + part) * kPartKeys;
+            AttentionTask task = all;
+            task.q = q + head * group * head_dim, task.tokens = tokens, task.first_position = keys - tokens;
+            task.k = head_of(k, head), task.v = head_of(v, head);
+            task.begin = std::max(begin, from), task.end = std::min(keys, from + kPartKeys);
+            task.scratch = scratch.get() + thread * scratch_size;
+            task.part = results.get() + (head * parts + part) * part_size;
+            if (from + 2 * kPartKeys <= keys && k.position_stride == v.position_stride && k.bf16 == v.bf16) {
+                // Each head asks for its share of the next part.
+                const int64_t bytes = k.position_stride * (k.bf16 ? 2 : 4), at = (from + kPartKeys) * bytes;
+                task.next_bytes = size_t(kPartKeys * bytes / kv_heads);
+                task.next_keys = static_cast<const char*>(k.data) + at + head * task.next_bytes;
+                task.next_values = static_cast<const char*>(v.data) + at + head * task.next_bytes;
+            }
+            kernels.attention(task);
+        });
+        parallel_for(parts < kManyParts ? 1 : threads, kv_heads, 1, [&](int64_t head, int) {
+            for (int t = 0; t < tokens; t++) {
+                const float* first = results.get() + head * parts * part_size;
+                kernels.join_attention(first, int(parts), part_size, queries, group, head_dim, sinks + head * group,
+                                       t, out + t * q_stride + head * group * head_dim);
+            }
+        });
+        return;
+    }
+    parallel_for(workers, kv_heads * pieces, 1, [&](int64_t item, int thread) {
         // The latest pieces see the most keys: first, so that no thread ends up alone with one.
         const int64_t head = item % kv_heads, piece = pieces - 1 - item / kv_heads;
         const int first = int(piece) * together, n = std::min(together, tokens - first);
         const ptrdiff_t offset = first * q_stride + head * group * head_dim;
-        kernels.attention({q + offset, out + offset, q_stride, sinks + head * group, head_of(k, head),
-                           head_of(v, head), n, group, head_dim, keys - tokens + first, window,
-                           scratch.get() + thread * scratch_size});
+        AttentionTask task = all;
+        task.q = q + offset, task.out = out + offset, task.sinks = sinks + head * group;
+        task.k = head_of(k, head), task.v = head_of(v, head);
+        task.tokens = n, task.first_position = keys - tokens + first;
+        task.begin = first_seen(task.first_position), task.end = task.first_position + n;
+        task.scratch = scratch.get() + thread * scratch_size;
+        kernels.attention(task);
     });
 }
 
