@@ -25,6 +25,7 @@ class LoadRequest:
     model: str
     models_folder: Path
     device: str = "auto"
+    cpu_experts: int | None = None
     ctx: int | None = None
     threads: int | None = None
     dense: Literal["int8", "bf16"] | None = None

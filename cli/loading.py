@@ -11,6 +11,7 @@ from gptoss.cli.memory import counted_context, require_memory, slowness
 from gptoss.model.catalog import locate
 from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.engine import PREFILL_CHUNK, Engine, select_device
+from gptoss.model.errors import DeviceError
 from gptoss.model.memory import memory_need
 from gptoss.model.ops import Ops, select_ops
 from gptoss.model.prefix_store import PrefixFolder
@@ -40,30 +41,45 @@ def load_model(request: LoadRequest) -> LoadedModel:
     few = 1 if checkpoint.nbytes < _ONE_THREAD_BELOW else _THREADS
     torch.set_num_threads(request.threads or few)
     device = select_device(request.device)
+    try:
+        engine = _load_on(device, request, checkpoint)
+    except DeviceError as error:
+        if request.device != "auto" or device.type == "cpu":
+            raise
+        if request.tell is not None:
+            request.tell(f"{error}; the CPU is taken")
+        engine = _load_on(torch.device("cpu"), request, checkpoint)
+    packing, placement = engine.transformer.packing, engine.transformer.placement
+    notes = [] if packing is None else [str(packing)]
+    if placement is not None and placement.host_layers:
+        notes.append(str(placement))
+    return LoadedModel(
+        request.model,
+        engine,
+        encoding,
+        notes=tuple(notes),
+        folder=folder,
+        can_skip_reasoning=checkpoint.config.can_skip_reasoning,
+    )
+
+
+def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint) -> Engine:
     ops = select_ops(device=device, dense=request.dense)
     if device.type == "cpu":
         _look_at_memory(request, checkpoint, ops)
     prefixes = None
     if request.cache_folder is not None:
         prefixes = PrefixFolder(request.cache_folder, request.cache_bytes, request.model)
-    engine = Engine.load(
-        folder,
+    return Engine.load(
+        checkpoint.folder,
         device=str(device),
         backend=ops,
         max_context=request.ctx,
         quantize=request.quantize,
         progress=request.progress,
-        reading=request.reading if _may_be_read_ahead(request, checkpoint) else None,
+        cpu_experts=request.cpu_experts,
+        reading=request.reading if _may_be_read_ahead(request, device, checkpoint) else None,
         prefixes=prefixes,
-    )
-    packing = engine.transformer.packing
-    return LoadedModel(
-        request.model,
-        engine,
-        encoding,
-        notes=() if packing is None else (str(packing),),
-        folder=folder,
-        can_skip_reasoning=checkpoint.config.can_skip_reasoning,
     )
 
 
@@ -88,8 +104,8 @@ def _look_at_memory(request: LoadRequest, checkpoint: Checkpoint, ops: Ops) -> N
         request.tell(slow)
 
 
-def _may_be_read_ahead(request: LoadRequest, checkpoint: Checkpoint) -> bool:
+def _may_be_read_ahead(request: LoadRequest, device: torch.device, checkpoint: Checkpoint) -> bool:
     """Whether the files have room in memory, and are what computing reads."""
     memory = available_memory()
-    mapped = request.quantize is None and select_device(request.device).type == "cpu"
+    mapped = request.quantize is None and device.type == "cpu"
     return mapped and memory is not None and checkpoint.nbytes < memory

@@ -82,7 +82,8 @@ def _load(
     with Ticker(status_line, f"loading {model}") as ticker:
 
         def tell(part: float) -> None:
-            ticker.text = f"packing the experts of {model}: {part:.0%}"
+            doing = "loading" if settings.quantize is None else "packing the experts of"
+            ticker.text = f"{doing} {model}: {part:.0%}"
 
         def tell_reading(done: int, total: int) -> None:
             ticker.text = f"loading {model}: {done / 1e9:.1f} of {total / 1e9:.1f} GB read"
@@ -92,6 +93,7 @@ def _load(
                 model=model,
                 models_folder=invocation.folders.models,
                 device=settings.device,
+                cpu_experts=settings.cpu_experts,
                 ctx=settings.ctx,
                 threads=settings.threads,
                 dense=None if settings.dense is None else settings.dense.value,

@@ -95,12 +95,20 @@ _SETTINGS: dict[str, Any] = {
         ),
     ],
     "device": Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps. [default: auto]")],
+    "cpu_experts": Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="On a GPU: compute the experts of N layers on the CPU. [default: as few as its memory asks for]",
+        ),
+    ],
     "threads": Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that compute on the CPU.")],
     "dense": Annotated[
         DenseLayers | None,
         typer.Option(
-            help="Keep the dense layers on the CPU in 8 bits, which is faster, or exactly. "
-            "[default: int8; variable: GPTOSS_CPU_DENSE]"
+            help="Keep the dense layers in 8 bits, which is read faster, or exactly. "
+            "[default: int8, on a GPU bf16; variable: GPTOSS_CPU_DENSE]"
         ),
     ],
     "quantize": Annotated[

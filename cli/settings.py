@@ -82,6 +82,7 @@ class Settings:
     ctx: int | None = None
     overflow: Overflow | None = None
     device: str = "auto"
+    cpu_experts: int | None = None
     threads: int | None = None
     dense: DenseLayers | None = None
     quantize: Quantize | None = None
@@ -244,6 +245,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "ctx": (_positive, "a whole number, 1 or more"),
     "overflow": (Overflow, f"one of {', '.join(Overflow)}"),
     "device": (_text, "auto, cpu, cuda or mps"),
+    "cpu_experts": (_not_negative, "a whole number, 0 or more"),
     "threads": (_positive, "a whole number, 1 or more"),
     "dense": (DenseLayers, f"one of {', '.join(DenseLayers)}"),
     "quantize": (Quantize, "mxfp4"),

@@ -8,6 +8,7 @@ reasoning began without computing anything again.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -46,6 +47,24 @@ class KVCache:
     def nbytes(self) -> int:
         """Bytes held, whether filled or not."""
         return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values))
+
+    @property
+    def capacity(self) -> int:
+        """Positions that fit without other memory being taken."""
+        return min(keys.shape[0] for keys in self._keys)
+
+    def reserve(self, positions: int) -> None:
+        """Take memory for so many positions in all layers.
+
+        Raises:
+            ContextFullError: more than `max_length`.
+        """
+        for layer in range(len(self._keys)):
+            self._reserve(layer, positions)
+
+    def buffers(self, layer: int) -> tuple[Tensor, Tensor]:
+        """All memory of this layer's keys and values, filled or not: (capacity, kv_heads, head_dim)."""
+        return self._keys[layer], self._values[layer]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -130,3 +149,20 @@ class KVCache:
             grown = tensors[layer].new_empty(capacity, *self._shape)
             grown[: self.length] = tensors[layer][: self.length]
             tensors[layer] = grown
+
+
+@dataclass(frozen=True)
+class CacheSlot:
+    """The place of one more position in a cache, which the device alone knows: a step on it can be recorded.
+
+    Attributes:
+        cache: has room for it.
+        position: an integer on the device, (1,); the positions before it are filled.
+    """
+
+    cache: KVCache
+    position: Tensor
+
+    def buffers(self, layer: int) -> tuple[Tensor, Tensor]:
+        """All memory of a layer's keys and values."""
+        return self.cache.buffers(layer)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +18,15 @@ from torch import Tensor
 
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint, Constraints, Forced, Masked, StopTokens
+from gptoss.model.decode import DecodeStep
 from gptoss.model.errors import CheckpointError, ContextFullError, DeviceError, ModelError
 from gptoss.model.fingerprint import fingerprint
-from gptoss.model.ops import Ops
+from gptoss.model.ops import Ops, StepOps
+from gptoss.model.ops.gpu_device import reason_against
 from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixFolder, PrefixStore
 from gptoss.model.quantize import Quantization
 from gptoss.model.read_ahead import Reading
-from gptoss.model.sampler import Sampler, SamplingParams, Token
+from gptoss.model.sampler import Drawn, Sampler, SamplingParams, Token
 from gptoss.model.speculation import PromptLookup
 from gptoss.model.transformer import Logits, Transformer
 
@@ -75,6 +78,7 @@ class Engine:
         )
         self.stop_tokens = frozenset(defaults.stop_token_ids)
         self._cache = transformer.new_cache(self.max_context, cache_dtype)
+        self._device = self._cache.buffers(0)[0].device
         self._cached_ids: list[int] = []
         self._latest: Generation | None = None
         self._store = None if prefixes is None else PrefixStore(*prefixes, self._cache)
@@ -90,22 +94,45 @@ class Engine:
         backend: str | Ops | None = None,
         quantize: Quantization | None = None,
         progress: Callable[[float], None] | None = None,
+        cpu_experts: int | None = None,
+        device_bytes: int | None = None,
         reading: Reading | None = None,
         prefixes: PrefixFolder | None = None,
     ) -> Engine:
         """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
 
-        `backend`, `quantize`, `progress` and `reading` are those of `Transformer.from_checkpoint`. With `prefixes`,
-        what a run of the same checkpoint, computed alike, has kept need not be computed again.
+        `backend`, `quantize`, `progress`, `cpu_experts`, `device_bytes` and `reading` are those of
+        `Transformer.from_checkpoint`. "auto" takes the CPU where a card is too small. With `prefixes`, what a run of
+        the same checkpoint, computed alike, has kept need not be computed again.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.
             DeviceError: there is no such device or backend.
             ContextFullError: `max_context` is more than the model was made for.
         """
-        transformer = Transformer.from_checkpoint(
-            path, select_device(device), backend, quantize=quantize, progress=progress, reading=reading
-        )
+
+        def load_on(where: torch.device) -> Transformer:
+            return Transformer.from_checkpoint(
+                path,
+                where,
+                backend,
+                quantize=quantize,
+                progress=progress,
+                context=max_context,
+                cpu_experts=cpu_experts,
+                device_bytes=device_bytes,
+                reading=reading,
+            )
+
+        chosen = select_device(device)
+        try:
+            with full_card_told(chosen):
+                transformer = load_on(chosen)
+        except DeviceError as error:
+            if device != "auto" or chosen.type == "cpu" or not (backend is None or isinstance(backend, str)):
+                raise
+            log.warning("%s", error)
+            transformer = load_on(torch.device("cpu"))
         made_by = None
         if prefixes is not None:
             how = (transformer.ops.identity, str(transformer.device), quantize, sys.byteorder, version("gptoss"))
@@ -147,6 +174,11 @@ class Engine:
         generation = Generation(self, list(ids), params or self.defaults, constraint, frozenset(stop), progress)
         self._latest = generation
         return generation
+
+    @property
+    def _prefill_chunk(self) -> int:
+        ops = getattr(self.transformer, "ops", None)
+        return ops.prefill_chunk if isinstance(ops, StepOps) else PREFILL_CHUNK
 
     @torch.inference_mode()
     def keep(self, ids: Sequence[int]) -> None:
@@ -196,7 +228,38 @@ class Engine:
         """Append `ids` to the cache; the logits of `logits`, (1, vocabulary) of the last."""
         # Noted first: an interrupt in mid-computation leaves more ids than positions, never positions without ids.
         self._cached_ids[self._cache.length :] = ids
-        return self.transformer(ids, self._cache, logits, layer_done)
+        with full_card_told(self._device):
+            return self.transformer(ids, self._cache, logits, layer_done)
+
+    def _on_device(self, token_id: int) -> NextOnDevice | None:
+        """How to compute a token and sample the next on the device; None: not with this model."""
+        step = self.transformer.step(self._cache)
+        if step is None:
+            return None
+        self._cached_ids[self._cache.length :] = [token_id]
+        return NextOnDevice(step, token_id)
+
+
+@dataclass(frozen=True)
+class NextOnDevice:
+    """A token that is not computed yet: with it, the device can sample the next in the same step."""
+
+    step: DecodeStep
+    token_id: int
+
+    def sample(self, sampler: Sampler, mask: Masked | None) -> Token:
+        """Compute it, and sample what follows."""
+
+        def draw(params: SamplingParams, number: float) -> Drawn:
+            with full_card_told(self.step.device):
+                return self.step.draw(self.token_id, params, number, mask)
+
+        return sampler.sample_on_device(draw, mask is not None)
+
+    def logits(self) -> Tensor:
+        """Compute it; the logits of what follows."""
+        with full_card_told(self.step.device):
+            return self.step.logits(self.token_id)
 
 
 class Generation(Iterator[Token]):
@@ -252,7 +315,7 @@ class Generation(Iterator[Token]):
 
     def _run(self, prompt: list[int]) -> Generator[Token]:
         begin = time.perf_counter()
-        logits = self._prefill(prompt)
+        follows: Tensor | NextOnDevice = self._prefill(prompt)
         self.timing.prefill_s = time.perf_counter() - begin
         computed = self.prompt_tokens - self.cached_tokens
         self._engine._longest_prefill = max(self._engine._longest_prefill, (computed, self.timing.prefill_s))
@@ -261,7 +324,7 @@ class Generation(Iterator[Token]):
         forced: deque[int] = deque()
         while True:
             begin = time.perf_counter()
-            token = self._choose(logits, forced)
+            token = self._choose(follows, forced)
             self.generated_tokens += 1
             is_complete = self._constraint.accept(token.id)
             self.finish_reason = "stop" if is_complete else self._limit_reached()
@@ -271,8 +334,13 @@ class Generation(Iterator[Token]):
                 return
             begin = time.perf_counter()
             lookup.append(token.id)
-            logits = self._logits_after(token.id, list(forced) or lookup.guess())
+            follows = self._after(token.id, list(forced) or lookup.guess())
             self.timing.decode_s += time.perf_counter() - begin
+
+    def _after(self, token: int, guesses: list[int]) -> Tensor | NextOnDevice:
+        """What follows `token`: its logits, or, where the device samples too, what is yet to be computed."""
+        on_device = None if self._params.top_logprobs else self._engine._on_device(token)
+        return on_device or self._logits_after(token, guesses)
 
     def _logits_after(self, token: int, guesses: list[int]) -> Tensor:
         """The logits of what follows `token`, (vocabulary,); computes it with the guesses, unless it is foreseen.
@@ -297,7 +365,7 @@ class Generation(Iterator[Token]):
             self._progress(self.cached_tokens, len(prompt))
         begin, whole = self.cached_tokens, engine._whole_blocks(prompt)
         while True:
-            end = min(begin + PREFILL_CHUNK, whole if begin < whole else len(prompt))
+            end = min(begin + engine._prefill_chunk, whole if begin < whole else len(prompt))
             wanted: Logits = "last" if end == len(prompt) else "none"
             logits = engine._forward(prompt[begin:end], wanted, self._layer_progress(begin, end, len(prompt)))
             if end == len(prompt):
@@ -311,16 +379,21 @@ class Generation(Iterator[Token]):
             return None
         return lambda done: progress(begin + (end - begin) * done // layers, total)
 
-    def _choose(self, logits: Tensor, forced: deque[int]) -> Token:
+    def _choose(self, follows: Tensor | NextOnDevice, forced: deque[int]) -> Token:
         """The next token: of those still `forced`, else what the constraint asks for, else sampled."""
         hold = None
         if not forced:
             hold = self._constraint.next()
             if isinstance(hold, Forced):
                 forced.extend(hold.token_ids)
+        mask = hold if isinstance(hold, Masked) else None
+        if isinstance(follows, NextOnDevice):
+            if not forced:
+                return follows.sample(self._sampler, mask)
+            follows = follows.logits()
         if forced:
-            return self._sampler.describe(logits, forced.popleft(), forced=True)
-        return self._sampler.sample(logits, hold if isinstance(hold, Masked) else None)
+            return self._sampler.describe(follows, forced.popleft(), forced=True)
+        return self._sampler.sample(follows, mask)
 
     def _limit_reached(self) -> FinishReason | None:
         if self._params.max_tokens is not None and self.generated_tokens >= self._params.max_tokens:
@@ -334,6 +407,21 @@ class Generation(Iterator[Token]):
         return room if most is None else min(room, most - self.generated_tokens)
 
 
+@contextmanager
+def full_card_told(device: torch.device) -> Iterator[None]:
+    """Say in one line that a card's memory is full.
+
+    Raises:
+        DeviceError: it is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"the memory of {device} is full: use a shorter --ctx, more --cpu-experts, or --device cpu"
+        ) from error
+
+
 def select_device(name: str) -> torch.device:
     """The device of that name; "auto" takes an NVIDIA GPU where there is one, else the CPU.
 
@@ -341,7 +429,8 @@ def select_device(name: str) -> torch.device:
         DeviceError: torch does not know it, or it is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        usable = torch.cuda.is_available() and reason_against(torch.device("cuda")) is None
+        name = "cuda" if usable else "cpu"
         log.info("device: %s", name)
     try:
         device = torch.device(name)
@@ -352,6 +441,11 @@ def select_device(name: str) -> torch.device:
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
+    if device.type == "cuda" and not torch.cuda.is_available():
+        why = "torch sees no NVIDIA card or driver (does nvidia-smi list one?)"
+        if torch.version.cuda is None:
+            why = "this torch was built without CUDA (pip install torch brings the build with it on Linux)"
+        raise DeviceError(f"device {name!r} is not there: {why}; use auto or cpu")
     if not there.get(device.type, False):
         raise DeviceError(f"device {name!r} is not there: use auto or cpu")
     return device

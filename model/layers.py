@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gptoss.model.cache import KVCache
+from gptoss.model.cache import CacheSlot, KVCache
 from gptoss.model.config import ModelConfig
-from gptoss.model.ops import Ops
+from gptoss.model.ops import Ops, StepOps
 from gptoss.model.weights import LayerWeights
 
 
@@ -19,10 +19,14 @@ def layer_forward(
     config: ModelConfig,
     weights: LayerWeights,
     angles: tuple[Tensor, Tensor],
-    cache: KVCache | None,
+    cache: KVCache | CacheSlot | None,
     ops: Ops,
 ) -> Tensor:
     """Layer `index` on the residual stream `x` (..., tokens, hidden); appends to the cache where there is one."""
+    if isinstance(cache, CacheSlot):
+        # The same with fewer, larger operations, for a step that is recorded.
+        assert isinstance(ops, StepOps)
+        return ops.decode_layer(x, index, config, weights, angles, cache)
     x = x + attention(x, index, config, weights, angles, cache, ops)
     return x + mixture_of_experts(x, index, config, weights, ops)
 

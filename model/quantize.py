@@ -23,7 +23,8 @@ from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.errors import CheckpointError, UnsupportedModelError, quote
 from gptoss.model.mxfp4 import BLOCK_BYTES, BLOCK_SIZE, Mxfp4Tensor, dequantize, quantize as quantize_values
 from gptoss.model.tensor_names import Layout
-from gptoss.model.weights import Weights
+from gptoss.model.upload import Uploader
+from gptoss.model.weights import LayerWeights, Weights
 
 log = logging.getLogger(__name__)
 
@@ -62,19 +63,23 @@ class PackingReport:
 
 def load_weights(
     checkpoint: Checkpoint,
-    device: torch.device | str = "cpu",
     quantize: Quantization | None = None,
     progress: Progress | None = None,
+    uploader: Uploader | None = None,
+    host_layers: int = 0,
+    prepare_layer: Callable[[LayerWeights], LayerWeights] = lambda layer: layer,
 ) -> tuple[Weights, PackingReport | None]:
     """The weights of a checkpoint, its experts packed if `quantize` asks for it; what that did, if there were any.
+
+    `uploader`, `host_layers` and `prepare_layer` are those of `Weights.from_checkpoint`.
 
     Raises:
         CheckpointError: a weight is infinite or not a number, or the experts have no whole blocks.
     """
     if quantize is None or checkpoint.layout is not Layout.HUB_BF16:
-        return Weights.from_checkpoint(checkpoint, device), None
+        return Weights.from_checkpoint(checkpoint, None, uploader, host_layers, prepare_layer), None
     with ExpertPacker(2 * checkpoint.config.num_layers, progress) as packer:
-        weights = Weights.from_checkpoint(checkpoint, device, packer)
+        weights = Weights.from_checkpoint(checkpoint, packer, uploader, host_layers, prepare_layer)
     report = packer.report()
     log.info("%s", report)
     return weights, report

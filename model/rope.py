@@ -17,7 +17,11 @@ class RotaryEmbedding:
 
     def __call__(self, start: int, tokens: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines for positions start .. start + tokens - 1, each (tokens, head_dim / 2) float32."""
-        positions = torch.arange(start, start + tokens, device=self.inverse_frequency.device, dtype=torch.float32)
+        return self.at(torch.arange(start, start + tokens, device=self.inverse_frequency.device))
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for `positions` (tokens,) on the same device."""
+        positions = positions.to(torch.float32)
         angle = positions[:, None] * self.inverse_frequency
         return angle.cos() * self.concentration, angle.sin() * self.concentration
 

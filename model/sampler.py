@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from gptoss.model.constraint import Masked
 from gptoss.model.errors import ConstraintError, SamplingError
+
+_NONE_LEFT = 2
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,15 @@ class Token:
     forced: bool = False
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What a device has sampled: a token and its log probability, unless `wrong` is 1 (no numbers) or 2 (none left)."""
+
+    token_id: int
+    logprob: float
+    wrong: int
+
+
 class Sampler:
     """Draws tokens under one set of parameters; `seed` tells the seed in use, chosen here if none was given."""
 
@@ -98,14 +110,28 @@ class Sampler:
         likeliest = int(logits.argmax())
         peak = float(logits[likeliest])
         if peak == -math.inf and mask is not None:
-            raise ConstraintError("the constraint allows no token at all")
+            raise _none_allowed()
         if not math.isfinite(peak):
-            raise SamplingError(
-                f"the model's logits are not finite (the likeliest is {peak}): "
-                "its weights are damaged, or a backend is faulty"
-            )
+            raise _no_numbers(peak)
         token_id = likeliest if self.params.temperature == 0 else self._draw(logits, draw)
         return Token(token_id, float(logits[token_id] - normaliser), top)
+
+    def sample_on_device(self, draw: Callable[[SamplingParams, float], Drawn], has_mask: bool) -> Token:
+        """Draw the next token where the logits are; as `sample`, but for the likeliest tokens, which are not told.
+
+        Args:
+            draw: samples with these parameters and this number, uniform from 0 to 1.
+            has_mask: whether it does so under a mask.
+
+        Raises:
+            ConstraintError, SamplingError: as `sample`.
+        """
+        drawn = draw(self.params, self._random.random())
+        if drawn.wrong == _NONE_LEFT and has_mask:
+            raise _none_allowed()
+        if drawn.wrong:
+            raise _no_numbers(-math.inf if drawn.wrong == _NONE_LEFT else math.nan)
+        return Token(drawn.token_id, drawn.logprob)
 
     def describe(self, logits: Tensor, token_id: int, forced: bool = False) -> Token:
         """The token with its log probabilities under `logits`."""
@@ -146,3 +172,13 @@ class Sampler:
         if p.min_p > 0:
             scaled = scaled.masked_fill(scaled < scaled.max() + math.log(p.min_p), -math.inf)
         return torch.softmax(scaled, -1)
+
+
+def _none_allowed() -> ConstraintError:
+    return ConstraintError("the constraint allows no token at all")
+
+
+def _no_numbers(peak: float) -> SamplingError:
+    return SamplingError(
+        f"the model's logits are not finite (the likeliest is {peak}): its weights are damaged, or a backend is faulty"
+    )

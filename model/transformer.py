@@ -6,6 +6,7 @@ Token ids in, logits out. Knows nothing of text, sampling or conversations, nor 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Self
@@ -14,15 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gptoss.model.cache import KVCache
+from gptoss.model.cache import CacheSlot, KVCache
 from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.config import ModelConfig
+from gptoss.model.decode import DecodeStep
 from gptoss.model.layers import layer_forward
-from gptoss.model.ops import Ops, select_ops
+from gptoss.model.ops import Ops, StepOps, select_ops
+from gptoss.model.placement import Placement, free_device_bytes, place
 from gptoss.model.quantize import PackingReport, Progress, Quantization, load_weights
 from gptoss.model.read_ahead import ReadAhead, Reading
 from gptoss.model.rope import RotaryEmbedding
+from gptoss.model.upload import Uploader
 from gptoss.model.weights import Weights
+
+log = logging.getLogger(__name__)
 
 Logits = Literal["all", "last", "none"]
 
@@ -32,9 +38,11 @@ class Transformer:
 
     Attributes:
         packing: what packing the experts did, where `from_checkpoint` was asked for it and there was something to pack.
+        placement: which experts `from_checkpoint` left in host memory, where the model lies on a card.
     """
 
     packing: PackingReport | None = None
+    placement: Placement | None = None
 
     def __init__(self, config: ModelConfig, weights: Weights, ops: Ops | None = None) -> None:
         self.config = config
@@ -42,6 +50,8 @@ class Transformer:
         self.ops = ops or select_ops(device=self.device)
         self.weights = self.ops.prepare(weights)
         self._rope = RotaryEmbedding(config.head_dim, config.rope, self.device)
+        self._step_ops = self.ops if isinstance(self.ops, StepOps) else None
+        self._step: DecodeStep | None = None
 
     @classmethod
     def from_checkpoint(
@@ -52,6 +62,9 @@ class Transformer:
         *,
         quantize: Quantization | None = None,
         progress: Progress | None = None,
+        context: int | None = None,
+        cpu_experts: int | None = None,
+        device_bytes: int | None = None,
         reading: Reading | None = None,
     ) -> Self:
         """Load the checkpoint in a folder, in any published layout.
@@ -61,21 +74,45 @@ class Transformer:
             device: where to compute.
             backend: how to compute, by name or made already; by default as `select_ops` chooses.
             quantize: "mxfp4" packs experts that are not packed in the checkpoint; None leaves them as they are.
-            progress: called with the part of the packing that is done, up to 1.
+            progress: called with the part of the packing, or of the copying to a device, that is done, up to 1.
+            context: positions for which a card must have room beside the weights.
+            cpu_experts: on a card, the experts of so many layers stay in host memory; by default as few as must.
+            device_bytes: of a card that may be used; by default what is free.
             reading: reads the mapped files into memory, all of them, and is called with the bytes that are there, and
                 those in all; None leaves each page until it is needed, as a model larger than the memory must.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture, or its experts cannot be packed.
+            DeviceError: it does not fit on the card.
         """
+        device = torch.device(device)
         ops = select_ops(backend, device)
         checkpoint = Checkpoint.open(Path(path))
+        placement: Placement | None = None
+        uploader: Uploader | None = None
         with contextlib.ExitStack() as stack:
             if reading is not None:
                 stack.enter_context(ReadAhead(checkpoint.stored_bytes(), reading))
-            weights, packing = load_weights(checkpoint, device, quantize, progress)
+            if isinstance(ops, StepOps):
+                free = free_device_bytes(device) if device_bytes is None else device_bytes
+                packs = quantize is not None
+                placement = place(
+                    checkpoint, ops, packs=packs, context=context, free_bytes=free, cpu_experts=cpu_experts
+                )
+                log.info("%s", placement)
+                uploader = Uploader(device, checkpoint.nbytes, None if packs else progress)
+                weights, packing = load_weights(
+                    checkpoint, quantize, progress, uploader, placement.host_layers, ops.prepare_layer
+                )
+            else:
+                if device.type != "cpu":
+                    uploader = Uploader(device, checkpoint.nbytes, None if quantize else progress)
+                weights, packing = load_weights(checkpoint, quantize, progress, uploader)
+            if uploader is not None:
+                uploader.finish()
             transformer = cls(checkpoint.config, weights, ops)
         transformer.packing = packing
+        transformer.placement = placement
         return transformer
 
     def __call__(
@@ -99,17 +136,59 @@ class Transformer:
         Raises:
             ContextFullError: the cache cannot hold them.
         """
+        if isinstance(token_ids, Sequence) and len(token_ids) == 1 and cache is not None:
+            step = self.step(cache)
+            if step is not None:
+                return self._by_step(step, token_ids[0], logits, layer_done)
         ids = torch.as_tensor(token_ids, dtype=torch.long, device=self.device)
-        x = F.embedding(ids, self.weights.embedding).float()
         angles = self._rope(0 if cache is None else cache.length, ids.shape[-1])
-        for index, layer in enumerate(self.weights.layers):
-            x = layer_forward(x, index, self.config, layer, angles, cache, self.ops)
-            if layer_done is not None:
-                layer_done(index + 1)
+        x = self._layers(ids, angles, cache, layer_done)
         if cache is not None:
             cache.advance(ids.shape[-1])
         if logits != "all":
             x = x[..., -1:, :] if logits == "last" else x[..., :0, :]
+        return self._head(x)
+
+    def step(self, cache: KVCache) -> DecodeStep | None:
+        """How to append one token to this cache on the device alone; None: not with this backend, or these weights."""
+        ops = self._step_ops
+        if ops is None or not ops.is_whole:
+            return None
+        if self._step is None or self._step.cache is not cache:
+            self._step = DecodeStep.on(self._decode, ops, cache, self.config.vocab_size, self.device)
+        return self._step
+
+    def _by_step(
+        self, step: DecodeStep, token_id: int, logits: Logits, layer_done: Callable[[int], None] | None
+    ) -> Tensor:
+        if logits == "none":
+            step.append(token_id)
+            out = torch.empty(0, self.config.vocab_size, device=self.device)
+        else:
+            out = step.logits(token_id).unsqueeze(0)
+        if layer_done is not None:
+            layer_done(self.config.num_layers)
+        return out
+
+    def _decode(self, token: Tensor, slot: CacheSlot, wants_logits: bool) -> Tensor:
+        x = self._layers(token, self._rope.at(slot.position), slot)
+        return self._head(x) if wants_logits else x
+
+    def _layers(
+        self,
+        ids: Tensor,
+        angles: tuple[Tensor, Tensor],
+        cache: KVCache | CacheSlot | None,
+        layer_done: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        x = F.embedding(ids, self.weights.embedding).float()
+        for index, layer in enumerate(self.weights.layers):
+            x = layer_forward(x, index, self.config, layer, angles, cache, self.ops)
+            if layer_done is not None:
+                layer_done(index + 1)
+        return x
+
+    def _head(self, x: Tensor) -> Tensor:
         x = self.ops.rms_norm(x, self.weights.norm, self.config.rms_norm_eps)
         return self.ops.linear(x, self.weights.unembedding)
 

@@ -1,6 +1,7 @@
 """Fixtures for every part: small models of random weights, in memory, and as checkpoints of every published layout."""
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from gptoss.model.transformer import Transformer
 from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
 
 VOCABULARY = 300
+
+# Before anything imports triton: its kernels then run on the CPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,7 @@ Everything above this package is written once, in terms of :class:`~gptoss.model
 package knows that there is more than one way to compute.
 """
 
-from gptoss.model.ops.interface import Dense, Ops
+from gptoss.model.ops.interface import Dense, Drawing, Ops, StepOps
 from gptoss.model.ops.select import BACKENDS, select_ops
 
-__all__ = ["BACKENDS", "Dense", "Ops", "select_ops"]
+__all__ = ["BACKENDS", "Dense", "Drawing", "Ops", "StepOps", "select_ops"]

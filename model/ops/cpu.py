@@ -124,6 +124,10 @@ class CpuOps(ReferenceOps):
         self.identical_tokens = _cpu.GEMV_TOKENS if _all_bound(prepared) else 1
         return prepared
 
+    def bind_moe(self, router: Linear, experts: Experts) -> tuple[Linear, Experts]:
+        """Bind both to their kernels."""
+        return self._linear(router, "bf16"), _experts(experts)
+
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`."""
         return self.linears(x, (layer,))[0]

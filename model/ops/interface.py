@@ -7,12 +7,18 @@ one. Activations are float32; weights have the checkpoint's own types (bfloat16,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from gptoss.model.cache import CacheSlot
 from gptoss.model.config import ModelConfig
-from gptoss.model.weights import Experts, Linear, Weights
+from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
+
+if TYPE_CHECKING:
+    from gptoss.model.ops.graphs import Recorder
 
 Dense = Literal["int8", "bf16"]
 """How the dense layers and the unembedding are kept: in eight bits, made at load, or as the checkpoint has them."""
@@ -105,4 +111,58 @@ class Ops(Protocol):
             alpha: slope of the sigmoid in the SwiGLU.
             limit: clamp of the SwiGLU's inputs.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The buffers of one step's sampling, on the device.
+
+    Attributes:
+        settings: float64, (5,): the draw, temperature, natural log of min-p, top-k (0: all), top-p.
+        mask: int32, a bit for each token that may come, lowest bit first.
+        result: float64, (3,): the token, its log probability, what is wrong (0: nothing, 1: the logits are no numbers,
+            2: none is allowed).
+    """
+
+    settings: Tensor
+    mask: Tensor
+    result: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device, vocabulary: int) -> Drawing:
+        """Buffers that allow every token."""
+        mask = torch.full((-(-vocabulary // 32),), -1, dtype=torch.int32, device=device)
+        settings = torch.tensor([0.0, 0.0, float("-inf"), 0.0, 1.0], dtype=torch.float64, device=device)
+        return cls(settings, mask, torch.zeros(3, dtype=torch.float64, device=device))
+
+
+@runtime_checkable
+class StepOps(Ops, Protocol):
+    """A backend that can decode one token without waiting for the host: token, position and sampling in buffers."""
+
+    recorder: Recorder
+    is_whole: bool
+    """Whether all of the model prepared last can be decoded so."""
+    prefill_chunk: int
+    """Tokens of a prompt that are best computed at a time."""
+
+    def decode_layer(
+        self,
+        x: Tensor,
+        index: int,
+        config: ModelConfig,
+        weights: LayerWeights,
+        angles: tuple[Tensor, Tensor],
+        slot: CacheSlot,
+    ) -> Tensor:
+        """Layer `index` on the residual stream (1, hidden) of one token, whose keys and values go to their slot."""
+        ...
+
+    def prepare_layer(self, layer: LayerWeights) -> LayerWeights:
+        """A layer as `prepare` leaves it, for one who has no room for both forms of all layers."""
+        ...
+
+    def draw(self, drawing: Drawing, logits: Tensor, *, filtered: bool) -> None:
+        """Sample from `logits` (vocabulary,) into the drawing's result; with top-k and top-p only where `filtered`."""
         ...

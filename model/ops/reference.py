@@ -66,6 +66,10 @@ class ReferenceOps:
         """The weights as they are."""
         return weights
 
+    def bind_moe(self, router: Linear, experts: Experts) -> tuple[Linear, Experts]:
+        """A router and its experts as `moe` wants them, where another backend has the rest of the model."""
+        return router, experts
+
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`."""
         return _matmul(x, layer.weight, layer.bias)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 import torch
 
 from gptoss.model.errors import DeviceError, quote
+from gptoss.model.ops.gpu_device import reason_against
 from gptoss.model.ops.interface import Dense, Ops
 from gptoss.model.ops.reference import ReferenceOps
 
+if TYPE_CHECKING:
+    from gptoss.model.ops.cpu import CpuOps
+
 log = logging.getLogger(__name__)
 
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "gpu", "reference")
 ENVIRONMENT_VARIABLE = "GPTOSS_BACKEND"
 
 
@@ -33,23 +38,38 @@ def select_ops(backend: str | Ops | None = None, device: torch.device | str = "c
     name = backend or os.environ.get(ENVIRONMENT_VARIABLE)
     if name is not None and name not in BACKENDS:
         raise DeviceError(f"no backend {quote(name)}: this build has {', '.join(BACKENDS)}")
-    on_cpu = torch.device(device).type == "cpu"
+    device = torch.device(device)
     ops: Ops | None = None
-    if name == "cpu" or (name is None and on_cpu):
+    if name == "gpu" or (name is None and device.type == "cuda"):
+        reason = reason_against(device)
+        if reason is None:
+            ops = _gpu_ops(dense)
+        elif name is not None:
+            raise DeviceError(f"{reason}; use the device cpu, or the backend reference")
+        else:
+            log.warning("%s: the model takes the slow path, in plain torch", reason)
+    elif name == "cpu" or (name is None and device.type == "cpu"):
         ops = _cpu_ops(dense)
         if ops is None and name is not None:
             raise DeviceError("the backend cpu is not in this build: it was installed without a C++ compiler")
+        if ops is None:
+            log.warning("this build has no compiled kernels: the model takes the slow path, in plain torch")
     if ops is None:
         ops = ReferenceOps()
-        if name is None and on_cpu:
-            log.warning("this build has no compiled kernels: the model takes the slow path, in plain torch")
         if dense == "int8":
             log.warning("the backend %s keeps dense layers as they are, not in int8", ops.name)
     log.info("backend: %s", ops.name)
     return ops
 
 
-def _cpu_ops(dense: Dense | None) -> Ops | None:
+def _gpu_ops(dense: Dense | None) -> Ops:
+    # Imports triton.
+    from gptoss.model.ops.gpu import GpuOps
+
+    return GpuOps(dense, host=_cpu_ops(None))
+
+
+def _cpu_ops(dense: Dense | None) -> CpuOps | None:
     try:
         from gptoss.model.ops.cpu import CpuOps
     except ModuleNotFoundError as error:

@@ -31,6 +31,9 @@ class CountingTransformer:
         self.ops = transformer.ops
         self.calls = []
 
+    def step(self, cache):
+        return None
+
     def __call__(self, ids, cache, logits, layer_done=None):
         self.calls.append((len(ids), logits))
         return self._transformer(ids, cache, logits, layer_done)

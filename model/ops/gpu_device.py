@@ -1,0 +1,51 @@
+"""Whether a device can run the GPU backend, and what to say if not."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import torch
+
+from gptoss.model.errors import DeviceError
+
+CAPABILITY = (8, 0)
+"""Compute capability that the kernels need: bfloat16 products."""
+
+
+def in_interpreter() -> bool:
+    """Whether Triton's kernels run on the CPU, in its interpreter."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+def has_triton() -> bool:
+    """Whether the package is there; torch brings it with its Linux wheels for CUDA."""
+    return find_spec("triton") is not None
+
+
+def reason_against(device: torch.device) -> str | None:
+    """Why the kernels do not run on this device; None: they do."""
+    if not has_triton():
+        return "the package triton is missing: it comes with torch's Linux wheels for CUDA"
+    if device.type == "cpu" and in_interpreter():
+        return None
+    if device.type != "cuda":
+        return f"the backend gpu runs on NVIDIA cards, not on {device.type}"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < CAPABILITY:
+        name = torch.cuda.get_device_name(device)
+        return f"{name} has compute capability {capability[0]}.{capability[1]}, the kernels need 8.0 or later"
+    return None
+
+
+def require_device(device: torch.device) -> None:
+    """Refuse a device on which the kernels do not run.
+
+    Raises:
+        DeviceError: and why.
+    """
+    if device.type == "meta":
+        return
+    reason = reason_against(device)
+    if reason is not None:
+        raise DeviceError(f"{reason}; use the device cpu")

@@ -1,0 +1,105 @@
+"""Where the GPU backend runs, which device is chosen, and what is said where it does not."""
+
+import logging
+
+import pytest
+import torch
+
+from gptoss.model import DeviceError, Engine
+from gptoss.model.engine import full_card_told, select_device
+from gptoss.model.ops import gpu_device, select_ops
+from gptoss.model.ops.gpu_device import reason_against
+from gptoss.model.transformer import Transformer
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A card that is not there, of this compute capability."""
+
+    def make(*capability):
+        monkeypatch.delenv("GPTOSS_BACKEND", raising=False)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some Card")
+
+    return make
+
+
+def test_auto_finds_a_card_that_can(card, monkeypatch):
+    card(8, 0)
+    assert reason_against(CUDA) is None
+    assert select_device("auto") == CUDA
+    assert select_device("cuda:0").index == 0
+    with pytest.raises(DeviceError, match="cuda:1"):
+        select_device("cuda:1")
+    pytest.importorskip("triton", reason="Triton runs on Linux")
+    assert select_ops(device=CUDA).name == "gpu"
+
+
+def test_an_older_card_is_left_alone_or_computes_in_plain_torch(card, caplog):
+    card(7, 5)
+    assert select_device("auto").type == "cpu"
+    assert select_ops(device=CUDA).name == "reference"
+    assert (
+        "Some Card has compute capability 7.5, the kernels need 8.0 or later: the model takes the slow" in caplog.text
+    )
+    with pytest.raises(DeviceError, match=r"7\.5.*use the device cpu"):
+        select_ops("gpu", CUDA)
+
+
+def test_without_triton_a_card_computes_in_plain_torch(card, monkeypatch, caplog):
+    card(9, 0)
+    monkeypatch.setattr(gpu_device, "has_triton", lambda: False)
+    assert select_ops(device=CUDA).name == "reference"
+    assert "the package triton is missing" in caplog.text
+
+
+def test_without_the_interpreter_the_cpu_is_no_card(monkeypatch):
+    pytest.importorskip("triton", reason="Triton runs on Linux")
+    assert select_ops("gpu", "cpu").name == "gpu"
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(DeviceError, match="NVIDIA cards, not on cpu"):
+        select_ops("gpu", "cpu")
+
+
+def test_dense_layers_are_kept_as_the_variable_says(monkeypatch):
+    pytest.importorskip("triton", reason="Triton runs on Linux")
+    assert select_ops("gpu").description == "gpu (Triton's interpreter, dense layers in bf16)"
+    monkeypatch.setenv("GPTOSS_GPU_DENSE", "int8")
+    in_eight_bits = select_ops("gpu")
+    assert "int8" in in_eight_bits.description
+    assert "int8" in in_eight_bits.identity
+    assert "triton" in in_eight_bits.identity
+    monkeypatch.setenv("GPTOSS_GPU_DENSE", "float3")
+    with pytest.raises(DeviceError, match="GPTOSS_GPU_DENSE"):
+        select_ops("gpu")
+
+
+def test_auto_takes_the_cpu_where_the_card_is_too_small(card, tmp_path, make_checkpoint, monkeypatch, caplog):
+    card(8, 9)
+    folder = make_checkpoint(tmp_path)
+    original = Transformer.from_checkpoint.__func__
+
+    def from_checkpoint(cls, path, device, *arguments, **options):
+        if device.type == "cuda":
+            raise DeviceError("the card has 0.1 GB free")
+        return original(cls, path, device, *arguments, **options)
+
+    monkeypatch.setattr(Transformer, "from_checkpoint", classmethod(from_checkpoint))
+    caplog.set_level(logging.WARNING)
+    assert Engine.load(folder, device="auto").transformer.device.type == "cpu"
+    assert "0.1 GB free" in caplog.text
+    with pytest.raises(DeviceError, match=r"0\.1 GB"):
+        Engine.load(folder, device="cuda")
+
+
+def test_a_full_card_is_told_of_in_one_line():
+    with (
+        pytest.raises(DeviceError, match=r"memory of cuda is full: use a shorter --ctx") as caught,
+        full_card_told(CUDA),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+    assert "\n" not in str(caught.value)
