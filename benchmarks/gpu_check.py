@@ -13,6 +13,7 @@ disagrees with plain torch, or a figure cannot be taken.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -193,9 +194,15 @@ class Figures:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told
             traceback.print_exc()
             self.failed.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()
         self.tell(f"{name}, seconds in all", time.perf_counter() - begin)
+
+
+def give_back() -> None:
+    """Free the memory of what is used no more: a model and its recorded steps refer to each other."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def device_ops(dense: str, dry: bool) -> Ops:
@@ -278,7 +285,8 @@ def speed(figures: Figures, name: str, plan: Plan, weights: Weights, ops: Ops) -
     short = figures.values[f"{name}, decode after {plan.prompts[0]}, tok/s"]
     figures.tell(f"{name}, weights read a token, GB", reads / 1e9)
     figures.tell(f"{name}, share of the copy's bandwidth", short * reads / figures.values["copy, bytes/s"])  # type: ignore[operator]
-    del engine
+    del engine, generation
+    give_back()
     with torch.inference_mode():
         for context in plan.contexts:
             cache = transformer.new_cache(context + plan.generated_tokens + 16)
@@ -321,8 +329,7 @@ def start(figures: Figures, config: ModelConfig, dense: str, dry: bool) -> None:
     device = torch.device("cpu" if dry else "cuda")
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), config, random_weights(config, device))
-        if not dry:
-            torch.cuda.empty_cache()
+        give_back()
         ids = list(range(64))
         for is_warm in (False, True):
             begin = time.perf_counter()
@@ -336,6 +343,7 @@ def start(figures: Figures, config: ModelConfig, dense: str, dry: bool) -> None:
             assert placement is not None
             needed = placement.device_bytes
             del engine
+            give_back()
         figures.tell("the model's own account of its memory, GB", needed / 1e9)
         # A card of which less is free: the experts of a third of the layers stay in host memory.
         third = sum(expert_bytes(config, i, packed=True) for i in range(max(1, len(config.layers) // 3)))
