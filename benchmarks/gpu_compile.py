@@ -84,6 +84,11 @@ def compiled_kernels(capability: int, quick: bool = False) -> dict[tuple[str, st
 def _start_all(config: Any, ops: GpuOps, prompts: tuple[int, ...], capacities: tuple[int, ...]) -> None:
     model = Transformer(config, random_weights(config, META), ops)
     integer = torch.empty(1, dtype=torch.long, device=META)
+    # Keys and values in float32: where there is no cache, and in one that is held to plain torch.
+    model(torch.empty(40, dtype=torch.long, device=META))
+    exact = model.new_cache(64, torch.float32)
+    exact.reserve(64)
+    model._decode(integer, CacheSlot(exact, integer), True)
     for tokens in prompts:
         model(torch.empty(tokens, dtype=torch.long, device=META), model.new_cache(4096), "last")
     for capacity in capacities:

@@ -38,6 +38,8 @@ class KVCache:
     ) -> None:
         self.max_length = max_length
         self.length = 0
+        self.moves = 0
+        """How often memory of a layer was taken: while it stays the same, all buffers lie where they lay."""
         self._shape = (config.num_key_value_heads, config.head_dim)
         empty = torch.empty(0, *self._shape, device=device, dtype=dtype)
         self._keys = [empty for _ in config.layers]
@@ -145,10 +147,13 @@ class KVCache:
         if positions <= capacity:
             return
         capacity = min(max(2 * capacity, positions, _FIRST_CAPACITY), self.max_length)
-        for tensors in (self._keys, self._values):
-            grown = tensors[layer].new_empty(capacity, *self._shape)
-            grown[: self.length] = tensors[layer][: self.length]
-            tensors[layer] = grown
+        held = self._keys[layer], self._values[layer]
+        # Both before either is put in place: where memory is short, keys and values stay equally long.
+        keys, values = (t.new_empty(capacity, *self._shape) for t in held)
+        for larger, old in zip((keys, values), held, strict=True):
+            larger[: self.length] = old[: self.length]
+        self.moves += 1
+        self._keys[layer], self._values[layer] = keys, values
 
 
 @dataclass(frozen=True)

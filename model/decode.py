@@ -33,7 +33,7 @@ _INTEGERS = 2
 class _Recorded:
     """Steps by kind, for as long as the cache's memory stays where it is."""
 
-    capacity: int
+    moves: int
     steps: dict[_Kind, Step]
 
 
@@ -117,9 +117,9 @@ class DecodeStep:
     @torch.no_grad()
     def _run(self, kind: _Kind, token_id: int) -> None:
         self.cache.reserve(self.cache.length + 1)
-        # Grown, it lies elsewhere.
-        if self._recorded.capacity != self.cache.capacity:
-            self._recorded = _Recorded(self.cache.capacity, {})
+        # Grown, it lies elsewhere: some layers alone, where a prompt was broken off while it grew.
+        if self._recorded.moves != self.cache.moves:
+            self._recorded = _Recorded(self.cache.moves, {})
         self._integers[:] = token_id, self.cache.length
         step = self._recorded.steps.get(kind)
         if step is None:

@@ -316,6 +316,9 @@ class Generation(Iterator[Token]):
     def _run(self, prompt: list[int]) -> Generator[Token]:
         begin = time.perf_counter()
         follows: Tensor | NextOnDevice = self._prefill(prompt)
+        if self._engine._device.type == "cuda":
+            # Its token is sampled at once, so nothing is lost by waiting; without, the time would be that of asking.
+            torch.cuda.synchronize(self._engine._device)
         self.timing.prefill_s = time.perf_counter() - begin
         computed = self.prompt_tokens - self.cached_tokens
         self._engine._longest_prefill = max(self._engine._longest_prefill, (computed, self.timing.prefill_s))

@@ -12,6 +12,8 @@ from gptoss.model.ops.gpu_tiles import Tiles, cdiv, head_block, power_of_two
 SPLITS = ((256, 1), (2048, 8))
 """Positions that a cache may hold up to which attention over all of them is split so many times."""
 MANY_SPLITS = 32
+EXACT_TILE = 32, 32
+"""Rows and keys of a tile in float32, which is multiplied without tensor cores: larger ones spill registers."""
 
 
 def attend_one(
@@ -74,7 +76,8 @@ def attend_many(tiles: Tiles, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, wi
     keys, kv_heads = k.shape[-3:-1]
     shared = heads // kv_heads
     rows = tokens * shared
-    block_m = min(128, max(16, power_of_two(rows)))
+    most_rows, block_n = EXACT_TILE if exact else (128, tiles.keys)
+    block_m = min(most_rows, max(16, power_of_two(rows)))
     batch = zip(*(t.flatten(0, -4) if lead else t[None] for t in (q, k, v, out)), strict=True)
     for pq, pk, pv, to in batch:
         if tokens:
@@ -90,7 +93,7 @@ def attend_many(tiles: Tiles, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, wi
                 EXACT=exact,
                 BLOCK_M=block_m,
                 BLOCK_D=head_block(head_dim),
-                BLOCK_N=tiles.keys,
+                BLOCK_N=block_n,
                 num_warps=4 if block_m < 128 else 8,
             )
     return out

@@ -68,13 +68,15 @@ class CudaGraphs:
         pieces: list[Step] = []
         self._pieces, self._pool = pieces, None
         with self._side_stream():
-            self._begin()
             try:
+                self._begin()
                 step()
             except BaseException:
                 self._abandon()
                 raise
             self._end()
+        # What is recorded lives as long as who asked for it.
+        self._pieces = []
 
         def again() -> None:
             for piece in pieces:

@@ -310,3 +310,44 @@ def test_a_recording_is_cut_where_the_host_computes():
     log.clear()
     graphs.on_host(lambda: log.append("host"))
     assert log == ["host"], "nothing is being recorded any more"
+
+
+def test_a_step_is_recorded_anew_where_only_some_layers_grew(make_transformer):
+    reference = make_transformer(num_layers=2)
+    model = Transformer(reference.config, reference.weights, wide())
+    recorded = []
+
+    class Counting:
+        def record(self, step):
+            recorded.append(None)
+            step()
+            return step
+
+    cache = model.new_cache(dtype=torch.float32)
+    model.ops.recorder = Counting()
+    for token in (5, 6):
+        model([token], cache, "last")
+    assert len(recorded) == 1
+    # As a prompt leaves it that is broken off after its first layer.
+    shape = (300, *cache.buffers(0)[0].shape[1:])
+    cache.append(0, torch.zeros(shape), torch.zeros(shape))
+    assert cache.length == 2
+    model([7], cache, "last")
+    assert len(recorded) == 2
+
+
+def test_a_cache_without_memory_for_both_keeps_neither(make_transformer, monkeypatch):
+    cache = make_transformer(num_layers=1).new_cache()
+    cache.reserve(8)
+    held, take, taken = cache.buffers(0), torch.Tensor.new_empty, []
+
+    def once(*arguments, **options):
+        taken.append(None)
+        if len(taken) == 2:
+            raise torch.OutOfMemoryError
+        return take(*arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", once)
+    with pytest.raises(torch.OutOfMemoryError):
+        cache.reserve(cache.capacity + 1)
+    assert all(now is before for now, before in zip(cache.buffers(0), held, strict=True))

@@ -6,12 +6,16 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 Grid = tuple[int, ...]
 Runner = Callable[[Any, Grid, tuple[Any, ...], dict[str, Any]], None]
 
 
 def _run(kernel: Any, grid: Grid, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    kernel[grid](*args, **options)
+    # Triton takes the current card, which need not be the one where the tensors lie.
+    with torch.cuda.device_of(args[0]):
+        kernel[grid](*args, **options)
 
 
 _counts: Counter[str] = Counter()

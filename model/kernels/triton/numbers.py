@@ -25,10 +25,12 @@ def to_bfloat16(x):
 def dot(a, b, sums):
     """sums + a @ b: bfloat16 operands, float32 sums; float32 operands are multiplied exactly."""
     if INTERPRETED:
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
-    if a.dtype == tl.float32:
-        return tl.dot(a, b, sums, input_precision="ieee")
-    return tl.dot(a, b, sums)
+        sums = tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
+    elif a.dtype == tl.float32:
+        sums = tl.dot(a, b, sums, input_precision="ieee")
+    else:
+        sums = tl.dot(a, b, sums)
+    return sums
 
 
 @triton.jit
