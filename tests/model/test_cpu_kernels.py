@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from random_parts import bf16, generator, normal, outliers, packed, random_experts, relative_error
 
 from gptoss.model.errors import DeviceError
 from gptoss.model.mxfp4 import Mxfp4Tensor
@@ -43,47 +44,6 @@ def ran(level: str) -> dict[str, int]:
     _cpu.reset_counts()
     assert all(name.startswith(f"{level}.") for name in counts), counts
     return {name.removeprefix(f"{level}."): n for name, n in counts.items()}
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, std: float = 1.0, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=generator(seed)) * std
-
-
-def outliers(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Activations as a trained model has them: a few of a hundred times the others' size."""
-    x = normal(*shape, seed=seed)
-    x[..., ::97] *= 100
-    return x
-
-
-def bf16(*shape: int, std: float = 0.2, seed: int = 0) -> torch.Tensor:
-    return normal(*shape, std=std, seed=seed).to(torch.bfloat16)
-
-
-def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    assert actual.shape == expected.shape
-    assert actual.dtype == expected.dtype == torch.float32
-    return float((actual - expected).norm() / expected.norm())
-
-
-def packed(experts: int, rows: int, columns: int, seed: int = 0) -> Mxfp4Tensor:
-    g = generator(seed)
-    blocks = torch.randint(0, 256, (experts, rows, columns // 32, 16), generator=g, dtype=torch.uint8)
-    scales = torch.randint(118, 126, (experts, rows, columns // 32), generator=g, dtype=torch.uint8)
-    return Mxfp4Tensor(blocks, scales)
-
-
-def random_experts(count: int, hidden: int, width: int) -> Experts:
-    return Experts(
-        packed(count, 2 * width, hidden, seed=1),
-        bf16(count, 2 * width, seed=2),
-        packed(count, hidden, width, seed=3),
-        bf16(count, hidden, seed=4),
-    )
 
 
 # Rows and columns around every width that a kernel knows: vectors, panels of 32, pieces of 8 groups, chunks of 16.
