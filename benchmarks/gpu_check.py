@@ -35,10 +35,11 @@ import torch
 from torch import Tensor
 
 from gptoss.model import Engine, SamplingParams, Transformer, Weights
-from gptoss.model.config import LayerConfig, ModelConfig, RopeConfig
+from gptoss.model.config import LayerConfig, ModelConfig
 from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.ops import Ops, select_ops
 from gptoss.model.placement import expert_bytes
+from gptoss.model.published_configs import PUBLISHED, published_config
 from gptoss.model.weights import Experts, LayerWeights, Linear
 
 # Of the relative error of logits. One token is computed in float32, in another order of summation; where many are
@@ -76,30 +77,10 @@ class Plan:
         return max(*self.prompts, *self.contexts) + 2 * self.generated_tokens + 16
 
 
-def gpt_oss_20b() -> ModelConfig:
-    """The published 20b."""
-    return ModelConfig(
-        hidden_size=2880,
-        intermediate_size=2880,
-        vocab_size=201088,
-        num_attention_heads=64,
-        num_key_value_heads=8,
-        head_dim=64,
-        rope=RopeConfig(theta=150000.0, factor=32.0, initial_context_length=4096),
-        max_context_length=131072,
-        layers=tuple(LayerConfig(32, 4, 128 if i % 2 == 0 else None) for i in range(24)),
-    )
-
-
-def gpt_oss_120b() -> ModelConfig:
-    """The published 120b."""
-    return replace(gpt_oss_20b(), layers=tuple(LayerConfig(128, 4, 128 if i % 2 == 0 else None) for i in range(36)))
-
-
 def tiny() -> ModelConfig:
     """The same architecture, small enough for any machine."""
     return replace(
-        gpt_oss_20b(),
+        published_config("20b"),
         hidden_size=64,
         intermediate_size=32,
         vocab_size=256,
@@ -444,13 +425,16 @@ def main() -> int:
     """Run the check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dry-run", action="store_true", help="tiny models in the interpreter: all but the card")
+    # The interpreter takes a second for a token: in a dry run, as little as goes through everything.
+    dry = "--dry-run" in sys.argv
+    sizes = {"models": "20b", "prompts": "10", "contexts": "20", "gen_tokens": 2} if dry else {}
     parser.add_argument("--models", default="20b,120b", help="which, by commas [20b,120b]")
     parser.add_argument("--prompts", default="1024,8192", help="lengths of prompts, by commas [1024,8192]")
     parser.add_argument("--contexts", default="8192,32768", help="positions at which to decode too [8192,32768]")
     parser.add_argument("--gen-tokens", type=int, default=64, help="tokens of an answer [64]")
     parser.add_argument("--no-start", action="store_true", help="write and load no checkpoint")
+    parser.set_defaults(**sizes)
     arguments = parser.parse_args()
-    dry = arguments.dry_run
     if not dry and not torch.cuda.is_available():
         print("gpu_check: torch sees no GPU here; --dry-run goes the same way on the CPU", file=sys.stderr)
         return 1
@@ -471,7 +455,7 @@ def main() -> int:
     with figures.part("bandwidth"):
         bandwidth(figures, ops, device)
     prompts, contexts = (tuple(map(int, text.split(","))) for text in (arguments.prompts, arguments.contexts))
-    configs = {"20b": gpt_oss_20b(), "120b": gpt_oss_120b()}
+    configs = {name: published_config(name) for name in PUBLISHED}
     for name in arguments.models.split(","):
         config = tiny() if dry else configs[name]
         if not dry and name == "120b" and torch.cuda.mem_get_info()[0] < 75 << 30:

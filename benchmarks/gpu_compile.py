@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ os.environ["TRITON_INTERPRET"] = "0"  # before triton is imported
 
 import torch
 import triton
-from gpu_check import gpt_oss_20b, gpt_oss_120b, random_weights
+from gpu_check import random_weights
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -35,6 +34,7 @@ from gptoss.model.cache import CacheSlot
 from gptoss.model.kernels.triton import launch
 from gptoss.model.ops import Drawing
 from gptoss.model.ops.gpu import GpuOps
+from gptoss.model.published_configs import published_config
 
 META = torch.device("meta")
 
@@ -69,10 +69,9 @@ def compiled_kernels(capability: int, quick: bool = False) -> dict[tuple[str, st
 
     launch.redirect(compile_only)
     try:
-        models = [(gpt_oss_20b(), "bf16"), (gpt_oss_20b(), "int8"), (gpt_oss_120b(), "bf16")]
-        for config, dense in models[: 2 if quick else 3]:
-            # A layer with a window and one without.
-            few = replace(config, layers=config.layers[:2])
+        models = [("20b", "bf16"), ("20b", "int8"), ("120b", "bf16")]
+        for name, dense in models[: 2 if quick else 3]:
+            few = published_config(name, num_layers=2)  # one with a window and one without
             sizes = ((30, 2048), (256, 4096)) if quick else ((2, 30, 200, 600, 2048), (256, 1024, 4096))
             _start_all(few, GpuOps(dense=dense), *sizes)
     finally:

@@ -13,9 +13,7 @@ PROGRAM = Path(__file__).parents[1] / "benchmarks" / "gpu_check.py"
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton runs on Linux")
 def test_the_dry_run_goes_all_the_way() -> None:
-    sizes = ["--models", "20b", "--prompts", "10", "--contexts", "20", "--gen-tokens", "2"]
-    command = [sys.executable, PROGRAM, "--dry-run", *sizes]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, PROGRAM, "--dry-run"], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["backend"] == "gpu"
