@@ -10,7 +10,8 @@ from gptoss.cli.machine import available_memory
 from gptoss.cli.memory import counted_context, require_memory, slowness
 from gptoss.model.catalog import locate
 from gptoss.model.checkpoint import Checkpoint
-from gptoss.model.engine import PREFILL_CHUNK, Engine, select_device
+from gptoss.model.device import select_device
+from gptoss.model.engine import PREFILL_CHUNK, Engine
 from gptoss.model.errors import DeviceError
 from gptoss.model.memory import memory_need
 from gptoss.model.ops import Ops, select_ops

@@ -7,7 +7,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +18,10 @@ from torch import Tensor
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint, Constraints, Forced, Masked, StopTokens
 from gptoss.model.decode import DecodeStep
+from gptoss.model.device import full_card_told, select_device
 from gptoss.model.errors import CheckpointError, ContextFullError, DeviceError, ModelError
 from gptoss.model.fingerprint import fingerprint
 from gptoss.model.ops import Ops, StepOps
-from gptoss.model.ops.gpu_device import reason_against
 from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixFolder, PrefixStore
 from gptoss.model.quantize import Quantization
 from gptoss.model.read_ahead import Reading
@@ -408,47 +407,3 @@ class Generation(Iterator[Token]):
         room = self._engine.max_context - self.prompt_tokens - self.generated_tokens
         most = self._params.max_tokens
         return room if most is None else min(room, most - self.generated_tokens)
-
-
-@contextmanager
-def full_card_told(device: torch.device) -> Iterator[None]:
-    """Say in one line that a card's memory is full.
-
-    Raises:
-        DeviceError: it is.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"the memory of {device} is full: use a shorter --ctx, more --cpu-experts, or --device cpu"
-        ) from error
-
-
-def select_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes an NVIDIA GPU where there is one, else the CPU.
-
-    Raises:
-        DeviceError: torch does not know it, or it is not there.
-    """
-    if name == "auto":
-        usable = torch.cuda.is_available() and reason_against(torch.device("cuda")) is None
-        name = "cuda" if usable else "cpu"
-        log.info("device: %s", name)
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise DeviceError(f"no device {name!r}: choose auto, cpu, cuda or mps") from None
-    there = {
-        "cpu": device.index in (None, 0),
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if device.type == "cuda" and not torch.cuda.is_available():
-        why = "torch sees no NVIDIA card or driver (does nvidia-smi list one?)"
-        if torch.version.cuda is None:
-            why = "this torch was built without CUDA (pip install torch brings the build with it on Linux)"
-        raise DeviceError(f"device {name!r} is not there: {why}; use auto or cpu")
-    if not there.get(device.type, False):
-        raise DeviceError(f"device {name!r} is not there: use auto or cpu")
-    return device

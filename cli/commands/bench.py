@@ -170,7 +170,8 @@ def _measure_synthetic(invocation: Invocation, model: Synthetic, plan: Plan, sta
 
     from gptoss.cli.memory import counted_context
     from gptoss.model.benchmark import few_layers
-    from gptoss.model.engine import PREFILL_CHUNK, select_device
+    from gptoss.model.device import select_device
+    from gptoss.model.engine import PREFILL_CHUNK
     from gptoss.model.memory import memory_need
     from gptoss.model.ops import select_ops
     from gptoss.model.published_configs import published_config

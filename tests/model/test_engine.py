@@ -15,7 +15,7 @@ from gptoss.model import (
     StopTokens,
 )
 from gptoss.model.config import GenerationDefaults
-from gptoss.model.engine import select_device
+from gptoss.model.device import select_device
 
 GREEDY = SamplingParams(temperature=0)
 CHUNK = 200

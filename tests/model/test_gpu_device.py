@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gptoss.model import DeviceError, Engine
-from gptoss.model.engine import full_card_told, select_device
+from gptoss.model.device import full_card_told, select_device
 from gptoss.model.ops import gpu_device, select_ops
 from gptoss.model.ops.gpu_device import reason_against
 from gptoss.model.transformer import Transformer

@@ -61,8 +61,13 @@ void attention(const float* q, const KeyValues& k, const KeyValues& v, const flo
     const int64_t seen = window ? std::min(keys, window + tokens) : keys;
     const bool small = seen * tokens < 64;
     const int workers = small ? 1 : threads;
-    AttentionTask all{};
-    all.q_stride = q_stride, all.group = group, all.head_dim = head_dim, all.window = window;
+    const auto task_of = [&](int64_t head, int thread) {
+        AttentionTask task{};
+        task.q_stride = q_stride, task.group = group, task.head_dim = head_dim, task.window = window;
+        task.k = head_of(k, head), task.v = head_of(v, head);
+        task.scratch = scratch.get() + thread * scratch_size;
+        return task;
+    };
     if (tokens < kGemmTokens) {
         // Parts of the keys, each by all heads in turn: its pages are in memory's reach for all of them, and there is
         // work for more threads than heads.
@@ -72,11 +77,9 @@ void attention(const float* q, const KeyValues& k, const KeyValues& v, const flo
         const Buffer<float> results(part_size * kv_heads * parts);
         parallel_for(workers, parts * kv_heads, 1, [&](int64_t item, int thread) {
             const int64_t head = item % kv_heads, part = item / kv_heads, from = (begin / kPartKeys + part) * kPartKeys;
-            AttentionTask task = all;
+            AttentionTask task = task_of(head, thread);
             task.q = q + head * group * head_dim, task.tokens = tokens, task.first_position = keys - tokens;
-            task.k = head_of(k, head), task.v = head_of(v, head);
             task.begin = std::max(begin, from), task.end = std::min(keys, from + kPartKeys);
-            task.scratch = scratch.get() + thread * scratch_size;
             task.part = results.get() + (head * parts + part) * part_size;
             if (from + 2 * kPartKeys <= keys && k.position_stride == v.position_stride && k.bf16 == v.bf16) {
                 // Each head asks for its share of the next part.
@@ -101,12 +104,10 @@ void attention(const float* q, const KeyValues& k, const KeyValues& v, const flo
         const int64_t head = item % kv_heads, piece = pieces - 1 - item / kv_heads;
         const int first = int(piece) * together, n = std::min(together, tokens - first);
         const ptrdiff_t offset = first * q_stride + head * group * head_dim;
-        AttentionTask task = all;
+        AttentionTask task = task_of(head, thread);
         task.q = q + offset, task.out = out + offset, task.sinks = sinks + head * group;
-        task.k = head_of(k, head), task.v = head_of(v, head);
         task.tokens = n, task.first_position = keys - tokens + first;
         task.begin = first_seen(task.first_position), task.end = task.first_position + n;
-        task.scratch = scratch.get() + thread * scratch_size;
         kernels.attention(task);
     });
 }

@@ -1,0 +1,58 @@
+"""The device that a model runs on: chosen by name, and said in one line where it is not there or full."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from gptoss.model.errors import DeviceError
+from gptoss.model.ops.gpu_device import reason_against
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def full_card_told(device: torch.device) -> Iterator[None]:
+    """Say in one line that a card's memory is full.
+
+    Raises:
+        DeviceError: it is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"the memory of {device} is full: use a shorter --ctx, more --cpu-experts, or --device cpu"
+        ) from error
+
+
+def select_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes an NVIDIA GPU where there is one, else the CPU.
+
+    Raises:
+        DeviceError: torch does not know it, or it is not there.
+    """
+    if name == "auto":
+        usable = torch.cuda.is_available() and reason_against(torch.device("cuda")) is None
+        name = "cuda" if usable else "cpu"
+        log.info("device: %s", name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"no device {name!r}: choose auto, cpu, cuda or mps") from None
+    there = {
+        "cpu": device.index in (None, 0),
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device.type == "cuda" and not torch.cuda.is_available():
+        why = "torch sees no NVIDIA card or driver (does nvidia-smi list one?)"
+        if torch.version.cuda is None:
+            why = "this torch was built without CUDA (pip install torch brings the build with it on Linux)"
+        raise DeviceError(f"device {name!r} is not there: {why}; use auto or cpu")
+    if not there.get(device.type, False):
+        raise DeviceError(f"device {name!r} is not there: use auto or cpu")
+    return device
