@@ -48,20 +48,33 @@ def load_tokenizer_json(path: Path) -> Encoding:
     Raises:
         VocabularyError: the file cannot be read, is no tokenizer, or asks for what is not honoured exactly.
     """
+    data = _read(path)
+    if o200k.is_published_tokenizer_json(data):
+        return Encoding.o200k_harmony()
     try:
-        return _Reader(path).encoding()
+        return _Reader(path, data).encoding()
     except VocabularyError:
         raise
     except EncodingError as error:
         raise VocabularyError(f"{path}: {error}") from error
 
 
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise VocabularyError(f"{path}: the file has {size} bytes, more than {MAX_FILE_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise VocabularyError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 class _Reader:
     """One file, on its way to an encoding. Its methods refuse with the file's name and the place in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes) -> None:
         self._path = path
-        self._file = self._object(self._load(), "the file")
+        self._file = self._object(self._parse(data), "the file")
         self._model = self._object(self._file.get("model"), "model")
 
     def encoding(self) -> Encoding:
@@ -111,14 +124,9 @@ class _Reader:
 
     # Reading
 
-    def _load(self) -> Any:
+    def _parse(self, data: bytes) -> Any:
         try:
-            size = self._path.stat().st_size
-            if size > MAX_FILE_BYTES:
-                self._refuse("the file", f"has {size} bytes, more than {MAX_FILE_BYTES}")
-            return json.loads(self._path.read_bytes())
-        except OSError as error:
-            raise VocabularyError(f"{self._path}: cannot be read ({error.strerror})") from error
+            return json.loads(data)
         except RecursionError:
             self._refuse("the file", "is nested too deeply")
         except ValueError as error:

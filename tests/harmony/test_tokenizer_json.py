@@ -267,10 +267,20 @@ def test_what_is_taken_for_the_shipped_vocabulary(o200k_json):
 
 @pytest.fixture(scope="module")
 def o200k_json() -> Json:
-    vocabulary = o200k.load_vocabulary()
-    data = tokenizer_json({spelled(token): rank for token, rank in vocabulary.items()}, _merges_of_o200k())
-    data["added_tokens"] = [data["added_tokens"][0] | {"content": name, "id": id_} for name, id_ in _hub_specials()]
-    return data
+    """The file that the gpt-oss models were published with, its keys in their order too."""
+    words = {spelled(token): rank for token, rank in o200k.load_vocabulary().items()}
+    usual = tokenizer_json(words, _merges_of_o200k())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    settings = dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"))
+    model = {"type": "BPE", **settings, "fuse_unk": False, "byte_fallback": False, "ignore_merges": True}
+    return {
+        **{"version": "1.0", "truncation": None, "padding": None},
+        "added_tokens": [{"id": token, "content": name, **flags} for name, token in _hub_specials()],
+        **{key: usual[key] for key in ("normalizer", "pre_tokenizer")},
+        "post_processor": usual["decoder"] | {"trim_offsets": False},
+        "decoder": usual["decoder"],
+        "model": model | {key: usual["model"][key] for key in ("vocab", "merges")},
+    }
 
 
 def _hub_specials() -> list[tuple[str, int]]:
@@ -279,8 +289,19 @@ def _hub_specials() -> list[tuple[str, int]]:
     return [(names.get(token, f"<|reserved_{token}|>"), token) for token in range(199998, 200019)]
 
 
+def test_the_published_file_is_known_by_its_hash(o200k_json, tmp_path, monkeypatch):
+    data = json.dumps(o200k_json, ensure_ascii=False, indent=2).encode()
+    assert o200k.is_published_tokenizer_json(data)
+    assert not o200k.is_published_tokenizer_json(data[:-1] + b" ")
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(data)
+    monkeypatch.setattr("gptoss.harmony.tokenizer_json.json.loads", lambda _: pytest.fail("it was parsed"))
+    assert Encoding.from_tokenizer_json(path) is Encoding.o200k_harmony()
+
+
 @pytest.mark.long
 def test_gpt_oss_own_file_is_the_shipped_encoding(o200k_json, load):
+    """As another program would write it: not the published bytes, but all they say."""
     ours, theirs = load(o200k_json)
     assert ours is Encoding.o200k_harmony()
     assert ours.special_name(200018) == "<|reserved_200018|>"
