@@ -14,6 +14,7 @@ import math
 import mmap
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -87,7 +88,7 @@ class SafetensorsFile:
             with open_regular_file(self.path) as file:
                 self._begin, self.nbytes, header = _read_header(file)
                 self.tensors: Mapping[str, TensorInfo] = MappingProxyType(_parse_header(header, self.nbytes))
-                self._mapping = mmap.mmap(file.fileno(), self._begin + self.nbytes, access=mmap.ACCESS_READ)
+                self._mapping = _map(file, self._begin + self.nbytes)
                 self._bytes = _as_tensor(self._mapping)
         except OSError as error:
             raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
@@ -209,6 +210,19 @@ def _parse_entry(name: str, entry: Any) -> TensorInfo:
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _map(file: BinaryIO, size: int) -> mmap.mmap:
+    """The beginning of a file, read into memory in large pages where the system has them.
+
+    Linux by default reads in pages as small as a disk's read-ahead; they stay so small as long as they are in memory,
+    and each must be mapped by itself in every run.
+    """
+    mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+    return mapping
 
 
 def _as_tensor(mapping: mmap.mmap) -> Tensor:

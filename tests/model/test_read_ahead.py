@@ -69,11 +69,14 @@ def test_an_interrupt_does_not_wait_for_the_disk(folder):
     before = set(threading.enumerate())
     context = ReadAhead(parts, reading)
     context.__enter__()
-    (thread,) = set(threading.enumerate()) - before
+    threads = set(threading.enumerate()) - before
+    assert threads
     context.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert len(told) <= 1
     going_on.set()
-    thread.join(20)
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
     assert len(told) <= 1
 
 
