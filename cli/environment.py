@@ -63,16 +63,20 @@ ModelLoader = Callable[[LoadRequest], LoadedModel]
 
 
 def _load_model(request: LoadRequest) -> LoadedModel:
-    # Imported when a model is wanted: torch takes longer to import than `gptoss --help` may take in all. A tenth of
-    # that time would go into looking for garbage among what is made once and stays.
+    # Imported when a model is wanted: torch takes longer to import than `gptoss --help` may take in all. Half a second
+    # would go into looking for garbage among what is made here once and stays; nor is it looked through later.
+    is_first = "torch" not in sys.modules
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         from gptoss.cli.loading import load_model
+
+        if is_first:
+            gc.freeze()
+        return load_model(request)
     finally:
         if was_enabled:
             gc.enable()
-    return load_model(request)
 
 
 def _now() -> datetime.datetime:

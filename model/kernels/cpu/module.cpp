@@ -105,6 +105,8 @@ BoundExperts bind_experts(const Codes& up_blocks, const Scales& up_scales, const
 
 NB_MODULE(_cpu, m) {
     m.doc() = "CPU kernels of gptoss; see gptoss.model.ops.cpu";
+    // What lives until the program ends is not put away piece by piece; nanobind would call that a leak.
+    nb::set_leak_warnings(false);
 
     m.attr("GEMV_TOKENS") = gptoss::kGemmTokens - 1;
     m.def("isas", &gptoss::available_isas, "Levels that this machine runs, best first.");
