@@ -39,7 +39,7 @@ class LoadRequest:
     tell: Callable[[str], None] | None = None
     """Called with what the person should know before the model takes its time."""
     cache_folder: Path | None = None
-    """Where keys and values of prompts are kept; None: nowhere."""
+    """Where what is computed is kept for other runs; None: nowhere."""
     cache_bytes: int = 0
     """How much may be kept there."""
 

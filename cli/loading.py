@@ -6,16 +6,17 @@ import torch
 
 from gptoss.cli.encodings import load_encoding
 from gptoss.cli.environment import LoadedModel, LoadRequest
+from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.machine import available_memory
 from gptoss.cli.memory import counted_context, require_memory, slowness
 from gptoss.model.catalog import locate
 from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.device import select_device
+from gptoss.model.disk_cache import DiskCache
 from gptoss.model.engine import PREFILL_CHUNK, Engine
 from gptoss.model.errors import DeviceError
 from gptoss.model.memory import memory_need
 from gptoss.model.ops import Ops, select_ops
-from gptoss.model.prefix_store import PrefixFolder
 from gptoss.model.tensor_names import Layout
 
 # Bytes of weights. Where they fit into a core's caches, a second thread costs more than it brings, and on a busy
@@ -54,6 +55,10 @@ def load_model(request: LoadRequest) -> LoadedModel:
     notes = [] if packing is None else [str(packing)]
     if placement is not None and placement.host_layers:
         notes.append(str(placement))
+    made = engine.transformer.made
+    if made is not None and made.will_be_kept:
+        size = show_bytes(made.data.numel())
+        notes.append(f"layers in 8 bits are kept for the next start, {size} on the disk (gptoss cache)")
     return LoadedModel(
         request.model,
         engine,
@@ -68,9 +73,9 @@ def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint)
     ops = select_ops(device=device, dense=request.dense)
     if device.type == "cpu":
         _look_at_memory(request, checkpoint, ops)
-    prefixes = None
+    disk_cache = None
     if request.cache_folder is not None:
-        prefixes = PrefixFolder(request.cache_folder, request.cache_bytes, request.model)
+        disk_cache = DiskCache(request.cache_folder, request.cache_bytes, request.model)
     return Engine.load(
         checkpoint.folder,
         device=str(device),
@@ -80,7 +85,7 @@ def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint)
         progress=request.progress,
         cpu_experts=request.cpu_experts,
         reading=request.reading if _may_be_read_ahead(request, device, checkpoint) else None,
-        prefixes=prefixes,
+        disk_cache=disk_cache,
     )
 
 

@@ -102,7 +102,7 @@ def _load(
                 reading=tell_reading,
                 before_weights=before_weights,
                 tell=lambda line: status_line.leave(f"gptoss: {line}", always=True),
-                cache_folder=invocation.folders.prefixes if settings.cache else None,
+                cache_folder=invocation.folders.computed if settings.cache else None,
                 cache_bytes=int(settings.cache_gb * 1e9),
             )
         )

@@ -122,13 +122,14 @@ _SETTINGS: dict[str, Any] = {
         bool | None,
         typer.Option(
             "--cache/--no-cache",
-            help="Keep what was computed of prompts on the disk, and use what is there; see gptoss cache. "
+            help="Keep on the disk what was computed of prompts and made of weights, and use what is there; see gptoss "
+            "cache. "
             "[default: cache]",
         ),
     ],
     "cache_gb": Annotated[
         float | None,
-        typer.Option(min=0.001, metavar="GB", help="How much that cache may hold. [default: 2]"),
+        typer.Option(min=0.001, metavar="GB", help="How much that cache may hold. [default: 4]"),
     ],
 }
 # Which conversation goes on.

@@ -103,6 +103,10 @@ class Engine(Protocol):
         """Keep on the disk what was computed of these tokens, with which prompts to come will begin."""
         ...
 
+    def keep_weights(self) -> None:
+        """Keep on the disk what was made of the weights, so that the next start need not make it."""
+        ...
+
 
 class Session:
     """One conversation with one model.
@@ -282,6 +286,8 @@ class Session:
         )
         if self.is_kept:
             self._keep(without_oldest(self.conversation, dropped))
+        with suppress(KeyboardInterrupt):
+            self.engine.keep_weights()
 
     def keep_instructions(self) -> None:
         """Keep on the disk what was computed of the system and developer messages, with which any prompt begins."""

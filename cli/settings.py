@@ -88,7 +88,7 @@ class Settings:
     quantize: Quantize | None = None
     save: bool = True
     cache: bool = True
-    cache_gb: float = 2.0
+    cache_gb: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ class Folders:
     cache: Path
 
     @property
-    def prefixes(self) -> Path:
-        """Keys and values of prompts."""
-        return self.cache / "prefixes"
+    def computed(self) -> Path:
+        """What was computed of prompts, and made of weights."""
+        return self.cache / "computed"
 
     @property
     def conversations(self) -> Path:

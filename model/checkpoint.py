@@ -19,7 +19,7 @@ from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelEr
 from gptoss.model.folder import CheckpointFolder
 from gptoss.model.mxfp4 import BLOCK_SIZE
 from gptoss.model.safetensors_file import SafetensorsFile
-from gptoss.model.tensor_names import IGNORED, LAYER, Layout, TensorSource, canonical_tensors, detect_layout
+from gptoss.model.tensor_names import IGNORED, LAYER, Layout, TensorSource, canonical_tensors, detect_layout, is_dense
 from gptoss.model.wrong_folder import explain_folder
 
 MAX_INDEX_BYTES = 4 << 20
@@ -130,10 +130,14 @@ class Checkpoint:
         source = self.sources[name]
         return source.view(self._stored[source.name].tensor(source.name))
 
-    def stored_bytes(self) -> list[Tensor]:
+    def stored_bytes(self, *, without_dense: bool = False) -> list[Tensor]:
         """The bytes that computing reads, uint8, in the order in which they lie: all but those of the embedding, of
-        which a prompt takes a few rows."""
-        names = {source.name for name, source in self.sources.items() if name != "embedding.weight"}
+        which a prompt takes a few rows, and of the dense matrices, where something has been made of them."""
+        names = {
+            source.name
+            for name, source in self.sources.items()
+            if name != "embedding.weight" and not (without_dense and is_dense(name))
+        }
         places = [(self._stored[name].path, self._stored[name].tensors[name].begin, name) for name in names]
         return [self._stored[name].stored_bytes(name) for _path, _begin, name in sorted(places)]
 

@@ -19,10 +19,11 @@ from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint, Constraints, Forced, Masked, StopTokens
 from gptoss.model.decode import DecodeStep
 from gptoss.model.device import full_card_told, select_device
+from gptoss.model.disk_cache import CheckpointFiles, DiskCache
 from gptoss.model.errors import CheckpointError, ContextFullError, DeviceError, ModelError
 from gptoss.model.fingerprint import fingerprint
 from gptoss.model.ops import Ops, StepOps
-from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixFolder, PrefixStore
+from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixStore
 from gptoss.model.quantize import Quantization
 from gptoss.model.read_ahead import Reading
 from gptoss.model.sampler import Drawn, Sampler, SamplingParams, Token
@@ -64,7 +65,7 @@ class Engine:
         max_context: int | None = None,
         defaults: GenerationDefaults | None = None,
         cache_dtype: torch.dtype = torch.bfloat16,
-        prefixes: tuple[PrefixFolder, str] | None = None,
+        prefixes: tuple[CheckpointFiles, str] | None = None,
     ) -> None:
         made_for = transformer.config.max_context_length
         if max_context is not None and not 1 <= max_context <= made_for:
@@ -96,19 +97,26 @@ class Engine:
         cpu_experts: int | None = None,
         device_bytes: int | None = None,
         reading: Reading | None = None,
-        prefixes: PrefixFolder | None = None,
+        disk_cache: DiskCache | None = None,
     ) -> Engine:
         """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
 
         `backend`, `quantize`, `progress`, `cpu_experts`, `device_bytes` and `reading` are those of
-        `Transformer.from_checkpoint`. "auto" takes the CPU where a card is too small. With `prefixes`, what a run of
-        the same checkpoint, computed alike, has kept need not be computed again.
+        `Transformer.from_checkpoint`. "auto" takes the CPU where a card is too small. What another run of the same
+        checkpoint, computed alike, has left in `disk_cache` need not be computed again.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.
             DeviceError: there is no such device or backend.
             ContextFullError: `max_context` is more than the model was made for.
         """
+
+        files: CheckpointFiles | None = None
+        if disk_cache is not None:
+            try:
+                files = disk_cache.of(fingerprint(Path(path)))
+            except CheckpointError as error:  # loading says more, unless it is of a file that is no part of it
+                log.info("the cache on the disk is not used: %s", error)
 
         def load_on(where: torch.device) -> Transformer:
             return Transformer.from_checkpoint(
@@ -121,6 +129,7 @@ class Engine:
                 cpu_experts=cpu_experts,
                 device_bytes=device_bytes,
                 reading=reading,
+                files=files,
             )
 
         chosen = select_device(device)
@@ -132,14 +141,11 @@ class Engine:
                 raise
             log.warning("%s", error)
             transformer = load_on(torch.device("cpu"))
-        made_by = None
-        if prefixes is not None:
+        prefixes = None
+        if files is not None:
             how = (transformer.ops.identity, str(transformer.device), quantize, sys.byteorder, version("gptoss"))
-            try:
-                made_by = prefixes, repr((fingerprint(Path(path)), how))
-            except CheckpointError as error:  # of a file beside the checkpoint, which has been opened
-                log.info("prefixes: not used: %s", error)
-        return cls(transformer, max_context, load_generation_defaults(Path(path)), prefixes=made_by)
+            prefixes = files, repr(how)
+        return cls(transformer, max_context, load_generation_defaults(Path(path)), prefixes=prefixes)
 
     def generate(
         self,
@@ -194,6 +200,11 @@ class Engine:
         known = self._cached_prefix([*ids, 0])
         if self._store.pays(known, seconds / tokens):
             self._store.save(ids[:known], self._cache.export_range)
+
+    def keep_weights(self) -> None:
+        """Keep on the disk what was made of the weights at load, unless it is there; that takes seconds, once."""
+        if self.transformer.made is not None:
+            self.transformer.made.keep()
 
     @torch.inference_mode()
     def _find_prefix(self, ids: list[int]) -> int:

@@ -15,14 +15,13 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gptoss.model.cache import KVCache
-from gptoss.model.prefix_files import PrefixFiles, shrink
+from gptoss.model.disk_cache import CheckpointFiles
+from gptoss.model.prefix_files import PrefixFiles
 
 log = logging.getLogger(__name__)
 
@@ -36,39 +35,23 @@ WORTH_S = 0.5
 _STEP_NS = 1000
 
 
-@dataclass(frozen=True)
-class PrefixFolder:
-    """Where prefixes are kept, and how much of them.
-
-    Attributes:
-        path: the folder of all models.
-        limit: bytes that all its files may have together.
-        name: what the model is called, for people.
-    """
-
-    path: Path
-    limit: int
-    name: str
-
-
 class PrefixStore:
-    """The blocks of one model; a disk that fails costs nothing but the time that they would save.
+    """The blocks of one checkpoint; a disk that fails costs nothing but the time that they would save.
 
     Args:
-        folder: where they lie.
-        model: what the values depend on beside the tokens: the checkpoint, and how it is computed.
+        files: where they lie.
+        computed: how keys and values are computed, as far as they depend on it.
         cache: one like those that are filled from here.
     """
 
-    def __init__(self, folder: PrefixFolder, model: str, cache: KVCache) -> None:
-        self._folder = folder
+    def __init__(self, files: CheckpointFiles, computed: str, cache: KVCache) -> None:
+        self._files = files
         self._shape = cache.range_shape(BLOCK_TOKENS)
         self._dtype = cache.dtype
         self.token_bytes = cache.nbytes_of(1)
-        identity = repr((model, self._shape, str(self._dtype), BLOCK_TOKENS))
+        identity = repr((files.checkpoint, computed, self._shape, str(self._dtype), BLOCK_TOKENS))
         self._root = hashlib.sha256(identity.encode()).digest()
-        nbytes = cache.nbytes_of(BLOCK_TOKENS)
-        self._files = PrefixFiles(folder.path, self._root.hex()[:16], BLOCK_TOKENS, nbytes, folder.limit)
+        self._blocks = PrefixFiles(files, BLOCK_TOKENS, cache.nbytes_of(BLOCK_TOKENS))
 
     def blocks(self, ids: Sequence[int], known: int) -> Iterator[tuple[int, Tensor]]:
         """The blocks that go on where `known` positions end: where each begins, and its keys and values.
@@ -79,7 +62,7 @@ class PrefixStore:
             begin = index * BLOCK_TOKENS
             if begin + BLOCK_TOKENS <= known:
                 continue
-            data = self._files.read(key)
+            data = self._blocks.read(key)
             if data is None:
                 return
             yield begin, torch.frombuffer(data, dtype=self._dtype).view(self._shape)
@@ -100,30 +83,30 @@ class PrefixStore:
             ids: the tokens.
             export: keys and values from one position to another; see `KVCache.export_range`.
         """
-        files = self._files
-        keys = list(self._keys(ids))[: files.limit // 2 // files.block_bytes]
+        files, blocks = self._files, self._blocks
+        keys = list(self._keys(ids))[: files.cache.limit // 2 // blocks.block_bytes]
         if not keys:
             return
         written, now = 0, time.time_ns()
         try:
-            files.open_folder(self._folder.name)
+            files.open_folder()
             room = files.room()
             for index, key in enumerate(keys):
                 # The end of a prompt is older than its beginning, so that it is the first to go.
                 used = now - index * _STEP_NS
-                if files.touch(key, used):
+                if files.touch(blocks.name(key), used):
                     continue
-                if written + files.block_bytes > room:
+                if written + blocks.block_bytes > room:
                     log.info("prefixes: the disk has too little room for more")
                     break
                 values = export(index * BLOCK_TOKENS, (index + 1) * BLOCK_TOKENS)
-                files.write(key, values.view(torch.uint8).flatten().numpy().data, used)
-                written += files.block_bytes
+                blocks.write(key, values.view(torch.uint8).flatten().numpy().data, used)
+                written += blocks.block_bytes
         except OSError as error:
             log.info("prefixes: not kept: %s", error)
         log.info("prefixes: %d blocks, %d bytes written", len(keys), written)
         if written:
-            shrink(files.root, files.limit)
+            files.shrink()
 
     def _keys(self, ids: Sequence[int]) -> Iterator[bytes]:
         """The keys of all whole blocks of a prompt."""

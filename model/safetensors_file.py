@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import math
 import mmap
-import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +23,7 @@ from torch import Tensor
 
 from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.json_file import JsonError, open_regular_file, parse_json_object
+from gptoss.model.mapping import as_tensor, map_file
 
 MAX_HEADER_BYTES = 4 << 20
 """The largest published header of a gpt-oss file has less than 100 kB."""
@@ -88,8 +87,8 @@ class SafetensorsFile:
             with open_regular_file(self.path) as file:
                 self._begin, self.nbytes, header = _read_header(file)
                 self.tensors: Mapping[str, TensorInfo] = MappingProxyType(_parse_header(header, self.nbytes))
-                self._mapping = _map(file, self._begin + self.nbytes)
-                self._bytes = _as_tensor(self._mapping)
+                self._mapping = map_file(file, self._begin + self.nbytes)
+                self._bytes = as_tensor(self._mapping)
         except OSError as error:
             raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
         except _HeaderError as error:
@@ -210,25 +209,3 @@ def _parse_entry(name: str, entry: Any) -> TensorInfo:
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-
-
-def _map(file: BinaryIO, size: int) -> mmap.mmap:
-    """The beginning of a file, read into memory in large pages where the system has them.
-
-    Linux by default reads in pages as small as a disk's read-ahead; they stay so small as long as they are in memory,
-    and each must be mapped by itself in every run.
-    """
-    mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without them
-            mapping.madvise(mmap.MADV_HUGEPAGE)
-    return mapping
-
-
-def _as_tensor(mapping: mmap.mmap) -> Tensor:
-    """The mapped bytes, as uint8; the mapping lives as long as the tensor's storage."""
-    # Not a private writable mapping, though torch would take that without a warning: such a one counts against the
-    # memory the kernel may promise, so a file larger than the machine's memory could not be mapped at all.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given buffer is not writable", category=UserWarning)
-        return torch.frombuffer(mapping, dtype=torch.uint8)

@@ -66,6 +66,7 @@ _LAYER = {
     "gate_up.weight": ("", "mlp.experts.gate_up_proj"),
     "down.weight": ("", "mlp.experts.down_proj"),
 }
+_PROJECTIONS = tuple(f".{part}.weight" for part in "qkvo")
 _ONLY_PACKED = ("gate_up.blocks", "gate_up.scales", "down.blocks", "down.scales")
 _ONLY_PLAIN = ("gate_up.weight", "down.weight")
 
@@ -108,6 +109,11 @@ def detect_layout(names: Collection[str]) -> Layout | None:
         if any(f"{prefix}.{_LAYER[mark][column]}" in names for mark in marks):
             return layout
     return None
+
+
+def is_dense(canonical: str) -> bool:
+    """Whether this is a matrix that each token goes through: a projection of the attention, or the unembedding."""
+    return canonical == "unembedding.weight" or canonical.endswith(_PROJECTIONS)
 
 
 def canonical_tensors(config: ModelConfig, layout: Layout) -> Iterator[tuple[str, TensorSource]]:

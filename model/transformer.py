@@ -19,7 +19,9 @@ from gptoss.model.cache import CacheSlot, KVCache
 from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.config import ModelConfig
 from gptoss.model.decode import DecodeStep
+from gptoss.model.disk_cache import CheckpointFiles
 from gptoss.model.layers import layer_forward
+from gptoss.model.made_weights import MadeWeights
 from gptoss.model.ops import Ops, StepOps, select_ops
 from gptoss.model.placement import Placement, free_device_bytes, place
 from gptoss.model.quantize import PackingReport, Progress, Quantization, load_weights
@@ -39,16 +41,20 @@ class Transformer:
     Attributes:
         packing: what packing the experts did, where `from_checkpoint` was asked for it and there was something to pack.
         placement: which experts `from_checkpoint` left in host memory, where the model lies on a card.
+        made: what the backend made of the weights, where it may be kept for other runs.
     """
 
     packing: PackingReport | None = None
     placement: Placement | None = None
 
-    def __init__(self, config: ModelConfig, weights: Weights, ops: Ops | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: Weights, ops: Ops | None = None, made: MadeWeights | None = None
+    ) -> None:
         self.config = config
         self.device = weights.embedding.device
         self.ops = ops or select_ops(device=self.device)
-        self.weights = self.ops.prepare(weights)
+        self.weights = self.ops.prepare(weights, made)
+        self.made = made
         self._rope = RotaryEmbedding(config.head_dim, config.rope, self.device)
         self._step_ops = self.ops if isinstance(self.ops, StepOps) else None
         self._step: DecodeStep | None = None
@@ -66,6 +72,7 @@ class Transformer:
         cpu_experts: int | None = None,
         device_bytes: int | None = None,
         reading: Reading | None = None,
+        files: CheckpointFiles | None = None,
     ) -> Self:
         """Load the checkpoint in a folder, in any published layout.
 
@@ -80,6 +87,7 @@ class Transformer:
             device_bytes: of a card that may be used; by default what is free.
             reading: reads the mapped files into memory, all of them, and is called with the bytes that are there, and
                 those in all; None leaves each page until it is needed, as a model larger than the memory must.
+            files: where what a backend on the CPU makes of the weights may be kept.
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture, or its experts cannot be packed.
@@ -90,9 +98,12 @@ class Transformer:
         checkpoint = Checkpoint.open(Path(path))
         placement: Placement | None = None
         uploader: Uploader | None = None
+        made = MadeWeights(ops.made_bytes(checkpoint.config), files, ops.name) if device.type == "cpu" else None
         with contextlib.ExitStack() as stack:
             if reading is not None:
-                stack.enter_context(ReadAhead(checkpoint.stored_bytes(), reading))
+                is_made = made is not None and made.is_filled
+                parts = [*checkpoint.stored_bytes(without_dense=is_made), *([made.data] if made and is_made else [])]
+                stack.enter_context(ReadAhead(parts, reading))
             if isinstance(ops, StepOps):
                 free = free_device_bytes(device) if device_bytes is None else device_bytes
                 packs = quantize is not None
@@ -110,7 +121,7 @@ class Transformer:
                 weights, packing = load_weights(checkpoint, quantize, progress, uploader)
             if uploader is not None:
                 uploader.finish()
-            transformer = cls(checkpoint.config, weights, ops)
+            transformer = cls(checkpoint.config, weights, ops, made)
         transformer.packing = packing
         transformer.placement = placement
         return transformer

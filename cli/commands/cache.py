@@ -1,4 +1,4 @@
-"""`gptoss cache`: what was computed of prompts and is kept on the disk, so that it need not be computed again."""
+"""`gptoss cache`: what was computed of prompts and made of weights, and is kept on the disk for other runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gptoss.cli.options import HomeOption
 from gptoss.cli.settings import Folders, load_settings
 from gptoss.cli.text import one_line
 
-app = command_group("What was computed of prompts and is kept on the disk.")
+app = command_group("What was computed of prompts and made of weights, and is kept on the disk.")
 
 
 @app.command()
@@ -26,18 +26,19 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     home: HomeOption = None,
 ) -> ExitStatus:
-    """Show how much is kept of each model: tokens, size, last use."""
-    from gptoss.model.prefix_files import kept_models
+    """Show how much is kept of each model: tokens of prompts, weights in 8 bits, size of all, last use."""
+    from gptoss.model.disk_cache import kept_models
 
     environment: Environment = context.obj
     folders = Folders.locate(environment.variables, home)
-    output, models = environment.output(), kept_models(folders.prefixes)
+    output, models = environment.output(), kept_models(folders.computed)
     for model in models:
         used = datetime.datetime.fromtimestamp(model.used, datetime.UTC)
         if as_json:
             told = {
                 "model": model.name,
                 "tokens": model.positions,
+                "weight_bytes": model.made_bytes,
                 "bytes": model.nbytes,
                 "last_used": used.isoformat(timespec="seconds"),
                 "folder": str(model.folder),
@@ -45,13 +46,15 @@ def show(
             output.write(output.safe(json.dumps(told, ensure_ascii=False)) + "\n")
         else:
             day = used.astimezone().date().isoformat()
-            line = f"{one_line(model.name) or '?'}  {model.positions} tokens  {show_bytes(model.nbytes)}  used {day}"
-            output.write(line + "\n")
+            kept = f"{model.positions} tokens"
+            if model.made_bytes:
+                kept += f", weights in 8 bits ({show_bytes(model.made_bytes)})"
+            output.write(f"{one_line(model.name) or '?'}  {kept}  {show_bytes(model.nbytes)}  used {day}\n")
     if not as_json:
         limit = load_settings({}, environment.variables, folders.config).cache_gb * 1e9
         used_bytes = sum(model.nbytes for model in models)
         output.write(
-            f"{show_bytes(used_bytes)} of {show_bytes(limit)} (cache_gb) in {one_line(str(folders.prefixes))}\n"
+            f"{show_bytes(used_bytes)} of {show_bytes(limit)} (cache_gb) in {one_line(str(folders.computed))}\n"
         )
     return ExitStatus.ANSWERED
 
@@ -60,7 +63,7 @@ def show(
 def clear(context: typer.Context, home: HomeOption = None) -> ExitStatus:
     """Remove all of it; it is computed again when it is needed."""
     environment: Environment = context.obj
-    removed = clear_prefixes(Folders.locate(environment.variables, home))
+    removed = clear_cache(Folders.locate(environment.variables, home))
     environment.messages().write(f"removed {show_bytes(removed)}\n")
     return ExitStatus.ANSWERED
 
@@ -69,19 +72,19 @@ def clear(context: typer.Context, home: HomeOption = None) -> ExitStatus:
 def path(context: typer.Context, home: HomeOption = None) -> ExitStatus:
     """Print where it is, or would be."""
     environment: Environment = context.obj
-    environment.output().write(f"{one_line(str(Folders.locate(environment.variables, home).prefixes))}\n")
+    environment.output().write(f"{one_line(str(Folders.locate(environment.variables, home).computed))}\n")
     return ExitStatus.ANSWERED
 
 
-def clear_prefixes(folders: Folders) -> int:
-    """Remove the keys and values of all prompts; how many bytes that were.
+def clear_cache(folders: Folders, *, prefixes_alone: bool = False) -> int:
+    """Remove all of it, or only the keys and values of prompts; how many bytes that were.
 
     Raises:
         InputError: that is not possible.
     """
-    from gptoss.model.prefix_files import clear as clear_files
+    from gptoss.model.disk_cache import clear as clear_files
 
     try:
-        return clear_files(folders.prefixes)
+        return clear_files(folders.computed, prefixes_alone=prefixes_alone)
     except OSError as error:
         raise InputError(f"cannot clear {one_line(str(error.filename))}: {error.strerror}") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptoss.cli.commands import completions
-from gptoss.cli.commands.cache import clear_prefixes
+from gptoss.cli.commands.cache import clear_cache
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.exit_status import ExitStatus
@@ -187,7 +187,7 @@ def delete(
     for path in [store.find_file(each) for each in which]:
         store.delete(path)
     # Keys and values tell what the tokens were, and which are those of this conversation alone is not known.
-    clear_prefixes(Folders.locate(environment.variables, home))
+    clear_cache(Folders.locate(environment.variables, home), prefixes_alone=True)
     return ExitStatus.ANSWERED
 
 

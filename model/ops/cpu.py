@@ -23,6 +23,7 @@ from gptoss.model.errors import DeviceError, quote
 
 # After torch, whose OpenMP pool it shares.
 from gptoss.model.kernels import _cpu
+from gptoss.model.made_weights import MadeWeights
 from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.ops.interface import Dense
 from gptoss.model.ops.reference import ReferenceOps, activation_bytes
@@ -34,8 +35,6 @@ ISA_VARIABLE = "GPTOSS_CPU_ISA"
 DENSE_VARIABLE = "GPTOSS_CPU_DENSE"
 HEAD_DIM_STEP = 16
 """The kernels take heads of a multiple of this many dimensions."""
-_PANEL_ROWS, _GROUP = 32, 32
-"""An eight-bit layer comes in panels of rows, and in groups of weights with a scale of two bytes."""
 
 
 @dataclass(frozen=True)
@@ -111,22 +110,27 @@ class CpuOps(ReferenceOps):
         """By level and operation."""
         return _cpu.counts()
 
-    def prepare(self, weights: Weights) -> Weights:
+    def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:
         """Bind every matrix to its kernel; those without one stay as they are."""
         if weights.embedding.device.type != "cpu":
             raise DeviceError(f"the backend {self.name!r} runs on the CPU, but the weights are on another device")
+        dense = [weights.unembedding, *(x for layer in weights.layers for x in (layer.q, layer.k, layer.v, layer.o))]
+        bound = _bind_int8(dense, made) if self.dense == "int8" else list(map(_bind_bf16, dense))
+        unembedding, *projections = bound
         prepared = replace(
             weights,
-            layers=tuple(self._layer(layer) for layer in weights.layers),
+            layers=tuple(
+                _layer(layer, projections[4 * index : 4 * index + 4]) for index, layer in enumerate(weights.layers)
+            ),
             norm=weights.norm.float(),
-            unembedding=self._linear(weights.unembedding, self.dense),
+            unembedding=unembedding,
         )
         self.identical_tokens = _cpu.GEMV_TOKENS if _all_bound(prepared) else 1
         return prepared
 
     def bind_moe(self, router: Linear, experts: Experts) -> tuple[Linear, Experts]:
         """Bind both to their kernels."""
-        return self._linear(router, "bf16"), _experts(experts)
+        return _bind_bf16(router), _experts(experts)
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`."""
@@ -207,41 +211,72 @@ class CpuOps(ReferenceOps):
             experts.kernel.forward(*addresses, tokens, top_k, alpha, limit, out.data_ptr(), threads)
         return out
 
-    def _layer(self, layer: LayerWeights) -> LayerWeights:
-        return replace(
-            layer,
-            attention_norm=layer.attention_norm.float(),
-            mlp_norm=layer.mlp_norm.float(),
-            sinks=layer.sinks.float(),
-            q=self._linear(layer.q, self.dense),
-            k=self._linear(layer.k, self.dense),
-            v=self._linear(layer.v, self.dense),
-            o=self._linear(layer.o, self.dense),
-            # A choice of experts turns on small differences, and the router weighs little.
-            router=self._linear(layer.router, "bf16"),
-            experts=_experts(layer.experts),
-        )
-
-    def _linear(self, layer: Linear, dense: str) -> Linear:
-        weight = layer.weight
-        if weight.dtype != torch.bfloat16 or not weight.is_contiguous() or not _is_vector(layer.bias):
-            log.warning("a dense layer in %s takes the slow path", weight.dtype)
-            return layer
-        kernel = _cpu.dense(weight, layer.bias, dense == "int8", torch.get_num_threads())
-        return BoundLinear(weight, layer.bias, kernel)
-
 
 def int8_bytes(config: ModelConfig) -> int:
     """Bytes of all dense layers but the routers in eight bits."""
-
-    def layer(rows: int, columns: int) -> int:
-        panels, groups = -(-rows // _PANEL_ROWS), -(-columns // _GROUP)
-        return panels * _PANEL_ROWS * groups * (_GROUP + 2)
-
     hidden, heads = config.hidden_size, config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
-    attention = layer(heads, hidden) + 2 * layer(kv, hidden) + layer(hidden, heads)
-    return config.num_layers * attention + layer(config.vocab_size, hidden)
+    size = _cpu.int8_bytes
+    attention = size(heads, hidden) + 2 * size(kv, hidden) + size(hidden, heads)
+    return config.num_layers * attention + size(config.vocab_size, hidden)
+
+
+def _is_known(layer: Linear) -> bool:
+    """Whether the kernels take such a matrix."""
+    weight = layer.weight
+    if weight.dtype == torch.bfloat16 and weight.is_contiguous() and _is_vector(layer.bias):
+        return True
+    log.warning("a dense layer in %s takes the slow path", weight.dtype)
+    return False
+
+
+def _bind_int8(layers: Sequence[Linear], made: MadeWeights | None) -> list[Linear]:
+    """Each as the kernels read it in eight bits, packed into `made` unless that is there already."""
+    known = [layer for layer in layers if _is_known(layer)]
+    sizes = [_cpu.int8_bytes(*layer.weight.shape) for layer in known]
+    if made is None or made.data.numel() != sum(sizes):
+        made = MadeWeights(sum(sizes))
+    if made.is_filled and not all(map(_is_packed_from, known, made.parts(sizes))):
+        made.discard()
+    parts = made.parts(sizes)
+    if not made.is_filled:
+        for layer, packed in zip(known, parts, strict=True):
+            _cpu.pack_int8(layer.weight, packed, torch.get_num_threads())
+        made.is_filled = True
+    bound = {id(layer): _bind_packed(layer, packed) for layer, packed in zip(known, parts, strict=True)}
+    return [bound.get(id(layer), layer) for layer in layers]
+
+
+def _is_packed_from(layer: Linear, packed: Tensor) -> bool:
+    return _cpu.is_packed_from(layer.weight, packed)
+
+
+def _bind_packed(layer: Linear, packed: Tensor) -> Linear:
+    rows, columns = layer.weight.shape
+    return BoundLinear(layer.weight, layer.bias, _cpu.dense_int8(packed, rows, columns, layer.bias))
+
+
+def _bind_bf16(layer: Linear) -> Linear:
+    if not _is_known(layer):
+        return layer
+    return BoundLinear(layer.weight, layer.bias, _cpu.dense_bf16(layer.weight, layer.bias))
+
+
+def _layer(layer: LayerWeights, projections: Sequence[Linear]) -> LayerWeights:
+    q, k, v, o = projections
+    return replace(
+        layer,
+        attention_norm=layer.attention_norm.float(),
+        mlp_norm=layer.mlp_norm.float(),
+        sinks=layer.sinks.float(),
+        q=q,
+        k=k,
+        v=v,
+        o=o,
+        # A choice of experts turns on small differences, and the router weighs little.
+        router=_bind_bf16(layer.router),
+        experts=_experts(layer.experts),
+    )
 
 
 def _experts(experts: Experts) -> Experts:

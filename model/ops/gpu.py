@@ -23,6 +23,7 @@ from gptoss.model.config import ModelConfig
 from gptoss.model.errors import DeviceError, quote
 from gptoss.model.kernels.triton import bandwidth, dense, experts as expert_kernels
 from gptoss.model.kernels.triton.launch import counts, launch
+from gptoss.model.made_weights import MadeWeights
 from gptoss.model.mxfp4 import BLOCK_SIZE
 from gptoss.model.ops.gpu_attention import attend_many, attend_one
 from gptoss.model.ops.gpu_device import require_device
@@ -96,7 +97,7 @@ class GpuOps(ReferenceOps):
         """What decides the last bits of what is computed: the card, the dense layers' form, the compilers."""
         return f"{self.description}, torch {torch.__version__}, triton {triton.__version__}"
 
-    def prepare(self, weights: Weights) -> Weights:
+    def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:  # noqa: ARG002 - as the interface
         """Join the projections of each layer, pack what is to have eight bits, bind experts in host memory."""
         self._device = weights.embedding.device
         require_device(self._device)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gptoss.model.cache import CacheSlot
 from gptoss.model.config import ModelConfig
+from gptoss.model.made_weights import MadeWeights
 from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Ops(Protocol):
         ...
 
     def made_bytes(self, config: ModelConfig) -> int:
-        """Bytes that `prepare` makes of a model's weights, beside those that it is given."""
+        """Bytes that `prepare` makes of a model's dense weights, beside those that it is given."""
         ...
 
     def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
@@ -61,8 +62,12 @@ class Ops(Protocol):
         """What decides, beside the weights, how results are rounded."""
         ...
 
-    def prepare(self, weights: Weights) -> Weights:
+    def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:
         """The weights as this backend wants them; what its operations are given comes from here.
+
+        Args:
+            weights: of all of the model, as the checkpoint has them.
+            made: memory for what is made of them, `made_bytes` of it; without, the backend takes its own.
 
         Raises:
             DeviceError: they lie where this backend does not compute.

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptoss.model.config import ModelConfig
+from gptoss.model.made_weights import MadeWeights
 from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.weights import ExpertMatrix, Experts, Linear, Weights
 
@@ -62,7 +63,7 @@ class ReferenceOps:
         """This backend, and torch's version."""
         return f"{self.name}, torch {torch.__version__}"
 
-    def prepare(self, weights: Weights) -> Weights:
+    def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:  # noqa: ARG002 - as the interface
         """The weights as they are."""
         return weights
 

@@ -135,6 +135,9 @@ class ScriptedEngine:
         self.cache: list[int] = []
         self.kept: list[list[int]] = []
 
+    def keep_weights(self):
+        pass
+
     def keep(self, ids):
         self.kept.append(list(ids))
 

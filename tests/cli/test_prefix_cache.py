@@ -118,8 +118,8 @@ def test_a_batch_keeps_the_instructions_alone(nano, asked, tmp_path) -> None:
 
 def test_shown_and_cleared(asked, gptoss, tmp_path) -> None:
     empty = gptoss("cache", "show")
-    where = tmp_path / "home" / "cache" / "prefixes"
-    assert (empty.status, empty.stdout) == (0, f"0 bytes of 2 GB (cache_gb) in {where}\n")
+    where = tmp_path / "home" / "cache" / "computed"
+    assert (empty.status, empty.stdout) == (0, f"0 bytes of 4 GB (cache_gb) in {where}\n")
     asked("What is 2 + 3?")
     told = json.loads(gptoss("cache", "show", "--json").stdout)
     assert (told["model"], told["tokens"] % BLOCK_TOKENS) == ("nano", 0)

@@ -38,6 +38,11 @@ def ops(level):
     return cpu_ops.CpuOps(dense="bf16", isa=level)
 
 
+def bind(layer: Linear, dense: str) -> Linear:
+    """A layer as the backend has it that keeps dense layers so."""
+    return cpu_ops._bind_int8([layer], None)[0] if dense == "int8" else cpu_ops._bind_bf16(layer)
+
+
 def ran(level: str) -> dict[str, int]:
     """What ran since the last look, by operation; nothing may have run at another level."""
     counts = _cpu.counts()
@@ -56,7 +61,7 @@ TOKENS = [1, 2, 3, 4, 5, 6, 7, 13, 40]
 def test_a_dense_layer(level, dense, rows, columns):
     ops = cpu_ops.CpuOps(dense=dense, isa=level)
     layer = Linear(bf16(rows, columns, seed=1), bf16(rows, seed=2))
-    bound = ops._linear(layer, dense)
+    bound = bind(layer, dense)
     for tokens in TOKENS:
         x = outliers(tokens, columns, seed=tokens)
         error = relative_error(ops.linear(x, bound), REFERENCE.linear(x, layer))
@@ -75,12 +80,12 @@ def test_eight_bit_weights_are_what_their_scales_say(level, tokens):
     powers = 2.0 ** torch.randint(-12, 3, (70, 10), generator=generator(4))
     layer = Linear((integers * powers.repeat_interleave(32, dim=1)).to(torch.bfloat16))
     x = outliers(tokens, 320)
-    assert relative_error(ops.linear(x, ops._linear(layer, "int8")), REFERENCE.linear(x, layer)) < 1e-4
+    assert relative_error(ops.linear(x, bind(layer, "int8")), REFERENCE.linear(x, layer)) < 1e-4
 
 
 def test_a_dense_layer_takes_any_leading_shape_and_stride(ops):
     layer = Linear(bf16(40, 64), None)
-    bound = ops._linear(layer, "bf16")
+    bound = bind(layer, "bf16")
     x = normal(2, 3, 128)[..., ::2]
     assert relative_error(ops.linear(x, bound), REFERENCE.linear(x, layer)) < 2e-6
     assert ops.linear(x[:, :0], bound).shape == (2, 0, 40)
@@ -92,7 +97,7 @@ def test_the_mixture_of_experts(ops, level, tokens, hidden, width):
     experts, router = random_experts(8, hidden, width), Linear(bf16(8, hidden, seed=5), bf16(8, seed=6))
     x = normal(tokens, hidden, seed=tokens)
     bound = cpu_ops._experts(experts)
-    bound_router = ops._linear(router, "bf16")
+    bound_router = bind(router, "bf16")
     _cpu.reset_counts()
     actual = ops.moe(x, bound_router, bound, 3, ALPHA, LIMIT)
     expected = REFERENCE.moe(x, router, experts, 3, ALPHA, LIMIT)
@@ -115,7 +120,7 @@ def test_every_code_and_every_scale(ops, tokens):
     router = Linear(torch.zeros(1, 256, dtype=torch.bfloat16))
     x = normal(tokens, 256)
     expected = REFERENCE.moe(x, router, experts, 1, ALPHA, LIMIT).double()
-    actual = ops.moe(x, ops._linear(router, "bf16"), cpu_ops._experts(experts), 1, ALPHA, LIMIT).double()
+    actual = ops.moe(x, bind(router, "bf16"), cpu_ops._experts(experts), 1, ALPHA, LIMIT).double()
     assert expected.isfinite().all()
     assert ((actual - expected).norm(dim=0) / expected.norm(dim=0)).max() < 2e-4
 
@@ -126,7 +131,7 @@ def test_a_scale_that_is_not_a_number_is_not_hidden(ops, tokens):
     for matrix in (experts.gate_up, experts.down):
         before = matrix.scales[:, 3, 0].clone()
         matrix.scales[:, 3, 0] = 255
-        out = ops.moe(normal(tokens, 64), ops._linear(router, "bf16"), cpu_ops._experts(experts), 1, ALPHA, LIMIT)
+        out = ops.moe(normal(tokens, 64), bind(router, "bf16"), cpu_ops._experts(experts), 1, ALPHA, LIMIT)
         assert not out.isfinite().all(dim=-1).any()
         matrix.scales[:, 3, 0] = before
 
@@ -138,7 +143,7 @@ def test_activations_that_are_no_numbers_are_not_hidden(level, dense, tokens, po
     ops = cpu_ops.CpuOps(dense=dense, isa=level)
     x = normal(tokens, 64)
     x[-1, 5] = poison
-    out = ops.linear(x, ops._linear(Linear(bf16(48, 64)), dense))
+    out = ops.linear(x, bind(Linear(bf16(48, 64)), dense))
     assert not out[-1].isfinite().any()
     assert out[:-1].isfinite().all()
 
@@ -201,7 +206,7 @@ def test_weights_without_a_kernel_take_the_reference_path_and_say_so(ops, level,
     float32 = Linear(normal(8, 64))
     transposed = Linear(bf16(64, 8).T)
     for layer in (float32, transposed):
-        bound = ops._linear(layer, "int8")
+        bound = bind(layer, "int8")
         x = normal(3, 64)
         assert torch.equal(ops.linear(x, bound), REFERENCE.linear(x, layer))
     plain = Experts(bf16(4, 64, 64).transpose(1, 2), bf16(4, 64), bf16(4, 32, 64, seed=1).transpose(1, 2), bf16(4, 64))
@@ -276,8 +281,8 @@ def in_eight_bits(weights: Weights) -> Weights:
 
 def test_the_same_for_any_number_of_threads(level):
     ops = cpu_ops.CpuOps(dense="int8", isa=level)
-    experts, router = cpu_ops._experts(random_experts(8, 96, 64)), ops._linear(Linear(bf16(8, 96)), "bf16")
-    dense = ops._linear(Linear(bf16(200, 96)), "int8")
+    experts, router = cpu_ops._experts(random_experts(8, 96, 64)), bind(Linear(bf16(8, 96)), "bf16")
+    dense = bind(Linear(bf16(200, 96)), "int8")
     before = torch.get_num_threads()
     try:
         results = []
@@ -317,7 +322,41 @@ def test_shapes_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match="scales"):
         _cpu.experts(up.blocks, down.scales, bias, down.blocks, down.scales, bias)
     with pytest.raises(TypeError):
-        _cpu.dense(normal(4, 4), None, int8=False, threads=1)
+        _cpu.dense_bf16(normal(4, 4), None)
+
+
+def test_packed_layers_of_another_size_are_refused():
+    weight, memory = bf16(40, 64), torch.zeros(_cpu.int8_bytes(40, 64) + 64, dtype=torch.uint8)
+    for part in (memory, memory[:-128], memory[1:-63]):  # too long, too short, not aligned
+        with pytest.raises(ValueError, match="packed layer"):
+            _cpu.pack_int8(weight, part, 1)
+        with pytest.raises(ValueError, match="packed layer"):
+            _cpu.is_packed_from(weight, part)
+        with pytest.raises(ValueError, match="packed layer"):
+            _cpu.dense_int8(part, 40, 64, None)
+
+
+@pytest.mark.parametrize("shape", [(40, 64), (32, 96), (1, 31), (200, 33)])
+def test_what_was_packed_from_other_weights_is_known(level, shape):
+    weight, memory = bf16(*shape), torch.zeros(_cpu.int8_bytes(*shape), dtype=torch.uint8)
+    assert not _cpu.is_packed_from(weight, memory)
+    _cpu.pack_int8(weight, memory, 2)
+    assert _cpu.is_packed_from(weight, memory)
+    assert not _cpu.is_packed_from(weight.neg(), memory)
+    assert not _cpu.is_packed_from(weight * 2, memory), "the scales"
+    assert ran(level) == {"int8_pack": 1}
+
+
+def test_every_level_packs_alike():
+    weight = bf16(200, 352)
+    weight[3, :32] = 0
+    results, before = [], _cpu.isa()
+    for each in _cpu.isas():
+        _cpu.use_isa(each)
+        results.append(torch.zeros(_cpu.int8_bytes(200, 352), dtype=torch.uint8))
+        _cpu.pack_int8(weight, results[-1], 1)
+    _cpu.use_isa(before)
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 def test_the_kernels_are_what_runs_where_they_were_built(monkeypatch):

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptoss.model import prefix_files, prefix_store
+from gptoss.model import disk_cache, prefix_store
+from gptoss.model.disk_cache import CheckpointFiles, DiskCache, kept_models, shrink
 from gptoss.model.engine import Engine
 from gptoss.model.fingerprint import fingerprint
-from gptoss.model.prefix_files import PrefixFiles, kept_models, shrink
-from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixFolder, PrefixStore
+from gptoss.model.prefix_files import PrefixFiles
+from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixStore
 from gptoss.model.sampler import SamplingParams
 
 NANO = Path(prefix_store.__file__).parent / "nano" / "checkpoint"
@@ -47,8 +48,8 @@ def open_engine(request, tiny, tmp_path):
 
 
 def opened(model: Path, folder: Path, *, kept: bool = True, limit: int = PLENTY, backend: str = "reference") -> Engine:
-    prefixes = PrefixFolder(folder / "prefixes", limit, model.name) if kept else None
-    return Engine.load(model, device="cpu", backend=backend, prefixes=prefixes)
+    cache = DiskCache(folder / "computed", limit, model.name) if kept else None
+    return Engine.load(model, device="cpu", backend=backend, disk_cache=cache)
 
 
 def prompt(n: int, seed: int = 1) -> list[int]:
@@ -193,7 +194,7 @@ def test_what_cannot_be_told_apart_is_not_kept(make_checkpoint, tmp_path):
 def test_it_pays_where_computing_takes_longer_than_a_disk(tiny, tmp_path, monkeypatch):
     monkeypatch.undo()
     cache = opened(tiny, tmp_path, kept=False)._cache
-    store = PrefixStore(PrefixFolder(tmp_path, PLENTY, ""), "", cache)
+    store = PrefixStore(DiskCache(tmp_path, PLENTY, "").of("model"), "", cache)
     store.token_bytes = 48 << 10  # 20b
     assert store.pays(64, 0.015)
     assert not store.pays(16, 0.015), "a quarter of a second is not worth a file"
@@ -203,7 +204,7 @@ def test_it_pays_where_computing_takes_longer_than_a_disk(tiny, tmp_path, monkey
 def test_a_fast_model_leaves_nothing(tiny, tmp_path, monkeypatch):
     monkeypatch.undo()
     computed(opened(tiny, tmp_path), prompt(64))
-    assert not (tmp_path / "prefixes").exists()
+    assert not (tmp_path / "computed").exists()
 
 
 # Bounds
@@ -229,7 +230,7 @@ def test_what_was_used_stays(tiny, tmp_path):
         computed(opened(tiny, tmp_path), ids)
         time.sleep(0.01)
     block = next(iter(blocks_of(tmp_path))).stat().st_size
-    shrink(tmp_path / "prefixes", 4 * block)
+    shrink(tmp_path / "computed", 4 * block)
     assert run(opened(tiny, tmp_path), [*first, 1])[1] == 64
     assert run(opened(tiny, tmp_path), [*second, 1])[1] == 0
 
@@ -256,7 +257,7 @@ def test_a_clock_that_was_wrong_does_not_keep_a_block_for_ever(tmp_path):
 
 def test_a_full_disk_is_left_alone(tiny, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=prefix_files.LEFT_FREE + 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=disk_cache.LEFT_FREE + 1))
     computed(opened(tiny, tmp_path), prompt(64))
     assert not blocks_of(tmp_path)
 
@@ -270,7 +271,7 @@ def test_files_are_private(tiny, tmp_path):
         computed(opened(tiny, tmp_path), prompt(64))
     finally:
         os.umask(before)
-    root = tmp_path / "prefixes"
+    root = tmp_path / "computed"
     assert {path.stat().st_mode & 0o777 for path in (root, *root.rglob("*")) if path.is_dir()} == {0o700}
     assert {path.stat().st_mode & 0o777 for path in root.rglob("*") if path.is_file()} == {0o600}
     assert [model.name for model in kept_models(root)] == [tiny.name]
@@ -286,8 +287,10 @@ def test_what_cannot_be_written_is_done_without(tiny, tmp_path, monkeypatch, cap
                 raise OSError(code, os.strerror(code))
             yield part
 
-    real = prefix_files._write_whole
-    monkeypatch.setattr(prefix_files, "_write_whole", lambda path, parts, when: real(path, part_by_part(parts), when))
+    real = CheckpointFiles.write
+    monkeypatch.setattr(
+        CheckpointFiles, "write", lambda files, name, parts, when: real(files, name, part_by_part(parts), when)
+    )
     with caplog.at_level(logging.INFO, "gptoss"):
         engine = opened(tiny, tmp_path)
         computed(engine, prompt(64))
@@ -297,11 +300,11 @@ def test_what_cannot_be_written_is_done_without(tiny, tmp_path, monkeypatch, cap
 
 
 def test_a_file_in_the_place_of_the_folder_is_done_without(tiny, tmp_path):
-    (tmp_path / "prefixes").write_text("mine")
+    (tmp_path / "computed").write_text("mine")
     engine = opened(tiny, tmp_path)
     computed(engine, prompt(64))
     assert run(engine, prompt(65))[1] == 64, "from memory"
-    assert (tmp_path / "prefixes").read_text() == "mine"
+    assert (tmp_path / "computed").read_text() == "mine"
 
 
 def test_a_damaged_block_ends_the_beginning_there(tiny, tmp_path, caplog):
@@ -320,9 +323,13 @@ def test_a_damaged_block_ends_the_beginning_there(tiny, tmp_path, caplog):
 
 
 def small_files(root: Path, nbytes: int = 64) -> PrefixFiles:
-    files = PrefixFiles(root, "model", BLOCK_TOKENS, nbytes, PLENTY)
-    files.open_folder("a name")
-    return files
+    files = DiskCache(root, PLENTY, "a name").of("model")
+    files.open_folder()
+    return PrefixFiles(files, BLOCK_TOKENS, nbytes)
+
+
+def path_of(files: PrefixFiles, key: bytes) -> Path:
+    return files._files.path(files.name(key))
 
 
 def test_no_mutant_is_believed(tmp_path):
@@ -331,7 +338,7 @@ def test_no_mutant_is_believed(tmp_path):
     content = bytes(range(64))
     files.write(key, content, 0)
     files.write(other, content[::-1], 0)
-    sound, alien = files._path(key).read_bytes(), files._path(other).read_bytes()
+    sound, alien = path_of(files, key).read_bytes(), path_of(files, other).read_bytes()
     assert files.read(key) == content
     chance = random.Random(5)
 
@@ -358,18 +365,18 @@ def test_no_mutant_is_believed(tmp_path):
     believed = 0
     for _ in range(3000):
         data = mutant()
-        files._path(key).write_bytes(data)
+        path_of(files, key).write_bytes(data)
         read = files.read(key)
         believed += data == sound
         assert read == (content if data == sound else None)
-        assert files._path(key).exists() == (data == sound)
+        assert path_of(files, key).exists() == (data == sound)
     assert believed < 150
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_no_file_is_not_read(tmp_path, make):
     files = small_files(tmp_path)
-    make(files._path(b"\1" * 32))
+    make(path_of(files, b"\1" * 32))
     assert files.read(b"\1" * 32) is None
     shrink(tmp_path, 0)
 
@@ -380,9 +387,11 @@ def test_what_is_no_file_is_not_read(tmp_path, make):
 WRITER = """
 import hashlib, random, sys, time
 from pathlib import Path
-from gptoss.model.prefix_files import PrefixFiles, shrink
+from gptoss.model.disk_cache import DiskCache, shrink
+from gptoss.model.prefix_files import PrefixFiles
 root, seconds, seed = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-files = PrefixFiles(root, "model", 16, 1 << 16, 1 << 20)
+folder = DiskCache(root, 1 << 20, "a name").of("model")
+files = PrefixFiles(folder, 16, 1 << 16)
 chance, end, found = random.Random(seed), time.monotonic() + seconds, 0
 print("begun", flush=True)
 while time.monotonic() < end:
@@ -390,9 +399,9 @@ while time.monotonic() < end:
     data = files.read(key)
     assert data is None or data == key * 2048, "wrong bytes"
     found += data is not None
-    if not files.touch(key, 0):
+    if not folder.touch(files.name(key), 0):
         try:
-            files.open_folder("a name")
+            folder.open_folder()
             files.write(key, key * 2048, 0)
         except (FileNotFoundError, FileExistsError):
             continue  # the other one has removed the folder in this moment
@@ -426,12 +435,14 @@ def test_killed_in_mid_write_leaves_whole_blocks(tmp_path):
         time.sleep(chance.uniform(0.005, 0.05))
         writer.send_signal(signal.SIGKILL)
         writer.communicate(timeout=30)
-    files = PrefixFiles(tmp_path, "model", 16, 1 << 16, 1 << 20)
+    folder = DiskCache(tmp_path, 1 << 20, "a name").of("model")
+    files = PrefixFiles(folder, 16, 1 << 16)
     whole = blocks_of(tmp_path)
     assert whole
     for path in whole:
-        assert files.read(bytes.fromhex(path.stem)) == bytes.fromhex(path.stem) * 2048
-    left = files.folder / ".0123456789abcdef.new"
+        key = bytes.fromhex(path.name.partition(".")[0])
+        assert files.read(key) == key * 2048
+    left = folder.folder / ".0123456789abcdef.new"
     left.write_bytes(b"torn")
     shrink(tmp_path, PLENTY)
     assert left.exists(), "its writer may be at work"

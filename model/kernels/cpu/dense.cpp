@@ -1,6 +1,8 @@
 #include "dense.h"
 
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 
 #include "parallel.h"
 
@@ -42,31 +44,42 @@ class Bf16Dense final : public Dense {
     const uint16_t* weights_;
 };
 
-class Int8Dense final : public Dense {
-  public:
-    Int8Dense(const uint16_t* weights, int rows, int columns, Vector bias, int threads)
-        : Dense(rows, columns, bias), groups_((columns + kGroup - 1) / kGroup),
-          panels_((rows + kPanelRows - 1) / kPanelRows), weights_(size_t(panels_) * panel_weights()),
-          scales_(size_t(panels_) * panel_scales()) {
-        const Kernels& k = active_kernels();
-        count(k, Op::int8_pack);
-        parallel_for(threads, panels_, 8, [&](int64_t panel, int) {
-            const int first = int(panel) * kPanelRows;
-            k.pack_int8(weights + size_t(first) * columns, std::min(kPanelRows, rows - first), columns,
-                        weights_.get() + panel * panel_weights(), scales_.get() + panel * panel_scales());
-        });
+// Where the parts of a packed layer lie: all panels' weights, then all panels' scales.
+struct Int8Layout {
+    Int8Layout(int rows, int columns)
+        : rows(rows), columns(columns), groups((columns + kGroup - 1) / kGroup),
+          panels((rows + kPanelRows - 1) / kPanelRows) {}
+    size_t panel_weights() const { return size_t(groups) * kGroup * kPanelRows; }
+    size_t panel_scales() const { return size_t(groups) * kPanelRows; }
+    size_t bytes() const { return panels * (panel_weights() + panel_scales() * sizeof(uint16_t)); }
+    int rows_of(int panel) const { return std::min(kPanelRows, rows - panel * kPanelRows); }
+    template <class Byte> auto* weights(Byte* packed, int panel) const {
+        using Weight = std::conditional_t<std::is_const_v<Byte>, const int8_t, int8_t>;
+        return reinterpret_cast<Weight*>(packed) + panel * panel_weights();
+    }
+    template <class Byte> auto* scales(Byte* packed, int panel) const {
+        using Scale = std::conditional_t<std::is_const_v<Byte>, const uint16_t, uint16_t>;
+        return reinterpret_cast<Scale*>(packed + panels * panel_weights()) + panel * panel_scales();
     }
 
-    size_t bytes() const override { return weights_.bytes() + scales_.bytes(); }
-    int pieces() const override { return panels_; }
+    const int rows, columns, groups, panels;
+};
+
+class Int8Dense final : public Dense {
+  public:
+    Int8Dense(const uint8_t* packed, int rows, int columns, Vector bias)
+        : Dense(rows, columns, bias), layout_(rows, columns), packed_(packed) {}
+
+    size_t bytes() const override { return layout_.bytes(); }
+    int pieces() const override { return layout_.panels; }
     bool takes_integers() const override { return true; }
     Op op(int tokens) const override { return tokens < kGemmTokens ? Op::int8_gemv : Op::int8_gemm; }
 
     void compute(int piece, const DenseInput& input, float* out) const override {
-        const int8_t* weights = weights_.get() + piece * panel_weights();
-        const uint16_t* scales = scales_.get() + piece * panel_scales();
+        const int8_t* weights = layout_.weights(packed_, piece);
+        const uint16_t* scales = layout_.scales(packed_, piece);
         float added[kPanelRows];
-        bias.read(size_t(piece) * kPanelRows, rows_of(piece), added);
+        bias.read(size_t(piece) * kPanelRows, layout_.rows_of(piece), added);
         if (input.tokens < kGemmTokens)
             gemv(piece, weights, scales, *input.integers, added, out);
         else
@@ -74,15 +87,11 @@ class Int8Dense final : public Dense {
     }
 
   private:
-    size_t panel_weights() const { return size_t(groups_) * kGroup * kPanelRows; }
-    size_t panel_scales() const { return size_t(groups_) * kPanelRows; }
-    int rows_of(int panel) const { return std::min(kPanelRows, rows - panel * kPanelRows); }
-
     void gemv(int panel, const int8_t* weights, const uint16_t* scales, const Activations& q, const float* added,
               float* out) const {
         for (int t = 0; t < q.tokens(); t++) {
             float sums[kPanelRows];
-            active_kernels().int8_panel(weights, scales, groups_, q.values(t), q.scales(t), sums);
+            active_kernels().int8_panel(weights, scales, layout_.groups, q.values(t), q.scales(t), sums);
             write(panel, sums, added, out + size_t(t) * rows);
         }
     }
@@ -97,8 +106,8 @@ class Int8Dense final : public Dense {
         alignas(64) float factors[kPanelGroups * kPanelRows];
         std::vector<const int16_t*> values(tokens);
         std::vector<const float*> x_scales(tokens);
-        for (int g = 0; g < groups_; g += kPanelGroups) {
-            const int n = std::min(kPanelGroups, groups_ - g);
+        for (int g = 0; g < layout_.groups; g += kPanelGroups) {
+            const int n = std::min(kPanelGroups, layout_.groups - g);
             k.unpack_int8(weights + size_t(g) * kGroup * kPanelRows, scales + size_t(g) * kPanelRows, n, unpacked,
                           factors);
             for (int t = 0; t < tokens; t++) {
@@ -111,12 +120,11 @@ class Int8Dense final : public Dense {
     }
 
     void write(int panel, const float* sums, const float* added, float* out) const {
-        for (int r = 0; r < rows_of(panel); r++) out[panel * kPanelRows + r] = sums[r] + added[r];
+        for (int r = 0; r < layout_.rows_of(panel); r++) out[panel * kPanelRows + r] = sums[r] + added[r];
     }
 
-    int groups_, panels_;
-    Buffer<int8_t> weights_;
-    Buffer<uint16_t> scales_;
+    const Int8Layout layout_;
+    const uint8_t* packed_;
 };
 
 } // namespace
@@ -145,8 +153,33 @@ std::unique_ptr<Dense> make_bf16_dense(const uint16_t* weights, int rows, int co
     return std::make_unique<Bf16Dense>(weights, rows, columns, bias);
 }
 
-std::unique_ptr<Dense> make_int8_dense(const uint16_t* weights, int rows, int columns, Vector bias, int threads) {
-    return std::make_unique<Int8Dense>(weights, rows, columns, bias, threads);
+size_t int8_bytes(int rows, int columns) { return Int8Layout(rows, columns).bytes(); }
+
+void pack_int8(const uint16_t* weights, int rows, int columns, uint8_t* packed, int threads) {
+    const Kernels& k = active_kernels();
+    const Int8Layout layout(rows, columns);
+    count(k, Op::int8_pack);
+    parallel_for(threads, layout.panels, 8, [&](int64_t i, int) {
+        const int panel = int(i);
+        k.pack_int8(weights + size_t(panel) * kPanelRows * columns, layout.rows_of(panel), columns,
+                    layout.weights(packed, panel), layout.scales(packed, panel));
+    });
+}
+
+bool is_packed_from(const uint16_t* weights, int rows, int columns, const uint8_t* packed) {
+    const Int8Layout layout(rows, columns);
+    const int last = layout.panels - 1;
+    const Int8Layout panel(layout.rows_of(last), columns);
+    const Buffer<uint8_t> expected(panel.bytes());
+    active_kernels().pack_int8(weights + size_t(last) * kPanelRows * columns, panel.rows, columns,
+                               panel.weights(expected.get(), 0), panel.scales(expected.get(), 0));
+    return !std::memcmp(panel.weights(expected.get(), 0), layout.weights(packed, last), layout.panel_weights()) &&
+           !std::memcmp(panel.scales(expected.get(), 0), layout.scales(packed, last),
+                        layout.panel_scales() * sizeof(uint16_t));
+}
+
+std::unique_ptr<Dense> make_int8_dense(const uint8_t* packed, int rows, int columns, Vector bias) {
+    return std::make_unique<Int8Dense>(packed, rows, columns, bias);
 }
 
 } // namespace gptoss

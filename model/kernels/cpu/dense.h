@@ -80,8 +80,13 @@ void forward(const std::vector<const Dense*>& layers, const float* x, int tokens
 
 // The weights stay where they are and must outlive the layer.
 std::unique_ptr<Dense> make_bf16_dense(const uint16_t* weights, int rows, int columns, Vector bias);
-// The weights are copied, as eight-bit integers with one scale for 32 of a row.
-std::unique_ptr<Dense> make_int8_dense(const uint16_t* weights, int rows, int columns, Vector bias, int threads);
+// In eight bits, with one scale for 32 weights of a row. The packed layer stays where it is and must outlive this.
+std::unique_ptr<Dense> make_int8_dense(const uint8_t* packed, int rows, int columns, Vector bias);
+// Bytes of a packed layer; it is aligned to a cache line.
+size_t int8_bytes(int rows, int columns);
+void pack_int8(const uint16_t* weights, int rows, int columns, uint8_t* packed, int threads);
+// Whether the last rows are packed from these weights, as this program packs them: for what comes from a file.
+bool is_packed_from(const uint16_t* weights, int rows, int columns, const uint8_t* packed);
 
 // Groups of a panel that are unpacked at a time: with 32 rows 16 KB, which the first-level cache holds.
 constexpr int kPanelGroups = 8;

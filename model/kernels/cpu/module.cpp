@@ -33,6 +33,8 @@ namespace {
 using Bf16Matrix = nb::ndarray<const BFloat16, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Codes = nb::ndarray<const uint8_t, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Scales = nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Packed = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using PackedOut = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using AnyVector = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Address = uintptr_t;
 
@@ -41,6 +43,13 @@ float* mutable_floats(Address a) { return reinterpret_cast<float*>(a); }
 
 void require(bool holds, const char* what) {
     if (!holds) throw std::invalid_argument(what);
+}
+
+const uint16_t* bf16(const Bf16Matrix& weight) { return reinterpret_cast<const uint16_t*>(weight.data()); }
+
+void require_packed(size_t bytes, const void* data, int rows, int columns) {
+    require(bytes == gptoss::int8_bytes(rows, columns), "a packed layer does not have the bytes of its shape");
+    require(reinterpret_cast<Address>(data) % 64 == 0, "a packed layer is not aligned to 64 bytes");
 }
 
 int dimension(size_t n) {
@@ -61,20 +70,37 @@ struct BoundDense {
     std::vector<nb::object> owners;
 };
 
-BoundDense bind_dense(const Bf16Matrix& weight, const std::optional<AnyVector>& bias, bool int8, int threads) {
+gptoss::Vector optional_vector(const std::optional<AnyVector>& bias, int rows) {
+    return bias ? vector(*bias, rows) : gptoss::Vector{};
+}
+
+BoundDense bind_bf16(const Bf16Matrix& weight, const std::optional<AnyVector>& bias) {
     const int rows = dimension(weight.shape(0)), columns = dimension(weight.shape(1));
-    const auto* data = reinterpret_cast<const uint16_t*>(weight.data());
-    const gptoss::Vector b = bias ? vector(*bias, rows) : gptoss::Vector{};
-    BoundDense bound;
+    BoundDense bound{gptoss::make_bf16_dense(bf16(weight), rows, columns, optional_vector(bias, rows)),
+                     {nb::cast(weight)}};
     if (bias) bound.owners.push_back(nb::cast(*bias));
-    if (int8) {
-        nb::gil_scoped_release release;
-        bound.layer = gptoss::make_int8_dense(data, rows, columns, b, threads);
-    } else {
-        bound.owners.push_back(nb::cast(weight));
-        bound.layer = gptoss::make_bf16_dense(data, rows, columns, b);
-    }
     return bound;
+}
+
+BoundDense bind_int8(const Packed& packed, int rows, int columns, const std::optional<AnyVector>& bias) {
+    require_packed(packed.size(), packed.data(), dimension(rows), dimension(columns));
+    BoundDense bound{gptoss::make_int8_dense(packed.data(), rows, columns, optional_vector(bias, rows)),
+                     {nb::cast(packed)}};
+    if (bias) bound.owners.push_back(nb::cast(*bias));
+    return bound;
+}
+
+void pack_int8(const Bf16Matrix& weight, const PackedOut& packed, int threads) {
+    const int rows = dimension(weight.shape(0)), columns = dimension(weight.shape(1));
+    require_packed(packed.size(), packed.data(), rows, columns);
+    nb::gil_scoped_release release;
+    gptoss::pack_int8(bf16(weight), rows, columns, packed.data(), threads);
+}
+
+bool is_packed_from(const Bf16Matrix& weight, const Packed& packed) {
+    const int rows = dimension(weight.shape(0)), columns = dimension(weight.shape(1));
+    require_packed(packed.size(), packed.data(), rows, columns);
+    return gptoss::is_packed_from(bf16(weight), rows, columns, packed.data());
 }
 
 struct BoundExperts {
@@ -132,7 +158,13 @@ NB_MODULE(_cpu, m) {
               gptoss::forward(dense, floats(x), tokens, to, threads);
           },
           "layers"_a, "x"_a, "tokens"_a, "outs"_a, "threads"_a, "Several layers of the same input.");
-    m.def("dense", &bind_dense, "weight"_a.noconvert(), "bias"_a.noconvert().none(), "int8"_a, "threads"_a);
+    m.def("dense_bf16", &bind_bf16, "weight"_a.noconvert(), "bias"_a.noconvert().none());
+    m.def("dense_int8", &bind_int8, "packed"_a.noconvert(), "rows"_a, "columns"_a, "bias"_a.noconvert().none());
+    m.def("int8_bytes", [](int rows, int columns) { return gptoss::int8_bytes(dimension(rows), dimension(columns)); },
+          "rows"_a, "columns"_a, "Bytes of a layer that is packed in eight bits.");
+    m.def("pack_int8", &pack_int8, "weight"_a.noconvert(), "packed"_a.noconvert(), "threads"_a);
+    m.def("is_packed_from", &is_packed_from, "weight"_a.noconvert(), "packed"_a.noconvert(),
+          "Whether the last rows of a packed layer are what these weights give.");
 
     nb::class_<BoundExperts>(m, "Experts")
         .def("forward",

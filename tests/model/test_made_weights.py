@@ -1,0 +1,216 @@
+"""What is made of the weights: kept whole or not at all, mapped by the next run, and held against the weights."""
+
+import errno
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptoss.model import disk_cache, made_weights
+from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.disk_cache import CheckpointFiles, DiskCache, clear, kept_models
+from gptoss.model.engine import Engine
+from gptoss.model.read_ahead import ReadAhead
+from gptoss.model.sampler import SamplingParams
+
+_cpu = pytest.importorskip("gptoss.model.kernels._cpu", reason="built without a compiler", exc_type=ImportError)
+cpu_ops = pytest.importorskip("gptoss.model.ops.cpu", reason="built without a compiler", exc_type=ImportError)
+
+PLENTY = 1 << 30
+IDS = torch.randint(0, 96, (20,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+@pytest.fixture(autouse=True)
+def always_worth_it(monkeypatch):
+    monkeypatch.setattr(made_weights, "WORTH_BYTES", 0)
+
+
+@pytest.fixture(scope="module")
+def model(make_checkpoint, tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def opened(tmp_path):
+    def opened(model: Path, *, limit: int = PLENTY, **changes) -> Engine:
+        cache = DiskCache(tmp_path / "computed", limit, "a name")
+        return Engine.load(model, device="cpu", backend=cpu_ops.CpuOps(dense="int8"), disk_cache=cache, **changes)
+
+    return opened
+
+
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.made"))
+
+
+def answer(engine: Engine) -> list:
+    return list(engine.generate(IDS, SamplingParams(temperature=0, max_tokens=3, top_logprobs=20)))
+
+
+def packed_layers() -> int:
+    """How many have been packed since the last look, at whatever level."""
+    counts = _cpu.counts()
+    _cpu.reset_counts()
+    return sum(n for name, n in counts.items() if name.endswith("int8_pack"))
+
+
+def test_the_next_run_makes_nothing_and_answers_alike(model, opened, tmp_path):
+    _cpu.reset_counts()
+    first = opened(model)
+    layers = packed_layers()
+    assert layers > 4
+    expected = answer(first)
+    assert not files_in(tmp_path), "while the answer is awaited nothing is written"
+    first.keep_weights()
+    (path,) = files_in(tmp_path)
+    assert path.stat().st_size == first.transformer.ops.made_bytes(first.transformer.config)
+    assert path.stat().st_mode & 0o777 == 0o600
+    second = opened(model)
+    assert answer(second) == expected
+    assert packed_layers() == 0
+    before = path.stat().st_mtime_ns
+    second.keep_weights()
+    assert path.stat().st_mtime_ns == before
+
+
+def test_what_it_was_made_of_is_not_read(model, opened, monkeypatch):
+    parts = []
+    monkeypatch.setattr(ReadAhead, "__init__", lambda self, read, _: parts.append(read))
+    monkeypatch.setattr(ReadAhead, "__enter__", lambda self: self)
+    monkeypatch.setattr(ReadAhead, "__exit__", lambda *_: None)
+    first = opened(model, reading=print)
+    first.keep_weights()
+    opened(model, reading=print)
+    before, after = (sum(part.numel() for part in read) for read in parts)
+    config = first.transformer.config
+    heads, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    dense = 2 * config.hidden_size * (config.num_layers * 2 * (heads + kv) + config.vocab_size)
+    assert before - after == dense - first.transformer.ops.made_bytes(config)
+    checkpoint = Checkpoint.open(model)
+    assert sum(part.numel() for part in checkpoint.stored_bytes(without_dense=True)) == before - dense
+
+
+def damage(path: Path) -> None:
+    """Other bytes at the end of the unembedding's panels, as a torn file would have: zeros."""
+    with path.open("r+b") as file:
+        file.seek(-64, 2)
+        file.write(bytes(64))
+
+
+def cut(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 64)
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("harm", [damage, cut, replace_by_pipe, replace_by_loop, Path.unlink])
+def test_what_is_not_sound_is_made_anew(model, opened, tmp_path, harm):
+    first = opened(model)
+    expected = answer(first)
+    first.keep_weights()
+    (path,) = files_in(tmp_path)
+    content = path.read_bytes()
+    harm(path)
+    _cpu.reset_counts()
+    second = opened(model)
+    assert packed_layers()
+    assert answer(second) == expected
+    second.keep_weights()
+    assert path.read_bytes() == content
+
+
+def test_other_weights_have_their_own(make_checkpoint, opened, tmp_path):
+    model = make_checkpoint(tmp_path / "model", seed=1)
+    opened(model).keep_weights()
+    make_checkpoint(model, seed=2)
+    opened(model).keep_weights()
+    first, second = files_in(tmp_path)
+    assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_file_of_other_weights_in_the_right_place_is_found_out(make_checkpoint, opened, tmp_path):
+    """As where the fingerprint missed a change."""
+    model, other = make_checkpoint(tmp_path / "model", seed=1), make_checkpoint(tmp_path / "other", seed=2)
+    expected = answer(opened(model))
+    opened(other).keep_weights()
+    (strange,) = files_in(tmp_path)
+    opened(model).keep_weights()
+    (own,) = set(files_in(tmp_path)) - {strange}
+    own.write_bytes(strange.read_bytes())
+    assert answer(opened(model)) == expected
+
+
+def test_exact_layers_and_small_models_leave_nothing(model, tmp_path, monkeypatch, opened):
+    cache = DiskCache(tmp_path / "computed", PLENTY, "a name")
+    Engine.load(model, device="cpu", backend=cpu_ops.CpuOps(dense="bf16"), disk_cache=cache).keep_weights()
+    Engine.load(model, device="cpu", backend="reference", disk_cache=cache).keep_weights()
+    monkeypatch.undo()
+    opened(model).keep_weights()
+    assert not (tmp_path / "computed").exists()
+
+
+def test_it_takes_half_of_the_room_at_most(model, opened, tmp_path):
+    size = opened(model).transformer.made.data.numel()
+    tight = opened(model, limit=2 * size - 2)
+    assert not tight.transformer.made.will_be_kept
+    tight.keep_weights()
+    assert not files_in(tmp_path)
+    fitting = opened(model, limit=2 * size)
+    assert fitting.transformer.made.will_be_kept
+    fitting.keep_weights()
+    assert files_in(tmp_path)
+
+
+def test_a_full_disk_is_left_alone(model, opened, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=disk_cache.LEFT_FREE + 64))
+    opened(model).keep_weights()
+    assert not files_in(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_what_cannot_be_written_is_done_without(model, opened, tmp_path, monkeypatch, caplog, code):
+    def write(self, name, parts, used_ns, *, sync=False):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(CheckpointFiles, "write", write)
+    engine = opened(model)
+    with caplog.at_level(logging.INFO, "gptoss"):
+        engine.keep_weights()
+    assert os.strerror(code) in caplog.text
+    engine.keep_weights()  # and is not tried again
+    assert caplog.text.count(os.strerror(code)) == 1
+
+
+def test_an_interrupt_leaves_no_part_of_it(model, opened, tmp_path, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    engine = opened(model)
+    with pytest.raises(KeyboardInterrupt):
+        engine.keep_weights()
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".made", ".new")]
+
+
+def test_shown_and_cleared(model, opened, tmp_path):
+    opened(model).keep_weights()
+    (path,) = files_in(tmp_path)
+    (kept,) = kept_models(tmp_path / "computed")
+    assert (kept.name, kept.positions, kept.made_bytes) == ("a name", 0, path.stat().st_size)
+    assert clear(tmp_path / "computed", prefixes_alone=True) == 0
+    assert path.exists()
+    assert clear(tmp_path / "computed") == kept.nbytes
+    assert not files_in(tmp_path)
