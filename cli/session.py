@@ -218,9 +218,11 @@ class Session:
     @property
     def shown(self) -> Conversation:
         """What of the conversation the next prompt has, as far as that needs no answer from anybody yet."""
+        if self.when_too_long is None:
+            return self.conversation
         waiting = self.conversation.extended([Message.user("")])
         prompt, _ = self._render(waiting)
-        if self.when_too_long is None or len(prompt) <= self._room:
+        if len(prompt) <= self._room:
             return self.conversation
         return without_oldest(self.conversation, self.when_too_long.agreed(self._too_long(waiting, prompt)))
 

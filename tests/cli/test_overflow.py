@@ -275,6 +275,18 @@ def test_context_that_an_answer_has_filled_is_told_as_full(terminal, reply) -> N
     screen.wait_for(r"the next prompt: 10\d of 100 tokens \(too many\)")
 
 
+def test_what_has_to_be_read_again_is_counted_without_what_is_left_out(gptoss, scripted, encoding, reply) -> None:
+    completions = [encoding.encode_with_special(reply(text, "")) for text in "ABCD"]
+    engine = scripted.ScriptedEngine(completions, max_context=200)
+    lines = [LONG, "second", "third " * 30, "/effort high", "x"]
+    result = gptoss("chat", "--overflow", "drop-oldest", stdin="\n".join(lines).encode(), engine=engine)
+    told = next(line for line in result.stderr.splitlines() if line.startswith("effort high"))
+    before, after = engine.prompts[-2:]
+    same = next(place for place, (old, new) in enumerate(zip(before, after, strict=False)) if old != new)
+    message = encoding.encode_with_special("<|start|>user<|message|>x<|end|>")
+    assert told.split("; ")[1] == f"{len(after) - len(message) - same} tokens will be read again before the next answer"
+
+
 @pytest.mark.parametrize("overflow", ["drop-oldest", "error"])
 def test_conversation_that_goes_on_is_told_as_it_will_be_sent(terminal, create, encoding, overflow) -> None:
     turns = [message for n in range(9) for message in (Message.user(LONG), Message.assistant("A", channel="final"))]
