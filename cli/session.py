@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from gptoss.cli.constraints.turn import HeldTurn, TurnHolding
-from gptoss.cli.conversations.overflow import TooLong, without_oldest
+from gptoss.cli.conversations.overflow import MakesRoom, TooLong, without_oldest
 from gptoss.cli.events import (
     Event,
     FinishReason,
@@ -128,7 +128,7 @@ class Session:
     Attributes:
         watcher: called after every change of the conversation.
         when_too_long: says how many of the oldest turns a prompt leaves out that gives the answer too little room;
-            None leaves out none. The conversation keeps them. What it raises ends the turn before it has begun.
+            None leaves out none. The conversation keeps them.
         is_kept: whether anything of the conversation may be left on the disk.
     """
 
@@ -159,7 +159,7 @@ class Session:
         self._think_budget = think_budget
         self._holding = TurnHolding(encoding, self._answer_grammar, think_budget)
         self._held: HeldTurn | None = None
-        self.when_too_long: Callable[[TooLong], int] | None = None
+        self.when_too_long: MakesRoom | None = None
         self.is_kept = False
         self._stopping = False
         self._sampling = False
@@ -218,6 +218,17 @@ class Session:
     def has_question(self) -> bool:
         """Whether the user has said anything."""
         return any(message.role is Role.USER for message in self.conversation)
+
+    @property
+    def shown(self) -> Conversation:
+        """What of the conversation the next prompt has, as far as that needs no answer from anybody yet."""
+        if self.when_too_long is None:
+            return self.conversation
+        waiting = self.conversation.extended([Message.user("")])
+        prompt, _ = self._render(waiting)
+        if len(prompt) <= self._room:
+            return self.conversation
+        return without_oldest(self.conversation, self.when_too_long.agreed(self._too_long(waiting, prompt)))
 
     def stop(self) -> bool:
         """End the turn at the next token, as a signal handler may; False where none is awaited yet."""
@@ -314,27 +325,27 @@ class Session:
             ContextFullError: the prompt leaves no room at all.
         """
         prompt, header = self._render(conversation)
-        if self._leaves_room(prompt):
+        if len(prompt) <= self._room:
             return prompt, header, 0
-        context = self.engine.max_context
-        too_long = TooLong(
-            conversation,
-            self.encoding,
-            len(prompt),
-            context,
-            fits=lambda shorter: self._leaves_room(self._render(shorter)[0]),
-        )
-        dropped = self.when_too_long(too_long) if self.when_too_long is not None else 0
+        too_long = self._too_long(conversation, prompt)
+        dropped = self.when_too_long.decide(too_long) if self.when_too_long is not None else 0
         if dropped:
             prompt, header = self._render(without_oldest(conversation, dropped))
-        if len(prompt) >= context:
+        if len(prompt) >= self.engine.max_context:
             raise ContextFullError(str(too_long))
         return prompt, header, dropped
 
-    def _leaves_room(self, prompt: Sequence[int]) -> bool:
-        """Whether there is room for an answer: for all its tokens, else for a quarter of the context."""
+    def _too_long(self, conversation: Conversation, prompt: Sequence[int]) -> TooLong:
+        opening, _ = self._render(Conversation.of())
+        return TooLong(
+            conversation, self.encoding, len(prompt), len(opening), context=self.engine.max_context, room=self._room
+        )
+
+    @property
+    def _room(self) -> int:
+        """Tokens that a prompt may have: all but as many as the answer may, else three quarters of the context."""
         context = self.engine.max_context
-        return len(prompt) + min(self.params.max_tokens or context // 4, context // 2) <= context
+        return context - min(self.params.max_tokens or context // 4, context // 2)
 
     def _tokens(self, generation: Generation) -> Iterator[SampledToken]:
         """The tokens until the end, `stop`, an interrupt while one is awaited, or a grammar that cannot go on."""

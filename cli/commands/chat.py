@@ -126,10 +126,10 @@ class Chat:
 
     @property
     def context_used(self) -> int:
-        """Tokens of the next prompt, as far as it is known."""
+        """Tokens of the next prompt, as far as it is known: without the turns that it leaves out."""
         conversation = self.session.conversation
         if self._measured is None or self._measured[0] is not conversation:
-            self._measured = (conversation, prompt_size(conversation, self.session.encoding))
+            self._measured = (conversation, prompt_size(self.session.shown, self.session.encoding))
         return self._measured[1]
 
     def run(self) -> ExitStatus:
@@ -176,10 +176,9 @@ class Chat:
 
     def replace(self, conversation: Conversation) -> int:
         """Go on with another conversation; how many of the tokens said so far have to be read again."""
-        before, self.session.conversation = self.session.conversation, conversation
-        if not self.session.has_question:
-            return 0
-        return tokens_read_again(before, conversation, self.session.encoding)
+        session = self.session
+        before, session.conversation = session.shown, conversation
+        return tokens_read_again(before, session.shown, session.encoding) if session.has_question else 0
 
     def set_model(self, name: str) -> None:
         """Go on with another model. One that turns out to be unusable leaves the chat with the one it had.

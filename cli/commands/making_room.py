@@ -8,6 +8,7 @@ from gptoss.cli.conversations.overflow import TooLong, TurnSize
 from gptoss.cli.errors import UsageError
 from gptoss.cli.line.prompt import InputLine
 from gptoss.cli.text import counted, one_line
+from gptoss.harmony import Message
 
 _MOST_LINES = 12
 _QUOTED = 40
@@ -24,6 +25,8 @@ class Talk(Protocol):
 class MakingRoom:
     """Asks how many of the oldest turns a prompt is to leave out; as `Session.when_too_long`.
 
+    A yes holds as long as it is enough: only when more have to go is there another question.
+
     Args:
         talk: says things to the person.
         line: where the person answers.
@@ -34,38 +37,45 @@ class MakingRoom:
         self._line = line
         self._always = False
         self._whole = False
+        self._agreed: tuple[Message, ...] = ()
 
-    def __call__(self, too_long: TooLong) -> int:
+    def agreed(self, too_long: TooLong) -> int:
+        """How many turns the person has agreed to leave out."""
+        count = too_long.oldest_to_leave_out()
+        oldest = too_long.oldest(count)
+        return count if self._always or self._agreed[: len(oldest)] == oldest else 0
+
+    def decide(self, too_long: TooLong) -> int:
         """How many turns to leave out.
 
         Raises:
             UsageError: the message is not to be sent.
         """
-        fewest = too_long.fewest()
+        count = too_long.oldest_to_leave_out()
         # Nothing to ask where nothing can be left out, or leaving all of it out is not enough.
-        if fewest == 0 or not too_long.helps(fewest):
+        if count == 0 or too_long.prompt_without(count) >= too_long.context:
             return 0
-        if self._always:
-            return fewest
+        if self.agreed(too_long):
+            return count
         if self._whole and too_long.left:
             return 0
-        self._show(too_long, fewest)
-        match self._choice(too_long, fewest):
+        self._show(too_long, count)
+        match self._choice(too_long, count):
             case "y":
-                return fewest
+                self._agreed = too_long.oldest(count)
+                return count
             case "a":
                 self._always = True
-                return fewest
+                return count
             case "k":
-                self._whole = True
+                self._whole, self._agreed = True, ()
                 return 0
         raise UsageError("not sent; /undo and /clear make room too, and the up arrow brings the message back")
 
-    def _show(self, too_long: TooLong, fewest: int) -> None:
-        turns = too_long.turns()
-        instructions = too_long.prompt_tokens - sum(turn.tokens for turn in turns)
+    def _show(self, too_long: TooLong, count: int) -> None:
+        turns, instructions = too_long.turns, too_long.instructions
         rows = [("instructions", instructions, False, "")] if instructions else []
-        rows += _rows(turns[:-1], fewest)
+        rows += _rows(turns[:-1], count)
         rows.append(("this message", turns[-1].tokens, False, turns[-1].question))
         width = max(len(name) for name, *_ in rows)
         prompt, context = counted(too_long.prompt_tokens, "token"), f"{too_long.context:,}"
@@ -74,12 +84,13 @@ class MakingRoom:
             mark = "left out" if is_left_out else ""
             self._talk.say(f"  {name:<{width}} {tokens:>9,}  {mark:<8}  {_beginning(said)}".rstrip())
 
-    def _choice(self, too_long: TooLong, fewest: int) -> str:
-        turns, them = ("turn", "it") if fewest == 1 else (f"{fewest} turns", "them")
-        choices = {"y": "yes", "a": "always from now on", "n": "no, and do not send this"}
+    def _choice(self, too_long: TooLong, count: int) -> str:
+        turns, them = ("turn", "it") if count == 1 else (f"{count} turns", "them")
+        choices = {"y": "yes, as long as that is enough", "a": "always from now on", "n": "no, and do not send this"}
         if too_long.left:
             choices["k"] = f"keep all, with {counted(too_long.left, 'token')} for the answer"
-        self._talk.say(f"leave the oldest {turns} out of the prompt? the conversation keeps {them}")
+        then = f"which then has {counted(too_long.prompt_without(count), 'token')}"
+        self._talk.say(f"leave the oldest {turns} out of the prompt, {then}? the conversation keeps {them}")
         self._talk.say("; ".join(f"{key}: {meaning}" for key, meaning in choices.items()))
         while True:
             said = self._line.choose("[n] ").strip().lower() or "n"
@@ -87,16 +98,16 @@ class MakingRoom:
                 return said[0]
 
 
-def _rows(turns: list[TurnSize], fewest: int) -> list[tuple[str, int, bool, str]]:
+def _rows(turns: list[TurnSize], count: int) -> list[tuple[str, int, bool, str]]:
     """A row for each turn, or where these are too many, one for those that are left out and one for the others."""
     if len(turns) <= _MOST_LINES:
-        return [(f"turn {n}", turn.tokens, n <= fewest, turn.question) for n, turn in enumerate(turns, 1)]
-    groups = [(1, fewest), (fewest + 1, len(turns))]
+        return [(f"turn {n}", turn.tokens, n <= count, turn.question) for n, turn in enumerate(turns, 1)]
+    groups = [(1, count), (count + 1, len(turns))]
     return [
         (
             f"turn {first}" if first == last else f"turns {first}-{last}",
             sum(turn.tokens for turn in turns[first - 1 : last]),
-            last <= fewest,
+            last <= count,
             turns[first - 1].question,
         )
         for first, last in groups

@@ -14,9 +14,10 @@ from gptoss.cli.environment import Environment
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.groups import command_group
+from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.options import HomeOption
 from gptoss.cli.settings import Folders
-from gptoss.cli.text import one_line
+from gptoss.cli.text import counted, one_line
 
 if TYPE_CHECKING:
     from gptoss.cli.conversations.log import ConversationLog, SavedConversation
@@ -182,12 +183,18 @@ def delete(
     ],
     home: HomeOption = None,
 ) -> ExitStatus:
-    """Delete conversations for good, and with them what was computed of any prompt (see gptoss cache)."""
+    """Delete conversations for good, and the whole cache of prompts, that of other ones too (see gptoss cache)."""
     environment, store = _opened(context, home)
-    for path in [store.find_file(each) for each in which]:
+    messages = environment.messages()
+    paths = list(dict.fromkeys(store.find_file(each) for each in which))
+    for path in paths:
         store.delete(path)
-    # Keys and values tell what the tokens were, and which are those of this conversation alone is not known.
-    clear_cache(Folders.locate(environment.variables, home), prefixes_alone=True)
+    messages.write(f"deleted {counted(len(paths), 'conversation')}\n")
+    # Keys and values tell what the tokens were. Those of this conversation alone are not known: a block is named by a
+    # hash, and to form it anew would take the model's files, and every way in which prompts were ever cut or changed.
+    removed = clear_cache(Folders.locate(environment.variables, home), prefixes_alone=True)
+    if removed:
+        messages.write(f"removed {show_bytes(removed)} of cached prompts, those of other conversations too\n")
     return ExitStatus.ANSWERED
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gptoss.cli.conversations.log import ConversationLog, SavedConversation
-from gptoss.cli.conversations.overflow import TooLong
+from gptoss.cli.conversations.overflow import DropOldest
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.conversations.store import Store
 from gptoss.cli.environment import Environment
@@ -49,7 +49,7 @@ def open_saved_session(
         invocation = replace(invocation, settings=settings)
     session = open_session(invocation, status_line)
     if invocation.settings.overflow is Overflow.DROP_OLDEST:
-        session.when_too_long = TooLong.fewest
+        session.when_too_long = DropOldest()
     if log is not None:
         session.conversation = _joined(log.saved, session.conversation, invocation)
     recorder = Recorder(store, session, log, tell, saving=invocation.settings.save)

@@ -31,9 +31,10 @@ def status_bar(parts: Sequence[Part], columns: int) -> str:
 
 
 def context_part(used: int, available: int) -> Part:
-    """How much of the context is used."""
-    figures = f"{_short(used)} of {_short(available)}"
-    return Part(f"context {figures} ({used / available:.0%})", figures)
+    """How much of the context is used; what would be more than all of it finds it full."""
+    figures = f"{_short(min(used, available))} of {_short(available)}"
+    share = "full" if used >= available else f"{used / available:.0%}"
+    return Part(f"context {figures} ({share})", figures)
 
 
 def _short(tokens: int) -> str:

@@ -40,21 +40,23 @@ def why(chat: Chat, argument: str) -> None:
 def context(chat: Chat, _argument: str) -> None:
     """`/context`: the tokens of each message and each channel."""
     sizes = message_sizes(chat.session.conversation, chat.session.encoding)
+    shown = {id(message) for message in chat.session.shown}
     channels: Counter[str] = Counter()
     room = min(_QUOTED, max(8, chat.messages.columns - 44))
     for size in sizes:
         message = size.message
         kind = message.role.value if message.role is not Role.ASSISTANT else message.channel or "final"
-        if size.is_sent:
+        mark = "(left out) " if id(message) not in shown else "" if size.is_sent else "(not sent again) "
+        if not mark:
             channels[kind] += size.tokens
         instructions = [part.instructions for part in message.content if isinstance(part, DeveloperContent)]
         said = one_line(message.text or "".join(text or "" for text in instructions))
         said = said if len(said) <= room else said[:room] + "..."
-        left_out = "" if size.is_sent else "(not sent again) "
-        chat.say(f"{one_line(kind):<12} {size.tokens:>7,}  {left_out}{said}".rstrip())
+        chat.say(f"{one_line(kind):<12} {size.tokens:>7,}  {mark}{said}".rstrip())
     used, available = chat.context_used, chat.session.engine.max_context
     chat.say(", ".join(f"{one_line(kind)} {tokens:,}" for kind, tokens in channels.most_common()))
-    chat.say(f"the next prompt: {used:,} of {counted(available, 'token')} ({used / available:.1%}), and what you say")
+    share = "too many" if used >= available else f"{used / available:.1%}"
+    chat.say(f"the next prompt: {used:,} of {counted(available, 'token')} ({share}), and what you say")
 
 
 def stats(chat: Chat, _argument: str) -> None:

@@ -74,6 +74,29 @@ def test_second_turn_computes_its_own_tokens_alone(nano) -> None:
     assert len(result.stdout.splitlines()) == 2
 
 
+def test_turns_after_a_cut_compute_their_own_tokens_alone(nano) -> None:
+    questions = "".join(f"What is {n} + {n * 7}?\n" for n in range(32))
+    arguments = ["--stats", "--seed", "1", "--ctx", "800", "--overflow", "drop-oldest"]
+    result = nano("chat", *arguments, stdin=questions.encode())
+    assert (result.status, result.stdout.count("\n")) == (0, 32)
+    now = dropped = before = cuts = kept = 0
+    for line in result.stderr.splitlines():
+        if line.startswith("gptoss: the oldest "):
+            told = line.split()[3]
+            now = 1 if told == "turn" else int(told)
+            continue
+        prompt, cached = (int(part.split()[0]) for part in line.removeprefix("prompt ").split(", ")[:2])
+        if before and now == dropped:
+            assert cached > before
+            kept += dropped > 0
+        else:
+            cuts += before > 0
+            assert cached < prompt / 2
+        dropped, before = now, prompt
+    assert cuts >= 2
+    assert kept >= 3 * cuts
+
+
 def test_interrupt_while_the_prompt_is_computed_leaves_the_engine_sound(tmp_path) -> None:
     def open_session() -> Session:
         loaded = load_model(LoadRequest("nano", tmp_path))

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.loading import load_model
+from gptoss.harmony import Conversation, Message
 from gptoss.model import prefix_store
 from gptoss.model.prefix_store import BLOCK_TOKENS
 
@@ -65,6 +67,18 @@ def test_a_conversation_that_goes_on_computes_its_last_turn_alone(asked) -> None
     assert second["cached_tokens"] == whole_blocks(first["prompt_tokens"] + 1)
     _, third = asked("-c", "And 3 + 4?")
     assert third["cached_tokens"] == whole_blocks(second["prompt_tokens"] + 1)
+
+
+def test_turns_that_are_left_out_stay_so_in_the_next_run(create, nano) -> None:
+    said = [(f"What is {n} + {n * 7}?", f"{n} + {n * 7} = {n * 8}") for n in range(20)]
+    turns = [(Message.user(asked), Message.assistant(answer, channel="final")) for asked, answer in said]
+    create(Conversation.of(Message.system("s"), *(message for turn in turns for message in turn)))
+    arguments = ["-c", "--json", "--ctx", "500", "--overflow", "drop-oldest"]
+    runs = [json.loads(nano("ask", *arguments, question).stdout) for question in ("What is 2 + 3?", "And 3 + 4?")]
+    first, second = (run["usage"] for run in runs)
+    assert runs[0]["dropped_turns"] == runs[1]["dropped_turns"] > 0
+    assert first["cached_tokens"] == 0
+    assert second["cached_tokens"] == whole_blocks(first["prompt_tokens"] + 1)
 
 
 def test_chat_finds_what_ask_has_left_and_leaves_more(asked, nano) -> None:
@@ -134,12 +148,18 @@ def test_shown_and_cleared(asked, gptoss, tmp_path) -> None:
     assert asked("What is 2 + 3?")[1]["cached_tokens"] == 0
 
 
-def test_a_conversation_that_is_deleted_leaves_nothing_in_the_cache(asked, gptoss, nano, tmp_path) -> None:
-    asked("What is 2 + 3?")
-    identifier = gptoss("sessions", "list").stdout.split()[0]
-    assert files_in(tmp_path / "home" / "cache")
-    assert gptoss("sessions", "delete", identifier).status == 0
+def test_a_conversation_that_is_deleted_leaves_nothing_in_the_cache_and_that_is_said(asked, gptoss, tmp_path) -> None:
+    for question in ("What is 2 + 3?", "Hello there"):
+        asked(question)
+    first, second = (line.split()[0] for line in gptoss("sessions", "list").stdout.splitlines())
+    blocks = [path for path in files_in(tmp_path / "home" / "cache") if path.suffix == ".kv"]
+    size = sum(path.stat().st_size for path in blocks)
+    deleted = gptoss("sessions", "delete", first)
+    assert (deleted.status, deleted.stdout) == (0, "")
+    said = f"deleted 1 conversation\nremoved {show_bytes(size)} of cached prompts, those of other conversations too\n"
+    assert deleted.stderr == said
     assert not files_in(tmp_path / "home" / "cache")
+    assert gptoss("sessions", "delete", second, second).stderr == "deleted 1 conversation\n"
 
 
 def test_a_home_that_cannot_be_written_costs_nothing(asked, tmp_path) -> None:
