@@ -11,9 +11,10 @@ from gptoss.cli.machine import available_memory
 from gptoss.cli.memory import counted_context, require_memory, slowness
 from gptoss.model.catalog import locate
 from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.context import PREFILL_CHUNK
 from gptoss.model.device import select_device
 from gptoss.model.disk_cache import DiskCache
-from gptoss.model.engine import PREFILL_CHUNK, Engine
+from gptoss.model.engine import Engine
 from gptoss.model.errors import DeviceError
 from gptoss.model.memory import memory_need
 from gptoss.model.ops import Ops, select_ops

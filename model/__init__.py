@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         Masked as Masked,
         StopTokens as StopTokens,
     )
-    from gptoss.model.engine import Engine as Engine, Generation as Generation, Timing as Timing
+    from gptoss.model.engine import Engine as Engine
     from gptoss.model.errors import (
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         SamplingError as SamplingError,
         UnsupportedModelError as UnsupportedModelError,
     )
+    from gptoss.model.generation import Generation as Generation, Timing as Timing
     from gptoss.model.sampler import Sampler as Sampler, SamplingParams as SamplingParams, Token as Token
     from gptoss.model.transformer import Transformer as Transformer
     from gptoss.model.weights import Weights as Weights
@@ -45,8 +46,8 @@ _HOME = {
     "Masked": "constraint",
     "StopTokens": "constraint",
     "Engine": "engine",
-    "Generation": "engine",
-    "Timing": "engine",
+    "Generation": "generation",
+    "Timing": "generation",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "ConstraintError": "errors",

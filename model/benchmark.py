@@ -19,7 +19,9 @@ from torch import Tensor
 
 from gptoss.model.cache import KVCache
 from gptoss.model.config import ModelConfig
-from gptoss.model.engine import PREFILL_CHUNK, Engine, Generation
+from gptoss.model.context import PREFILL_CHUNK
+from gptoss.model.engine import Engine
+from gptoss.model.generation import Generation
 from gptoss.model.memory import cache_bytes_read
 from gptoss.model.ops import Ops
 from gptoss.model.sampler import Sampler, SamplingParams

@@ -21,7 +21,7 @@ def main() -> None:
 
     from gptoss.model.benchmark import READ_EVERY, peak_rss_bytes, weight_bytes_per_token
     from gptoss.model.checkpoint import Checkpoint
-    from gptoss.model.engine import PREFILL_CHUNK
+    from gptoss.model.context import PREFILL_CHUNK
     from gptoss.model.ops.cpu import CpuOps
     from gptoss.model.transformer import Transformer
     from gptoss.model.weights import Weights

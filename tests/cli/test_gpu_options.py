@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from gptoss.cli import loading
 from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.loading import load_model
+from gptoss.model import DeviceError
 
 NO_CARD = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 
@@ -62,3 +64,20 @@ def test_experts_on_the_host_are_told_of(tmp_path, make_checkpoint, make_byte_to
     assert loaded.engine.transformer.ops.name == "gpu"
     assert loaded.notes == ("the experts of 1 of 2 layers are computed on the CPU",)
     assert load_model(LoadRequest(str(folder), tmp_path, device="cpu")).notes == ()
+
+
+def test_auto_takes_the_cpu_where_the_card_is_too_small(tmp_path, monkeypatch):
+    real, told = loading._load_on, []
+
+    def load_on(device, *arguments):
+        if device.type == "cuda":
+            raise DeviceError("the card has 0.1 GB free")
+        return real(device, *arguments)
+
+    monkeypatch.setattr(loading, "_load_on", load_on)
+    monkeypatch.setattr(loading, "select_device", lambda _: torch.device("cuda"))
+    loaded = load_model(LoadRequest("nano", tmp_path, device="auto", tell=told.append))
+    assert loaded.engine.transformer.device.type == "cpu"
+    assert told == ["the card has 0.1 GB free; the CPU is taken"]
+    with pytest.raises(DeviceError, match=r"0\.1 GB"):
+        load_model(LoadRequest("nano", tmp_path, device="cuda"))

@@ -1,15 +1,12 @@
 """Where the GPU backend runs, which device is chosen, and what is said where it does not."""
 
-import logging
-
 import pytest
 import torch
 
-from gptoss.model import DeviceError, Engine
+from gptoss.model import DeviceError
 from gptoss.model.device import full_card_told, select_device
 from gptoss.model.ops import gpu_device, select_ops
 from gptoss.model.ops.gpu_device import reason_against
-from gptoss.model.transformer import Transformer
 
 CUDA = torch.device("cuda")
 
@@ -76,24 +73,6 @@ def test_dense_layers_are_kept_as_the_variable_says(monkeypatch):
     monkeypatch.setenv("GPTOSS_GPU_DENSE", "float3")
     with pytest.raises(DeviceError, match="GPTOSS_GPU_DENSE"):
         select_ops("gpu")
-
-
-def test_auto_takes_the_cpu_where_the_card_is_too_small(card, tmp_path, make_checkpoint, monkeypatch, caplog):
-    card(8, 9)
-    folder = make_checkpoint(tmp_path)
-    original = Transformer.from_checkpoint.__func__
-
-    def from_checkpoint(cls, path, device, *arguments, **options):
-        if device.type == "cuda":
-            raise DeviceError("the card has 0.1 GB free")
-        return original(cls, path, device, *arguments, **options)
-
-    monkeypatch.setattr(Transformer, "from_checkpoint", classmethod(from_checkpoint))
-    caplog.set_level(logging.WARNING)
-    assert Engine.load(folder, device="auto").transformer.device.type == "cpu"
-    assert "0.1 GB free" in caplog.text
-    with pytest.raises(DeviceError, match=r"0\.1 GB"):
-        Engine.load(folder, device="cuda")
 
 
 def test_a_full_card_is_told_of_in_one_line():

@@ -82,7 +82,7 @@ def test_from_the_disk_as_from_memory(open_engine):
     assert in_memory == on_disk == len(shared)
     assert from_disk == from_memory
     length = len(follow_up)
-    assert torch.equal(second._cache.export_range(0, length), first._cache.export_range(0, length))
+    assert torch.equal(second._context._cache.export_range(0, length), first._context._cache.export_range(0, length))
 
 
 def test_the_same_prompt_again_has_the_same_logits(open_engine):
@@ -193,7 +193,7 @@ def test_what_cannot_be_told_apart_is_not_kept(make_checkpoint, tmp_path):
 
 def test_it_pays_where_computing_takes_longer_than_a_disk(tiny, tmp_path, monkeypatch):
     monkeypatch.undo()
-    cache = opened(tiny, tmp_path, kept=False)._cache
+    cache = opened(tiny, tmp_path, kept=False)._context._cache
     store = PrefixStore(DiskCache(tmp_path, PLENTY, "").of("model"), "", cache)
     store.token_bytes = 48 << 10  # 20b
     assert store.pays(64, 0.015)

@@ -183,10 +183,10 @@ def test_logits_of_guesses_are_not_kept_for_another_token(model):
     next(generation)
     generation._logits_after(60, [61, 62, 63])
     assert [token for token, _ in generation._ahead] == [61, 62]  # two more may come after the next
-    engine._cached_ids[-1] = 999
+    engine._context._ids[-1] = 999
     logits = generation._logits_after(62, [])
-    assert engine._cached_ids[-1] == 62
-    assert engine._cache.length == len(ids) + 1
+    assert engine._context._ids[-1] == 62
+    assert engine._context._cache.length == len(ids) + 1
     fresh = Engine(model)
-    fresh._forward(ids, "none")
-    assert torch.equal(logits, fresh._forward([62], "last")[0])
+    fresh._context.append(ids, "none")
+    assert torch.equal(logits, fresh._context.append([62], "last")[0])
