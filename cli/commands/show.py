@@ -73,7 +73,7 @@ def _as_text(model: str, description: Description, tokenizer: str, ctx: int) -> 
         ("layout", description.layout + (" (puzzle)" if config.architecture == "gpt_oss_puzzle" else "")),
         (
             "weights",
-            f"{config.num_weights / 1e9:.3g} billion" if config.num_weights >= 1e9 else f"{config.num_weights}",
+            f"{config.num_weights / 1e9:.3g} billion" if config.num_weights >= 1e9 else f"{config.num_weights:,}",
         ),
         ("layers", str(config.num_layers)),
         ("experts", _by_layer([f"{each.num_experts}, {each.experts_per_token} a token" for each in config.layers])),

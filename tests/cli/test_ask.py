@@ -179,7 +179,7 @@ def test_end_without_an_answer(gptoss) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "status"),
-    [("ModelNotFoundError", 3), ("CheckpointError", 3), ("DeviceError", 3), ("ContextFullError", 1)],
+    [("ModelNotFoundError", 3), ("CheckpointError", 3), ("DeviceError", 3), ("ContextFullError", 2)],
 )
 def test_model_that_cannot_be_loaded(gptoss, kind, status) -> None:
     from gptoss.model import errors
