@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from gptoss.cli.line.interrupts import uninterrupted
 from gptoss.cli.output import Output
 
 if TYPE_CHECKING:
@@ -69,7 +70,10 @@ def _load_model(request: LoadRequest) -> LoadedModel:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        from gptoss.cli.loading import load_model
+        with (
+            uninterrupted()
+        ):  # an exception in the midst of it is lost, or aborts the program with words of torch's own
+            from gptoss.cli.loading import load_model
 
         if is_first:
             gc.freeze()

@@ -13,6 +13,7 @@ from gptoss.cli.commands import completions
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import UsageError
 from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.line.interrupts import uninterrupted
 from gptoss.cli.options import HomeOption
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
@@ -39,9 +40,10 @@ def show(
     home: HomeOption = None,
 ) -> ExitStatus:
     """Show what a model is: layers, precisions, size, memory, licence."""
-    from gptoss.cli.encodings import load_encoding
-    from gptoss.model.catalog import locate
-    from gptoss.model.describe import describe
+    with uninterrupted():  # importing torch
+        from gptoss.cli.encodings import load_encoding
+        from gptoss.model.catalog import locate
+        from gptoss.model.describe import describe
 
     environment: Environment = context.obj
     folder = locate(model, Folders.locate(environment.variables, home).models)
