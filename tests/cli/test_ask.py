@@ -361,6 +361,15 @@ def test_raw_is_prompt_and_completion_with_special_tokens(gptoss, reply) -> None
     assert result.stdout == result.prompts[0] + completion + "\n"
 
 
+@pytest.mark.parametrize("form", ["--raw", "--stream-json"])
+def test_reasoning_that_the_form_carries_is_not_shown_beside_it(gptoss, reply, form) -> None:
+    completions = [reply("Hello", "One two.")]
+    assert gptoss("ask", "Hi", form, completions=completions, terminal="out err").stderr == ""
+    shown = gptoss("ask", "Hi", form, "--reasoning", "show", completions=completions, terminal="out err")
+    assert "One two." in shown.stderr
+    assert "One two." in gptoss("ask", "Hi", form, completions=completions, terminal="err").stderr
+
+
 def test_raw_names_an_id_that_is_no_token(gptoss, scripted, encoding, reply) -> None:
     completion = [*encoding.encode_with_special(reply("a"))[:-1], 300_000, encoding.special("<|return|>")]
     result = gptoss("ask", "Hi", "--raw", engine=scripted.ScriptedEngine([completion]))
