@@ -164,14 +164,18 @@ def ask(
     prompt: Annotated[list[str] | None, typer.Argument(metavar="PROMPT")] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option("-f", "--file", metavar="FILE", help="Add a text file (-: standard input); may be repeated."),
+        typer.Option(
+            "-f", "--file", readable=False, metavar="FILE", help="Add a text file (-: standard input); may be repeated."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object at the end.")] = False,
     stream_json: Annotated[bool, typer.Option("--stream-json", help="One JSON event a line.")] = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="The prompt and the sampled text with all special tokens.")
     ] = False,
-    reasoning_file: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the reasoning here.")] = None,
+    reasoning_file: Annotated[
+        Path | None, typer.Option(readable=False, metavar="PATH", help="Write the reasoning here.")
+    ] = None,
     stats: StatsOption = False,
     logprobs: Annotated[
         int | None,
@@ -188,11 +192,19 @@ def ask(
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.jsonl|-", help="Answer each line, with one load of the model, by a JSON object."),
+        typer.Option(
+            readable=False,
+            metavar="FILE.jsonl|-",
+            help="Answer each line, with one load of the model, by a JSON object.",
+        ),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Append the batch's answers here, and go on where an earlier run broke off."),
+        typer.Option(
+            readable=False,
+            metavar="FILE",
+            help="Append the batch's answers here, and go on where an earlier run broke off.",
+        ),
     ] = None,
 ) -> ExitStatus:
     """Ask one question, or with --batch many.

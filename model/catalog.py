@@ -153,7 +153,7 @@ def locate(model: str, models_folder: Path, hub_cache: Path | None = None) -> Pa
         for place in (folder, folder / "original"):
             if looks_like_checkpoint(place):
                 return place
-    begun = next((models_folder / name for name in names if (models_folder / name).is_dir()), None)
+    begun = next((models_folder / name for name in names if _as_folder(str(models_folder / name)) is not None), None)
     if begun is not None:
         return begun  # not a whole checkpoint: opening it says what is missing
     size = "" if reference.size is None else f" ({reference.size})"

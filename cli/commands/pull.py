@@ -28,7 +28,8 @@ PullArgument = Annotated[
     ),
 ]
 ToOption = Annotated[
-    Path | None, typer.Option("--to", metavar="DIR", help="Put the files here, not into the hub's own cache.")
+    Path | None,
+    typer.Option("--to", readable=False, metavar="DIR", help="Put the files here, not into the hub's own cache."),
 ]
 
 

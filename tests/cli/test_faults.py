@@ -1,6 +1,7 @@
 """Disks that are full, homes that cannot be written, clocks that go backwards: nothing that was said is lost."""
 
 import datetime
+import errno
 import json
 import os
 import signal
@@ -281,3 +282,33 @@ def test_disk_that_fills_in_the_midst_of_an_answer_leaves_the_screen_whole(disk,
     assert lines[begin - 1].split()[-1] == "1499"
     assert lines.count(lines[begin - 1]) == 1
     assert lines[begin + 1 :] == ["One.", "", "Two.", f"gptoss: the conversation is not saved: {FULL}", "", ">"]
+
+
+@pytest.mark.parametrize("command", [["sessions", "list"], ["sessions", "show"], ["ask", "-c", "b"]])
+def test_folder_of_conversations_that_cannot_be_read_is_not_taken_for_empty(gptoss, reply, store, monkeypatch, command):
+    gptoss("ask", "a", completions=[reply("A")])
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    result = gptoss(*command)
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr == f"gptoss: cannot read {store.folder}: Permission denied\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ask", "-f", "{folder}", "Hi"],
+        ["ask", "--policy", "{folder}", "Hi"],
+        ["ask", "--batch", "{folder}"],
+        ["ask", "--reasoning-file", "{folder}", "Hi"],
+        ["sessions", "import", "{folder}"],
+    ],
+)
+def test_file_that_may_not_be_read_is_told_by_who_reads_it(gptoss, reply, tmp_path, monkeypatch, arguments) -> None:
+    monkeypatch.setattr("os.access", lambda *_arguments, **_options: False)
+    result = gptoss(*(each.format(folder=tmp_path) for each in arguments), completions=[reply("A")])
+    assert result.status == 1
+    assert result.stderr.endswith(f" {tmp_path}: Is a directory\n")
