@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss.cli.commands.inputs import read_text
-from gptoss.cli.constraints.grammars import Grammar
+from gptoss.cli.constraints.grammars import Grammar, fits_nothing
 from gptoss.cli.constraints.schemas import schema_grammar
 from gptoss.cli.errors import SchemaError, UsageError
 from gptoss.cli.text import one_line
@@ -77,6 +77,8 @@ def regex_format(regex: str) -> AnswerFormat:
     is_refused, messages = LLMatcher.validate_grammar_with_warnings(source)
     if is_refused:
         raise SchemaError(f"--regex: {_regex_error(messages[0])}")
+    if fits_nothing(source):
+        raise SchemaError("--regex: no text can match it")
     told = ResponseFormat("answer", {"type": "string", "pattern": regex}, "Plain text, without quotes.")
     return AnswerFormat(Grammar(source, is_json=False), told)
 
@@ -155,7 +157,7 @@ def _class_schema(module: str, name: str) -> Mapping[str, Any]:
     try:
         found = getattr(importlib.import_module(module), name)
         schema = found.model_json_schema()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Foreign code: whatever it raises is its user's to mend.
         what = one_line(f"{type(error).__name__}: {error}")
         raise UsageError(f"--schema {module}:{name}: no Pydantic class, or it has no JSON schema ({what})") from error

@@ -106,6 +106,8 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
         status = status_of(error)
         if status is not None:
             return _complain(messages, str(error), status)
+        if isinstance(error, UnicodeEncodeError) and not all(map(_is_text, arguments)):
+            return _complain(messages, "an argument is not UTF-8 text", ExitStatus.USAGE)
         if _is_out_of_memory(error):
             return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
         what = f"internal error, {type(error).__name__}: {error} ({_TRACEBACK_VARIABLE}=1 shows where)"
@@ -119,6 +121,11 @@ def _run(arguments: Sequence[str], environment: Environment) -> int:
     # Not `command.main`, which has statuses of its own for interrupts and closed pipes.
     with command.make_context("gptoss", list(arguments), obj=environment) as context:
         return int(command.invoke(context) or ExitStatus.ANSWERED)
+
+
+def _is_text(argument: str) -> bool:
+    """Whether it was UTF-8; other bytes reach Python as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -157,14 +164,18 @@ def ask(
     prompt: Annotated[list[str] | None, typer.Argument(metavar="PROMPT")] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option("-f", "--file", metavar="FILE", help="Add a text file to the prompt; may be repeated."),
+        typer.Option(
+            "-f", "--file", readable=False, metavar="FILE", help="Add a text file (-: standard input); may be repeated."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object at the end.")] = False,
     stream_json: Annotated[bool, typer.Option("--stream-json", help="One JSON event a line.")] = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="The prompt and the sampled text with all special tokens.")
     ] = False,
-    reasoning_file: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the reasoning here.")] = None,
+    reasoning_file: Annotated[
+        Path | None, typer.Option(readable=False, metavar="PATH", help="Write the reasoning here.")
+    ] = None,
     stats: StatsOption = False,
     logprobs: Annotated[
         int | None,
@@ -181,11 +192,19 @@ def ask(
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.jsonl|-", help="Answer each line, with one load of the model, by a JSON object."),
+        typer.Option(
+            readable=False,
+            metavar="FILE.jsonl|-",
+            help="Answer each line, with one load of the model, by a JSON object.",
+        ),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Append the batch's answers here, and go on where an earlier run broke off."),
+        typer.Option(
+            readable=False,
+            metavar="FILE",
+            help="Append the batch's answers here, and go on where an earlier run broke off.",
+        ),
     ] = None,
 ) -> ExitStatus:
     """Ask one question, or with --batch many.

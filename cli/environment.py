@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from gptoss.cli.line.interrupts import uninterrupted
 from gptoss.cli.output import Output
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ def _load_model(request: LoadRequest) -> LoadedModel:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        from gptoss.cli.loading import load_model
-
+        # An exception in the midst of it would be lost, or abort the program with words of torch's own.
+        with uninterrupted():
+            from gptoss.cli.loading import load_model
         if is_first:
             gc.freeze()
         return load_model(request)

@@ -15,7 +15,7 @@ from gptoss.model.context import PREFILL_CHUNK
 from gptoss.model.device import select_device
 from gptoss.model.disk_cache import DiskCache
 from gptoss.model.engine import Engine
-from gptoss.model.errors import DeviceError
+from gptoss.model.errors import ContextFullError, DeviceError
 from gptoss.model.memory import memory_need
 from gptoss.model.ops import Ops, select_ops
 from gptoss.model.tensor_names import Layout
@@ -32,12 +32,16 @@ def load_model(request: LoadRequest) -> LoadedModel:
 
     Raises:
         ModelError: it is not there, broken, or cannot run as asked.
+        ContextFullError: it cannot hold as many tokens as are asked for.
         MemoryShortageError: what it needs beside its files does not fit into memory.
         VocabularyError: its tokenizer cannot be used.
     """
     folder = locate(request.model, request.models_folder)
     # Reads no weights: what is wrong with the folder comes to light before anything takes its time.
     checkpoint = Checkpoint.open(folder)
+    made_for = checkpoint.config.max_context_length
+    if request.ctx is not None and request.ctx > made_for:
+        raise ContextFullError(f"a context of {request.ctx} tokens: this model can hold 1 to {made_for}")
     encoding = load_encoding(folder, checkpoint.config.vocab_size)
     if request.before_weights is not None:
         request.before_weights()

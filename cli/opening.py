@@ -19,7 +19,7 @@ from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
 from gptoss.model.catalog import is_built_in
-from gptoss.model.errors import ModelNotFoundError
+from gptoss.model.errors import ContextFullError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from gptoss.cli.answer_format import AnswerFormat
@@ -31,10 +31,14 @@ def open_session(invocation: Invocation, status_line: StatusLine) -> Session:
 
     Raises:
         ModelError: the model is missing or cannot be used.
-        UsageError: a sampling parameter is out of its range, or the model cannot do without reasoning.
+        UsageError: a sampling parameter is out of its range, the model cannot hold so long a context, or cannot do
+            without reasoning.
     """
     settings = invocation.settings
-    loaded = load(invocation, settings.model, status_line)
+    try:
+        loaded = load(invocation, settings.model, status_line)
+    except ContextFullError as error:
+        raise UsageError(str(error)) from None
     check_effort(loaded, settings.effort)
     return Session(
         loaded.engine,

@@ -165,6 +165,7 @@ _FORMATS: dict[str, Any] = {
 HomeOption = Annotated[
     Path | None,
     typer.Option(
+        readable=False,  # whoever reads a file says what is wrong with it, here as in all options
         metavar="FOLDER",
         help="Keep config, models and history here, not where the platform puts them. [variable: GPTOSS_HOME]",
     ),

@@ -21,6 +21,7 @@ PolicyOption = Annotated[
     Path | None,
     typer.Option(
         "--policy",
+        readable=False,
         metavar="FILE",
         help="A policy to judge the prompt by, for the safeguard models; takes the place of -s.",
     ),

@@ -142,13 +142,17 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
         config: the config file, which need not exist.
 
     Raises:
-        SettingsError: a variable or a key of the config file is unknown or has a value that cannot be used.
+        SettingsError: a flag, a variable or a key of the config file is unknown or has a value that cannot be used.
     """
     chosen = _read_config(config)
     for name, variable in _VARIABLES.items():
         if value := variables.get(variable):
             chosen[name] = checked(name, value, f"environment variable {variable}")
-    chosen |= {name: value for name, value in flags.items() if value is not None}
+    for name, value in flags.items():
+        if value is not None:
+            # -s "" is how the instructions of the config file are left out.
+            is_left_out = name == "instructions" and not value.strip()
+            chosen[name] = value if is_left_out else checked(name, value, "the command line")
     return Settings(**chosen)
 
 
@@ -157,7 +161,7 @@ _VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT", "dense": "GPTO
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
         table = tomllib.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         return {}
@@ -225,6 +229,20 @@ def _text(value: Any) -> str:
     return value
 
 
+def _instructions(value: Any) -> str:
+    _text(value).encode("utf-8")  # arguments that are not UTF-8 reach Python as lone surrogates
+    return str(value)
+
+
+def _device(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value, re.ASCII):
+        raise ValueError
+    return value
+
+
+# Where asking for more is a slip of the hand, and the system has no more threads to give.
+_MOST_THREADS = 1024
+_MOST_GB = 1_000_000
 _positive = _number(int, lambda n: n >= 1)
 _not_negative = _number(int, lambda n: n >= 0)
 
@@ -232,7 +250,7 @@ _not_negative = _number(int, lambda n: n >= 0)
 _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "model": (_text, "the name or the folder of a model"),
     "effort": (Effort, f"one of {', '.join(Effort)}"),
-    "instructions": (_text, "text"),
+    "instructions": (_instructions, "text in UTF-8"),
     "reasoning": (ReasoningView, f"one of {', '.join(ReasoningView)}"),
     "repetition": (Repetition, f"one of {', '.join(Repetition)}"),
     "temperature": (_number(float, lambda t: 0 <= t < float("inf")), "a number, 0 or more"),
@@ -244,12 +262,12 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "think_budget": (_not_negative, "a whole number, 0 or more"),
     "ctx": (_positive, "a whole number, 1 or more"),
     "overflow": (Overflow, f"one of {', '.join(Overflow)}"),
-    "device": (_text, "auto, cpu, cuda or mps"),
+    "device": (_device, "one of auto, cpu, cuda, mps"),
     "cpu_experts": (_not_negative, "a whole number, 0 or more"),
-    "threads": (_positive, "a whole number, 1 or more"),
+    "threads": (_number(int, lambda n: 1 <= n <= _MOST_THREADS), f"a whole number from 1 to {_MOST_THREADS}"),
     "dense": (DenseLayers, f"one of {', '.join(DenseLayers)}"),
     "quantize": (Quantize, "mxfp4"),
     "save": (_yes_or_no, "true or false"),
     "cache": (_yes_or_no, "true or false"),
-    "cache_gb": (_number(float, lambda gb: 0 < gb < float("inf")), "a number above 0"),
+    "cache_gb": (_number(float, lambda gb: 0 < gb <= _MOST_GB), f"a number above 0, {_MOST_GB:,} at most"),
 }

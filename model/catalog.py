@@ -118,6 +118,13 @@ def find_spec(name: str) -> ModelSpec | None:
     return next((spec for spec in CATALOG if spec.name == name), None)
 
 
+def nearest_name(model: str) -> str | None:
+    """The name of the catalogue that may have been meant; elsewhere 20b is called gpt-oss-20b or gpt-oss:20b."""
+    bare = re.sub(r"^gpt-?oss[-:_]", "", model.lower())
+    near = difflib.get_close_matches(bare, [spec.name for spec in CATALOG], n=1)
+    return near[0] if near else None
+
+
 def locate(model: str, models_folder: Path, hub_cache: Path | None = None) -> Path:
     """The folder of a model.
 
@@ -146,7 +153,7 @@ def locate(model: str, models_folder: Path, hub_cache: Path | None = None) -> Pa
         for place in (folder, folder / "original"):
             if looks_like_checkpoint(place):
                 return place
-    begun = next((models_folder / name for name in names if (models_folder / name).is_dir()), None)
+    begun = next((models_folder / name for name in names if _as_folder(str(models_folder / name)) is not None), None)
     if begun is not None:
         return begun  # not a whole checkpoint: opening it says what is missing
     size = "" if reference.size is None else f" ({reference.size})"
@@ -215,8 +222,8 @@ def hub_snapshots(hub_cache: Path, reference: HubReference) -> Iterator[Path]:
 
 def _unknown(model: str) -> ModelNotFoundError:
     names = [spec.name for spec in CATALOG]
-    near = difflib.get_close_matches(model, names, n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
+    near = nearest_name(model)
+    guess = "" if near is None else f"did you mean {near}? "
     return ModelNotFoundError(
         f"there is no model and no folder {quote(model)}: {guess}name one of {', '.join(names)}, a hub repository "
         "OWNER/NAME, or a folder with a checkpoint"

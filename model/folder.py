@@ -48,9 +48,16 @@ class CheckpointFolder:
             raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
 
     def has(self, name: str) -> bool:
-        """Whether the folder has an entry of this name, a broken link included."""
+        """Whether the folder has an entry of this name, a broken link included.
+
+        Raises:
+            CheckpointError: the folder cannot be read.
+        """
         path = self.path / name
-        return path.is_symlink() or path.exists()
+        try:
+            return path.is_symlink() or path.exists()
+        except OSError as error:
+            raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
 
     def file(self, name: str) -> Path:
         """The path of the file of this name.

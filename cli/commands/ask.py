@@ -82,10 +82,13 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     session, recorder = open_saved_session(invocation, status_line, notices.tell)
     if options.logprobs is not None:
         session.params = session.params.override(top_logprobs=options.logprobs)
+    # One screen does not take it twice, piece by piece beside a form that carries it already.
+    carries_reasoning = options.form in (OutputForm.RAW, OutputForm.STREAM_JSON)
+    is_told_twice = carries_reasoning and output.is_terminal and settings.reasoning is ReasoningView.AUTO
     display = Displays(
         [
             Omissions(messages),
-            *_aside(messages, settings.reasoning, status_line),
+            *([] if is_told_twice else _aside(messages, settings.reasoning, status_line)),
             *reasoning_file,
             _main_display(options, output, session, recorder),
             *([Stats(messages)] if options.stats else []),

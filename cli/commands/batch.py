@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, TextIO
 
 from gptoss.cli.commands.inputs import read_named
 from gptoss.cli.commands.templates import fill
-from gptoss.cli.errors import InputError, UsageError, status_of
+from gptoss.cli.errors import InputError, OutputError, UsageError, status_of
 from gptoss.cli.events import TurnFinished
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.json_display import JsonObject, Sink
@@ -128,7 +129,7 @@ def _answer(session: Session, item: Item, sink: Sink, *, logprobs: bool) -> Exit
                     return ExitStatus.INCOMPLETE
                 return ExitStatus.ANSWERED if event.answered else ExitStatus.FAILED
     except Exception as error:
-        if status_of(error) is not ExitStatus.FAILED or isinstance(error, InputError):
+        if status_of(error) is not ExitStatus.FAILED or isinstance(error, InputError | OutputError):
             raise
         told = {**item.labels, "error": {"message": one_line(str(error)), "status": int(ExitStatus.FAILED)}}
         sink.write(sink.safe(json.dumps(told, ensure_ascii=False)) + "\n")
@@ -225,6 +226,8 @@ def _results(path: Path | None, items: list[Item]) -> Iterator[tuple[ResultsFile
     except OSError as error:
         raise InputError(f"cannot write {name}: {error.strerror}") from None
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError(f"{name} is no file that can be gone on with; without --results answers are printed")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -15,6 +15,7 @@ from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.errors import MemoryShortageError, UsageError
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.hub.sizes import show_bytes
+from gptoss.cli.line.interrupts import uninterrupted
 from gptoss.cli.machine import available_memory
 from gptoss.cli.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
@@ -93,7 +94,8 @@ def bench(
     Prefill is the reading of a prompt, decoding the writing of an answer; between the tokens a plain loop reads memory,
     which bounds decoding. Takes about a minute.
     """
-    from gptoss.model.benchmark import Plan
+    with uninterrupted():  # importing torch
+        from gptoss.model.benchmark import Plan
 
     environment = invocation.environment
     plan = Plan(prompt_tokens, gen_tokens, repetitions, _SECONDS)

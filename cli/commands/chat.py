@@ -63,6 +63,9 @@ def chat(invocation: Invocation, *, stats: bool) -> ExitStatus:
     return Chat(invocation, session, recorder, output, messages, notices, stats=stats).run()
 
 
+_NARROWEST = 20  # cells in which a text is still easily read
+
+
 class Chat:
     """One run of `chat`; what the slash commands act upon.
 
@@ -152,12 +155,20 @@ class Chat:
                     self.say("Ctrl-D or /exit leaves")
         return ExitStatus.ANSWERED
 
-    def say(self, text: str) -> None:
-        """Tell the person something that is no part of the conversation."""
+    def say(self, text: str, hang: int = 0) -> None:
+        """Tell the person something that is no part of the conversation.
+
+        Args:
+            text: what to tell.
+            hang: characters (a cell each) at its beginning below which the rows of the rest leave room.
+        """
         text = sanitize(text)
         if self.messages.is_terminal:
-            rows = wrap([Segment(text.expandtabs(4))], self.messages.columns - 1)
-            text = "\n".join(plain(row.line) for row in rows)
+            width = self.messages.columns - 1
+            if width - hang < _NARROWEST:
+                hang = 0
+            rows = wrap([Segment(text[hang:].expandtabs(4))], width - hang)
+            text = text[:hang] + f"\n{' ' * hang}".join(plain(row.line) for row in rows)
         self.messages.write(self.messages.styled(text, "dim") + "\n")
 
     def set_effort(self, effort: Effort) -> int:

@@ -12,11 +12,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gptoss.cli.errors import InputError
 from gptoss.cli.settings import Folders, Settings
 from gptoss.cli.text import one_line
+
+if TYPE_CHECKING:
+    from gptoss.cli.conversations.log import ConversationLog
 
 _DEEPEST = 2
 _HARMLESS = re.compile(r"\w[\w./@+=,-]*")
@@ -44,7 +50,9 @@ def conversations(incomplete: str) -> list[tuple[str, str]]:
     from gptoss.cli.conversations.store import Store
     from gptoss.cli.environment import Environment
 
-    logs = Store(_folders().conversations, Environment().now).readable()
+    logs: list[ConversationLog] = []
+    with suppress(InputError):  # a folder that cannot be read has nothing to offer
+        logs = list(Store(_folders().conversations, Environment().now).readable())
     found = [(name if _is_harmless(name := log.saved.name or "") else log.saved.id, log.saved.title) for log in logs]
     return [
         (name, " ".join(re.sub(r"[^\w.,-]", " ", title).split())[:_TOLD_CHARACTERS])

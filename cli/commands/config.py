@@ -79,9 +79,11 @@ def unset(
 ) -> ExitStatus:
     """Take a setting out of the config file, so that its default holds; status 1 if it is not there."""
     _, folders = _opened(context, home)
+    if write_setting(folders.config, key, None):  # a key that is unknown too: nothing else works until it is gone
+        return ExitStatus.ANSWERED
     if key not in {field.name for field in fields(Settings)}:
         raise unknown_key(key)
-    return ExitStatus.ANSWERED if write_setting(folders.config, key, None) else ExitStatus.FAILED
+    return ExitStatus.FAILED
 
 
 @app.command()
@@ -104,13 +106,13 @@ def write_setting(config: Path, key: str, value: Any) -> bool:
     """
     where = one_line(str(config))
     try:
-        text = config.read_bytes().decode("utf-8")
+        text = config.read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         text = ""
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {where}: {getattr(error, 'strerror', 'not UTF-8')}") from None
     line = "" if value is None else f"{key} = {_toml(value)}\n"
-    written = re.compile(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=.*(?:\n|\Z)", re.MULTILINE)
+    written = re.compile(rf"^[ \t]*[\"']?{re.escape(key)}[\"']?[ \t]*=.*(?:\n|\Z)", re.MULTILINE)
     if written.search(text):
         changed = written.sub(lambda _: line, text, count=1)
     else:

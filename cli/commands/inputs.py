@@ -18,15 +18,16 @@ def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | N
     """Join all parts of a prompt by blank lines.
 
     The words are joined by spaces. A file has its name above it and a fence around it, unless it is all there is.
-    Standard input is read when it is not a terminal, and stands as it is.
+    Standard input is read when it is not a terminal, and stands as it is; among the files, as `-`, it is one of them.
 
     Raises:
         InputError: a part cannot be read, or is not text in UTF-8.
         UsageError: the prompt is empty, and not `optional`.
     """
     said = _encodable(" ".join(words)).strip("\n")
-    contents = [(_name(path, files), read_text(path)) for path in files]
-    piped = "" if stdin is None or stdin.isatty() else read_standard_input(stdin)
+    contents = [(_name(path, files), read_named(path, stdin)[1]) for path in files]
+    is_file = any(str(path) == "-" for path in files)
+    piped = "" if stdin is None or is_file or stdin.isatty() else read_standard_input(stdin)
     if len(contents) == 1 and not said.strip() and not piped.strip():
         parts = [contents[0][1]]
     else:
@@ -111,6 +112,8 @@ def _decode(data: bytes, name: str) -> str:
 
 def _name(path: Path, files: Sequence[Path]) -> str:
     """What to call a file: by its name alone, unless another of the files has that name."""
+    if str(path) == "-":
+        return "standard input"
     return path.name if sum(path.name == other.name for other in files) == 1 else str(path)
 
 

@@ -16,7 +16,7 @@ from gptoss.cli.options import HomeOption
 from gptoss.cli.output import Output
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
-from gptoss.model.catalog import CATALOG, HubReference, find_spec, hub_reference
+from gptoss.model.catalog import CATALOG, HubReference, find_spec, hub_reference, nearest_name
 
 if TYPE_CHECKING:
     from gptoss.cli.hub.pull import Pulled
@@ -28,7 +28,8 @@ PullArgument = Annotated[
     ),
 ]
 ToOption = Annotated[
-    Path | None, typer.Option("--to", metavar="DIR", help="Put the files here, not into the hub's own cache.")
+    Path | None,
+    typer.Option("--to", readable=False, metavar="DIR", help="Put the files here, not into the hub's own cache."),
 ]
 
 
@@ -106,4 +107,6 @@ def _wanted(model: str) -> HubReference:
     if reference is not None:
         return reference
     names = ", ".join(spec.name for spec in CATALOG if spec.repository is not None)
-    raise UsageError(f"there is no model {model!r} to pull: name one of {names}, or a hub repository OWNER/NAME")
+    near = nearest_name(model)
+    guess = "" if near is None else f"did you mean {near}? "
+    raise UsageError(f"there is no model {model!r} to pull: {guess}name one of {names}, or a hub repository OWNER/NAME")

@@ -124,7 +124,8 @@ def export(
     context: typer.Context,
     which: Which,
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="A new file, its suffix .md or .json. [default: print]")
+        Path | None,
+        typer.Argument(readable=False, metavar="FILE", help="A new file, its suffix .md or .json. [default: print]"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON of the harmony library.")] = False,
     home: HomeOption = None,
@@ -150,7 +151,10 @@ def export(
 def import_(
     context: typer.Context,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A conversation in the harmony library's JSON; - is standard input.")
+        Path,
+        typer.Argument(
+            readable=False, metavar="FILE", help="A conversation in the harmony library's JSON; - is standard input."
+        ),
     ],
     name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
     home: HomeOption = None,

@@ -13,6 +13,7 @@ from gptoss.cli.commands import completions
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import UsageError
 from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.line.interrupts import uninterrupted
 from gptoss.cli.options import HomeOption
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
@@ -39,9 +40,10 @@ def show(
     home: HomeOption = None,
 ) -> ExitStatus:
     """Show what a model is: layers, precisions, size, memory, licence."""
-    from gptoss.cli.encodings import load_encoding
-    from gptoss.model.catalog import locate
-    from gptoss.model.describe import describe
+    with uninterrupted():  # importing torch
+        from gptoss.cli.encodings import load_encoding
+        from gptoss.model.catalog import locate
+        from gptoss.model.describe import describe
 
     environment: Environment = context.obj
     folder = locate(model, Folders.locate(environment.variables, home).models)
@@ -73,7 +75,7 @@ def _as_text(model: str, description: Description, tokenizer: str, ctx: int) -> 
         ("layout", description.layout + (" (puzzle)" if config.architecture == "gpt_oss_puzzle" else "")),
         (
             "weights",
-            f"{config.num_weights / 1e9:.3g} billion" if config.num_weights >= 1e9 else f"{config.num_weights}",
+            f"{config.num_weights / 1e9:.3g} billion" if config.num_weights >= 1e9 else f"{config.num_weights:,}",
         ),
         ("layers", str(config.num_layers)),
         ("experts", _by_layer([f"{each.num_experts}, {each.experts_per_token} a token" for each in config.layers])),

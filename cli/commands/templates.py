@@ -13,7 +13,7 @@ import typer
 from gptoss.cli.commands import completions
 from gptoss.cli.commands.inputs import read_text
 from gptoss.cli.environment import Environment
-from gptoss.cli.errors import UsageError
+from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.groups import command_group
 from gptoss.cli.options import HomeOption
@@ -32,14 +32,15 @@ def read_template(which: str, folder: Path) -> str:
     """The text of a template.
 
     Args:
-        which: a name in the folder, with or without `.md` or `.txt`, else the path of a file.
+        which: a name in the folder, with or without `.md` or `.txt` (of two, the `.md`), else the path of a file.
         folder: of the templates.
 
     Raises:
         UsageError: there is none.
         InputError: it cannot be read, or is not text.
     """
-    named = {**{path.stem: path for path in paths_of(folder)}, **{path.name: path for path in paths_of(folder)}}
+    paths = paths_of(folder)
+    named = {**{path.stem: path for path in reversed(paths)}, **{path.name: path for path in paths}}
     if which in named:
         return read_text(named[which])
     if Path(which).is_file():
@@ -93,11 +94,20 @@ def fill(template: str, variables: Mapping[str, str], prompt: str) -> str:
 def list_(context: typer.Context, home: HomeOption = None) -> ExitStatus:
     """List the templates with their variables."""
     environment, folder = _opened(context, home)
-    output = environment.output()
+    output, messages = environment.output(), environment.messages()
+    status = ExitStatus.ANSWERED
+    told: set[str] = set()
     for path in paths_of(folder):
-        gaps = dict.fromkeys(_GAP.findall(read_text(path)))
-        output.write(output.safe("  ".join([one_line(path.stem), ", ".join(gaps)]).rstrip()) + "\n")
-    return ExitStatus.ANSWERED
+        name = path.name if path.stem in told else path.stem
+        told.add(name)
+        try:
+            gaps = dict.fromkeys(_GAP.findall(read_text(path)))
+        except InputError as error:
+            messages.write(f"gptoss: {error}\n")
+            status = ExitStatus.FAILED
+            continue
+        output.write(output.safe("  ".join([one_line(name), ", ".join(gaps)]).rstrip()) + "\n")
+    return status
 
 
 @app.command()

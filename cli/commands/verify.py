@@ -12,6 +12,7 @@ import typer
 from gptoss.cli.commands.show import ModelArgument
 from gptoss.cli.environment import Environment
 from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.line.interrupts import uninterrupted
 from gptoss.cli.options import HomeOption
 from gptoss.cli.settings import Folders
 from gptoss.cli.terminal.terminal_display import StatusLine
@@ -31,8 +32,9 @@ def verify(
 
     Each fault is a line on standard output; the exit status is 3 where there is one.
     """
-    from gptoss.model.catalog import locate
-    from gptoss.model.verify import verify as verify_checkpoint
+    with uninterrupted():  # importing torch
+        from gptoss.model.catalog import locate
+        from gptoss.model.verify import verify as verify_checkpoint
 
     environment: Environment = context.obj
     folder = locate(model, Folders.locate(environment.variables, home).models)

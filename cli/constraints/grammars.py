@@ -17,12 +17,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_DEAD_END = "NoExtensionBias"  # llguidance's name for a text that nothing can follow
+
+
 @dataclass(frozen=True)
 class Grammar:
     """A grammar in the engine's own notation; `is_json` tells whether its texts are JSON."""
 
     source: str
     is_json: bool
+
+
+def fits_nothing(source: str) -> bool:
+    """Whether no text follows a grammar that the engine takes, as far as a text's first byte tells."""
+    from llguidance import LLMatcher, LLTokenizer
+
+    matcher = LLMatcher(LLTokenizer("byte"), source, log_level=0)
+    matcher.compute_bitmask()
+    return matcher.get_error().startswith(_DEAD_END)
 
 
 class GrammarEngine:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from gptoss.cli.constraints.grammars import Grammar
+from gptoss.cli.constraints.grammars import Grammar, fits_nothing
 from gptoss.cli.errors import SchemaError
 from gptoss.cli.text import one_line
 
@@ -73,6 +73,8 @@ def _grammar(text: str) -> Grammar:
     for place, part in _all_parts(schema):
         if _counts_names(part):
             raise _Refused(f"{place}/minProperties", "that many different names that are not listed cannot be held")
+    if fits_nothing(source):
+        raise _Refused("", "nothing is valid under it")
     return Grammar(source, is_json=True)
 
 

@@ -12,6 +12,7 @@ from gptoss.cli.line.interrupts import uninterrupted
 from gptoss.cli.opening import effort_of
 from gptoss.cli.session import Session
 from gptoss.cli.settings import Effort
+from gptoss.cli.text import one_line
 
 
 class Recorder:
@@ -63,8 +64,7 @@ class Recorder:
             self._failed = False
         except (OSError, InputError) as error:
             if not self._failed:
-                reason = error.strerror if isinstance(error, OSError) else error
-                self._tell(f"the conversation is not saved: {reason}")
+                self._tell(f"the conversation is not saved: {_reason(error)}")
             self._failed = True
 
     def begin_another(self) -> None:
@@ -121,7 +121,7 @@ class Recorder:
         try:
             self._begin(name)
         except OSError as error:
-            raise InputError(f"the conversation is not saved: {error.strerror}") from None
+            raise InputError(f"the conversation is not saved: {_reason(error)}") from None
 
     def _write(self) -> None:
         if self.log is None:
@@ -157,3 +157,11 @@ class Recorder:
         if self._session.skip_reasoning:
             return Effort.NONE.value
         return effort_of(self._session.conversation).value
+
+
+def _reason(error: OSError | InputError) -> str:
+    """What went wrong, and with which file, where the system tells."""
+    if isinstance(error, InputError):
+        return str(error)
+    place = "" if error.filename is None else f"{one_line(str(error.filename))}: "
+    return f"{place}{error.strerror}"

@@ -115,6 +115,9 @@ class Store:
 
         Args:
             damaged: gathers what is wrong with the others, and with those that can be read in part.
+
+        Raises:
+            InputError: the folder cannot be read.
         """
         for path in self._paths():
             try:
@@ -165,8 +168,10 @@ class Store:
     def _paths(self) -> list[Path]:
         try:
             found = [path for path in self.folder.iterdir() if path.suffix == SUFFIX and path.name[0] != "."]
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:  # not as if there were none
+            raise InputError(f"cannot read {one_line(str(self.folder))}: {error.strerror}") from None
         latest = self._latest()
         return sorted(found, key=lambda path: (path.name == latest, _modified(path), path.name), reverse=True)
 

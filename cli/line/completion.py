@@ -23,6 +23,7 @@ class CommandCompleter(Completer):
         self._table = table
         self._models = models
         self._paths = PathCompleter(expanduser=True)
+        self._folders = PathCompleter(expanduser=True, only_directories=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """The completions of what stands before the cursor."""
@@ -42,7 +43,8 @@ class CommandCompleter(Completer):
             yield from _matching(argument, self._models())
         if command.completes in ("paths", "models or paths"):
             inner = Document(argument, len(argument))
-            for found in self._paths.get_completions(inner, complete_event):
+            paths = self._paths if command.completes == "paths" else self._folders
+            for found in paths.get_completions(inner, complete_event):
                 # A name that a terminal would obey, or that cannot be typed, is not offered.
                 if one_line(found.text) == found.text and one_line(found.display_text) == found.display_text:
                     yield found

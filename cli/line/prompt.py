@@ -128,6 +128,7 @@ class TerminalLine:
             style=Style.from_dict({"bottom-toolbar": "noreverse dim" if styles else "noreverse"}),
             color_depth=None if styles else ColorDepth.DEPTH_1_BIT,
             enable_open_in_editor=True,
+            enable_suspend=True,
             tempfile_suffix=".md",
         )
 

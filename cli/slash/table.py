@@ -62,7 +62,7 @@ def _help(chat: Chat, _argument: str) -> None:
     commands = list(dict.fromkeys(TABLE.values()))
     width = max(len(f"{command.name} {command.argument}") for command in commands)
     for command in commands:
-        chat.say(f"{f'{command.name} {command.argument}':<{width}}  {command.summary}")
+        chat.say(f"{f'{command.name} {command.argument}':<{width}}  {command.summary}", hang=width + 2)
     chat.say("")
     for line in _KEYS:
         chat.say(line)

@@ -58,6 +58,7 @@ def test_a_pydantic_class_of_the_working_directory(tmp_path, monkeypatch):
         ('{"anyOf": [{"type": "strin"}]}', "at /anyOf/0: Invalid type: strin"),
         ('{"minLength": 3, "maxLength": 2, "type": "string"}', "at /: Unsatisfiable schema"),
         ('{"minProperties": 2}', "at /minProperties: "),
+        ('{"$ref": "#"}', "at /: nothing is valid under it"),
         ('{"$ref": "https://example.org/other.json"}', "at /: "),
         ('{"items":' * 5000 + "{}" + "}" * 5000, "nested too deeply"),
         ('{"items":' * 300 + "{}" + "}" * 300, "recursion limit exceeded"),
@@ -79,6 +80,7 @@ def test_what_cannot_be_used_is_refused_with_its_place(gptoss, value, told):
         ("--regex", "a(?!b)", "--regex: at character 2: look-around"),
         ("--regex", r"\bx", "lookarounds not supported"),
         ("--regex", "", "--regex is empty"),
+        ("--regex", r"a[^\s\S]", "--regex: no text can match it"),
         ("--choice", "a,,b", "a choice is empty"),
         ("--think-budget", "-1", "--think-budget"),
     ],
@@ -87,6 +89,14 @@ def test_other_options_that_cannot_be_used(gptoss, option, value, told):
     result = gptoss("ask", "Hi", option, value)
     assert result.status == 2
     assert told in result.stderr
+
+
+def test_module_that_ends_the_program_does_not(gptoss, tmp_path, monkeypatch):
+    (tmp_path / "leaving.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    result = gptoss("ask", "Hi", "--schema", "leaving:Class")
+    assert result.status == 2
+    assert "no Pydantic class, or it has no JSON schema (SystemExit: 3)" in result.stderr
 
 
 def test_formats_exclude_each_other(gptoss):

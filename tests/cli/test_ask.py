@@ -179,7 +179,7 @@ def test_end_without_an_answer(gptoss) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "status"),
-    [("ModelNotFoundError", 3), ("CheckpointError", 3), ("DeviceError", 3), ("ContextFullError", 1)],
+    [("ModelNotFoundError", 3), ("CheckpointError", 3), ("DeviceError", 3), ("ContextFullError", 2)],
 )
 def test_model_that_cannot_be_loaded(gptoss, kind, status) -> None:
     from gptoss.model import errors
@@ -359,6 +359,15 @@ def test_raw_is_prompt_and_completion_with_special_tokens(gptoss, reply) -> None
     result = gptoss("ask", "Hi", "--raw", completions=[completion])
     assert (result.status, result.stderr) == (0, "")
     assert result.stdout == result.prompts[0] + completion + "\n"
+
+
+@pytest.mark.parametrize("form", ["--raw", "--stream-json"])
+def test_reasoning_that_the_form_carries_is_not_shown_beside_it(gptoss, reply, form) -> None:
+    completions = [reply("Hello", "One two.")]
+    assert "thought for" not in gptoss("ask", "Hi", form, completions=completions, terminal="out err").stderr
+    shown = gptoss("ask", "Hi", form, "--reasoning", "show", completions=completions, terminal="out err")
+    assert "thought for" in shown.stderr
+    assert "thought for" in gptoss("ask", "Hi", form, completions=completions, terminal="err").stderr
 
 
 def test_raw_names_an_id_that_is_no_token(gptoss, scripted, encoding, reply) -> None:

@@ -157,3 +157,14 @@ def test_without_styles(terminal, reply, variables) -> None:
     assert f"{RULE * 2} thinking" in screen.raw
     if "TERM" in variables:
         assert "\x1b" not in screen.raw
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_help_stands_in_columns_where_there_is_room(terminal, columns) -> None:
+    screen = terminal(columns=columns, rows=70, completions=[])
+    screen.wait_for_prompt()
+    screen.type("/help\r")
+    lines = screen.wait_for("Ctrl-D leaves.")
+    number = next(number for number, line in enumerate(lines) if line.startswith("/why"))
+    indent = " " * lines[number].find("the reasoning") if columns == 80 else ""
+    assert lines[number + 1] == indent + ("earlier one" if columns == 80 else "reasoning of the last turn, or of an")

@@ -171,3 +171,12 @@ def test_ctrl_n_ends_the_reasoning_and_has_the_model_answer(terminal, reply) -> 
     assert "Now then." in lines
     assert not any("thought299" in line for line in lines)
     assert any(re.search(r"thought for .* tokens", line) for line in lines)
+
+
+def test_ctrl_z_is_no_character(terminal, reply) -> None:
+    """Without a shell above, the system lets nothing be stopped; the chat goes on at once."""
+    screen = terminal(completions=[reply("A", "")])
+    screen.wait_for_prompt()
+    screen.type("one\x1a two\r")
+    screen.wait_for("> one two$")
+    screen.wait_for("A")

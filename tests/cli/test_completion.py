@@ -38,6 +38,7 @@ def complete(tmp_path):
         ("/model mi", ["mine"]),
         ("/model owner/", ["owner/theirs"]),
         ("/model 1", ["120b"]),
+        ("/model TMP/", ["models"]),
         ("/file TMP/ta", ["lk.md"]),
         ("/export TMP/ta", ["lk.md"]),
         ("/copy ", ["code"]),

@@ -1,14 +1,18 @@
 """SIGTERM, and a terminal that goes away: what was said is kept, and the exit status tells of it."""
 
 import errno
+import importlib.abc
+import importlib.util
 import io
 import json
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 
+from gptoss.cli.environment import Environment, LoadRequest
 from gptoss.cli.line.interrupts import Terminated
 from gptoss.cli.output import Output
 
@@ -178,3 +182,24 @@ def test_batch_that_is_terminated_goes_on(spawn, gptoss, tmp_path) -> None:
     assert results.read_bytes().count(b"\n") == 1
     assert gptoss(*arguments, completions=[SHORT]).status == 0
     assert results.read_bytes().count(b"\n") == 2
+
+
+def test_ctrl_c_waits_for_the_end_of_an_import(monkeypatch, tmp_path) -> None:
+    """In the midst of torch's it would be swallowed, or abort the program."""
+    finished = []
+
+    class Interrupting(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+        def find_spec(self, name, path, target=None):
+            return importlib.util.spec_from_loader(name, self) if name == "gptoss.cli.loading" else None
+
+        def exec_module(self, module) -> None:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0)  # where Python would notice
+            module.load_model = None
+            finished.append(module)
+
+    monkeypatch.delitem(sys.modules, "gptoss.cli.loading", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    with pytest.raises(KeyboardInterrupt):
+        Environment().load_model(LoadRequest("nano", tmp_path))
+    assert finished

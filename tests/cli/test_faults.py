@@ -1,6 +1,7 @@
 """Disks that are full, homes that cannot be written, clocks that go backwards: nothing that was said is lost."""
 
 import datetime
+import errno
 import json
 import os
 import signal
@@ -191,13 +192,14 @@ def test_closed_pipe_keeps_the_answer(spawn, kept) -> None:
 # A home that cannot be written
 
 
-def test_home_that_cannot_be_written(disk, gptoss, reply) -> None:
+def test_home_that_cannot_be_written(disk, gptoss, reply, store) -> None:
     gptoss("ask", "a", completions=[reply("A")])
     gptoss("config", "set", "effort", "low")
     disk.make_read_only()
     result = gptoss("ask", "-c", "b", completions=[reply("B")])
     assert (result.status, result.stdout) == (0, "B\n")
-    assert result.stderr == "gptoss: the conversation is not saved: Read-only file system\n"
+    assert result.stderr.startswith(f"gptoss: the conversation is not saved: {store.folder}")
+    assert result.stderr.endswith(".jsonl: Read-only file system\n")
     assert "<|message|>a<|end|>" in result.prompts[0]
     assert gptoss("sessions", "list").stdout.count("\n") == 1
     for arguments in (
@@ -217,8 +219,8 @@ def test_chat_in_a_home_that_cannot_be_written(disk, terminal, reply) -> None:
         screen.wait_for_prompt()
         screen.type(f"{text}\r")
         screen.wait_for(answer)
-    lines = screen.wait_for_prompt()
-    assert lines.count("gptoss: the conversation is not saved: Read-only file system") == 1
+    shown = "\n".join(screen.wait_for_prompt())
+    assert shown.count("gptoss: the conversation is not saved: ") == shown.count("Read-only file system") == 1
     screen.type("\x04")
     assert screen.ended() == 0
 
@@ -280,3 +282,33 @@ def test_disk_that_fills_in_the_midst_of_an_answer_leaves_the_screen_whole(disk,
     assert lines[begin - 1].split()[-1] == "1499"
     assert lines.count(lines[begin - 1]) == 1
     assert lines[begin + 1 :] == ["One.", "", "Two.", f"gptoss: the conversation is not saved: {FULL}", "", ">"]
+
+
+@pytest.mark.parametrize("command", [["sessions", "list"], ["sessions", "show"], ["ask", "-c", "b"]])
+def test_folder_of_conversations_that_cannot_be_read_is_not_taken_for_empty(gptoss, reply, store, monkeypatch, command):
+    gptoss("ask", "a", completions=[reply("A")])
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    result = gptoss(*command)
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr == f"gptoss: cannot read {store.folder}: Permission denied\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ask", "-f", "{folder}", "Hi"],
+        ["ask", "--policy", "{folder}", "Hi"],
+        ["ask", "--batch", "{folder}"],
+        ["ask", "--reasoning-file", "{folder}", "Hi"],
+        ["sessions", "import", "{folder}"],
+    ],
+)
+def test_file_that_may_not_be_read_is_told_by_who_reads_it(gptoss, reply, tmp_path, monkeypatch, arguments) -> None:
+    monkeypatch.setattr("os.access", lambda *_arguments, **_options: False)
+    result = gptoss(*(each.format(folder=tmp_path) for each in arguments), completions=[reply("A")])
+    assert result.status == 1
+    assert result.stderr.endswith(f" {tmp_path}: Is a directory\n")

@@ -87,7 +87,7 @@ def test_home_that_cannot_be_written_does_not_cost_the_answer(gptoss, reply, tmp
     (tmp_path / "home" / "conversations").write_text("in the way")
     result = gptoss("ask", "a", completions=[reply("A")])
     assert (result.status, result.stdout) == (0, "A\n")
-    assert result.stderr == "gptoss: the conversation is not saved: File exists\n"
+    assert result.stderr == f"gptoss: the conversation is not saved: {tmp_path / 'home/conversations'}: File exists\n"
 
 
 def test_no_save_leaves_nothing_of_a_chat_behind(terminal, reply, tmp_path) -> None:

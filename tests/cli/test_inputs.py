@@ -41,6 +41,14 @@ def test_one_file_alone_is_the_prompt(tmp_path) -> None:
     assert gather_prompt([], [path], Piped(b"")) == "What is 2 + 2?"
 
 
+def test_standard_input_among_the_files(tmp_path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text("x = 1\n")
+    prompt = gather_prompt(["Compare"], [Path("-"), path], Piped(b"x = 2\n"))
+    assert prompt == "Compare\n\nstandard input:\n```\nx = 2\n```\n\na.py:\n```\nx = 1\n```"
+    assert gather_prompt([], [Path("-")], Piped(b"typed\n", terminal=True)) == "typed"
+
+
 def test_files_of_one_name_have_their_paths(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     paths = [Path("a/x.py"), Path("b/x.py"), Path("b/y.py")]

@@ -83,7 +83,7 @@ def test_a_conversation(terminal, reply, columns) -> None:
 @pytest.mark.parametrize("columns", [40, 100])
 def test_without_styles_and_on_a_dumb_terminal(terminal, reply, columns) -> None:
     for name, variables in (("no-color", {"NO_COLOR": "1"}), ("dumb", {"TERM": "dumb"})):
-        screen = terminal(columns=columns, rows=50, completions=[reply(ANSWER, REASONING)], variables=variables)
+        screen = terminal(columns=columns, rows=80, completions=[reply(ANSWER, REASONING)], variables=variables)
         screen.wait_for(">")
         screen.type("How do I sort?\r")
         screen.wait_for("中文")

@@ -4,6 +4,7 @@ import json
 import signal
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -198,6 +199,20 @@ def test_interrupted_batch_goes_on(spawn, gptoss, reply, batch, tmp_path) -> Non
     assert [r["answer"] for r in results_of(results.read_text())] == ["1", "2"]
 
 
+def test_results_that_cannot_be_read_again_are_refused(gptoss, batch) -> None:
+    result = gptoss("ask", "--batch", batch("one"), "--results", "/dev/null")
+    assert (result.status, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("gptoss: /dev/null is no file that can be gone on with")
+
+
+def test_batch_that_cannot_be_printed_says_so(spawn, reply, batch) -> None:
+    with Path("/dev/full").open("wb") as full:
+        answers = [reply("1"), reply("2")]
+        process = spawn("ask", "--batch", batch("one", "two"), completions=answers, streams={"stdout": full})
+        assert process.wait(30) == 1
+    assert process.stderr.read() == b"gptoss: cannot write to standard output: No space left on device\n"
+
+
 # Templates
 
 
@@ -262,6 +277,20 @@ def test_templates_are_listed_and_shown(gptoss, templates) -> None:
     assert gptoss("templates", "path").stdout == f"{templates}\n"
 
 
+def test_template_that_cannot_be_read_does_not_hide_the_others(gptoss, templates) -> None:
+    (templates / "bad.md").write_bytes(b"\xff")
+    result = gptoss("templates", "list")
+    assert (result.status, result.stdout) == (1, "plain\ntranslate  language, input\n")
+    assert result.stderr.startswith(f"gptoss: {templates / 'bad.md'} is not UTF-8 text")
+
+
+def test_of_two_templates_of_one_name_the_other_has_its_suffix(gptoss, templates) -> None:
+    (templates / "plain.md").write_text("Be plain.\n")
+    assert gptoss("templates", "list").stdout == "plain\nplain.txt\ntranslate  language, input\n"
+    assert gptoss("templates", "show", "plain").stdout == "Be plain.\n"
+    assert gptoss("templates", "show", "plain.txt").stdout == "Summarise this.\n"
+
+
 # Settings
 
 
@@ -312,6 +341,20 @@ def test_setting_that_is_taken_out(gptoss, tmp_path) -> None:
     assert gptoss("config", "unset", "overflow").status == 1
     assert config.read_text() == '# mine\nmodel = "nano"\n'
     assert gptoss("config", "unset", "overflw").stderr == "gptoss: unknown key 'overflw': did you mean 'overflow'?\n"
+
+
+def test_key_that_is_unknown_can_be_taken_out(gptoss, tmp_path) -> None:
+    config = tmp_path / "home" / "config.toml"
+    config.parent.mkdir()
+    config.write_text('model = "nano"\ntemprature = 1\n')
+    assert gptoss("config", "get", "model").status == 2
+    assert gptoss("config", "unset", "temprature").status == 0
+    assert gptoss("config", "get", "model").stdout == "nano\n"
+
+
+def test_argument_that_is_no_text(gptoss) -> None:
+    result = gptoss("config", "set", "model", "\udcff")
+    assert (result.status, result.stderr) == (2, "gptoss: an argument is not UTF-8 text\n")
 
 
 def test_setting_over_several_lines_is_left_to_an_editor(gptoss, tmp_path) -> None:

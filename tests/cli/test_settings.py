@@ -65,6 +65,39 @@ def test_config_that_cannot_be_read(tmp_path) -> None:
         load_settings({}, {}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "wanted"),
+    [
+        ("--threads", "100000", "a whole number from 1 to 1024"),
+        ("--cache-gb", "inf", "a number above 0, 1,000,000 at most"),
+        ("--temperature", "inf", "a number, 0 or more"),
+        ("--top-p", "0.0", "a number above 0 and at most 1"),
+        ("--device", "gpu", "one of auto, cpu, cuda, mps"),
+        ("--system", "\udcff", "text in UTF-8"),
+        ("--model", "", "the name or the folder of a model"),
+    ],
+)
+def test_flag_with_a_wrong_value_is_refused_before_the_model_is_loaded(gptoss, flag, value, wanted) -> None:
+    result = gptoss("ask", flag, value, "Hi", load=None)
+    name = "instructions" if flag == "--system" else flag.strip("-").replace("-", "_")
+    assert result.status == 2
+    assert result.stderr.startswith(f"gptoss: the command line: {name} is ")
+    assert result.stderr.endswith(f", it must be {wanted}\n")
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:1"])
+def test_devices(tmp_path, device) -> None:
+    assert load_settings({"device": device}, {}, tmp_path / "none").device == device
+
+
+def test_empty_instructions_on_the_command_line_leave_out_those_of_the_file(config) -> None:
+    assert load_settings({"instructions": ""}, {}, config('instructions = "Be brief."\n')).instructions == ""
+
+
+def test_byte_order_mark_is_no_setting(config) -> None:
+    assert load_settings({}, {}, config('\ufeffmodel = "nano"\n')).model == "nano"
+
+
 def test_variable_with_a_wrong_value(tmp_path) -> None:
     with pytest.raises(SettingsError, match="environment variable GPTOSS_EFFORT: effort is 'x', it must be one of"):
         load_settings({}, {"GPTOSS_EFFORT": "x"}, tmp_path / "none")

@@ -30,7 +30,7 @@ def test_show(gptoss, model):
         f"model        {folder}\n"
         f"folder       {folder}\n"
         "layout       hub, MXFP4 experts\n"
-        "weights      109776\n"
+        "weights      109,776\n"
         "layers       2\n"
         "experts      4, 2 a token\n"
         "attention    4 heads, 2 key/value heads, of 16\n"

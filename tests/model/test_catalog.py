@@ -1,5 +1,6 @@
 """Where a model's folder is looked for, and what is said where there is none."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,9 @@ def test_a_home_folder(places, make_checkpoint, tmp_path, monkeypatch):
         ("30b", ["no model and no folder '30b'", "nano, 20b, 120b"]),
         ("nan", ["did you mean nano?"]),
         ("120B", ["did you mean 120b?"]),
+        ("gpt-oss-20b", ["did you mean 20b?"]),
+        ("gpt-oss:120b", ["did you mean 120b?"]),
+        ("gpt-oss-safeguard-20b", ["did you mean safeguard-20b?"]),
         ("", ["no folder ''"]),
         ("../x", ["no folder '../x'"]),
         ("a/../b", ["no folder 'a/../b'"]),
@@ -206,3 +210,15 @@ def test_the_environments_cache_is_the_default(places, make_checkpoint, tmp_path
 def test_the_catalogue_does_not_wait_for_torch():
     code = "import sys, gptoss.model.catalog; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_folder_that_may_not_be_read_is_a_model_that_cannot_be_used(tmp_path, monkeypatch):
+    def refused(path, *_arguments, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "lstat", refused)
+    with pytest.raises(CheckpointError, match="cannot be read: Permission denied"):
+        Checkpoint.open(tmp_path)
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(ModelNotFoundError, match="is not on this machine"):
+        locate("20b", tmp_path, tmp_path)
