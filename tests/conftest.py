@@ -42,6 +42,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def interruptible() -> None:
     """A shell lets what it starts in the background ignore Ctrl-C; the programs under test would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup too
 
 
 def random_transformer(
