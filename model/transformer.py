@@ -98,12 +98,12 @@ class Transformer:
         checkpoint = Checkpoint.open(Path(path))
         placement: Placement | None = None
         uploader: Uploader | None = None
-        made = MadeWeights(ops.made_bytes(checkpoint.config), files, ops.name) if device.type == "cpu" else None
+        made: MadeWeights | None = None
+        if device.type == "cpu" and not isinstance(ops, StepOps):
+            made = MadeWeights(ops.made_bytes(checkpoint.config), files, ops.name)
         with contextlib.ExitStack() as stack:
             if reading is not None:
-                is_made = made is not None and made.is_filled
-                parts = [*checkpoint.stored_bytes(without_dense=is_made), *([made.data] if made and is_made else [])]
-                stack.enter_context(ReadAhead(parts, reading))
+                stack.enter_context(ReadAhead(_read_parts(checkpoint, made), reading))
             if isinstance(ops, StepOps):
                 free = free_device_bytes(device) if device_bytes is None else device_bytes
                 packs = quantize is not None
@@ -206,3 +206,10 @@ class Transformer:
     def new_cache(self, max_length: int | None = None, dtype: torch.dtype = torch.bfloat16) -> KVCache:
         """An empty cache for this model, by default for as many positions as the model was made for."""
         return KVCache(self.config, max_length or self.config.max_context_length, self.device, dtype)
+
+
+def _read_parts(checkpoint: Checkpoint, made: MadeWeights | None) -> list[Tensor]:
+    """What computing reads of the files: of the dense layers what was made of them, where that is there already."""
+    if made is None or not made.is_filled:
+        return checkpoint.stored_bytes()
+    return [*checkpoint.stored_bytes(without_dense=True), made.data]
