@@ -20,6 +20,9 @@ def test_the_dry_run_goes_all_the_way() -> None:
     assert told["failed"] == []
     assert told["20b, error of single tokens"] <= 1e-3
     assert told["20b, error with a bfloat16 cache"] <= 1e-3
+    assert 0 < told["20b, error in eight bits"] <= 0.02
+    assert told["20b, error with experts on the host"] <= 1e-3
+    assert told["20b, share of tokens drawn otherwise"] == 0
     for dense in ("bf16", "int8"):
         assert told[f"20b {dense}, prefill of 10, tok/s"] > 0
         assert told[f"20b {dense}, decode after 10, tok/s"] > 0
