@@ -255,19 +255,16 @@ def drawn_otherwise(model: Transformer, token: int, draws: int) -> float:
     cache = model.new_cache(64)
     step = model.step(cache)
     assert step is not None
-    others = 0
-    for mask in (None, some):
-        for params in ways:
-            for seed in range(draws):
-                seeded = replace(params, seed=seed)
-                expected = Sampler(seeded).sample(step.logits(token).cpu(), mask)
-                cache.rewind(0)
-                found = Sampler(seeded).sample_on_device(
-                    lambda how, number: step.draw(token, how, number, mask), mask is not None
-                )
-                cache.rewind(0)
-                others += found.id != expected.id
-    return others / (2 * len(ways) * draws)
+
+    def differs(params: SamplingParams, mask: Masked | None) -> bool:
+        cache.rewind(0)
+        expected = Sampler(params).sample(step.logits(token).cpu(), mask)
+        cache.rewind(0)
+        found = Sampler(params).sample_on_device(lambda p, number: step.draw(token, p, number, mask), mask is not None)
+        return found.id != expected.id
+
+    found = [differs(replace(way, seed=seed), mask) for mask in (None, some) for way in ways for seed in range(draws)]
+    return sum(found) / len(found)
 
 
 def first_experts_on_host(weights: Weights) -> Weights:
@@ -513,9 +510,8 @@ def main() -> int:
         if not dry and name == "120b" and torch.cuda.mem_get_info()[0] < 75 << 30:
             figures.tell("120b", "not measured: it needs a card of 80 GB")
             continue
-        plan = Plan(
-            config, 2, 3 if dry else 16, prompts, contexts, arguments.gen_tokens, 2 if dry else 3, 1 if dry else 16
-        )
+        checked, repetitions, draws = (3, 2, 1) if dry else (16, 3, 16)
+        plan = Plan(config, 2, checked, prompts, contexts, arguments.gen_tokens, repetitions, draws)
         model_parts(figures, name, plan, device, dry)
         if name == "20b" and not arguments.no_start:
             with figures.part("start"):
