@@ -16,6 +16,7 @@ from gptoss.model.device import select_device
 from gptoss.model.disk_cache import DiskCache
 from gptoss.model.engine import Engine
 from gptoss.model.errors import ContextFullError, DeviceError
+from gptoss.model.expert_pager import ExpertPager
 from gptoss.model.memory import memory_need
 from gptoss.model.ops import Ops, select_ops
 from gptoss.model.tensor_names import Layout
@@ -75,7 +76,12 @@ def load_model(request: LoadRequest) -> LoadedModel:
 
 
 def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint) -> Engine:
-    ops = select_ops(device=device, dense=request.dense)
+    memory = available_memory()
+    is_mapped = request.quantize is None and device.type == "cpu"
+    # Read whole, before it is computed with, is what has room in memory; of what has not, experts when they are chosen.
+    is_read = is_mapped and memory is not None and checkpoint.nbytes < memory
+    is_paged = is_mapped and memory is not None and not is_read
+    ops = select_ops(device=device, dense=request.dense, pager=ExpertPager() if is_paged else None)
     if device.type == "cpu":
         _look_at_memory(request, checkpoint, ops)
     disk_cache = None
@@ -89,7 +95,7 @@ def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint)
         quantize=request.quantize,
         progress=request.progress,
         cpu_experts=request.cpu_experts,
-        reading=request.reading if _may_be_read_ahead(request, device, checkpoint) else None,
+        reading=request.reading if is_read else None,
         disk_cache=disk_cache,
     )
 
@@ -113,10 +119,3 @@ def _look_at_memory(request: LoadRequest, checkpoint: Checkpoint, ops: Ops) -> N
     slow = slowness(request.model, need, available_memory())
     if slow is not None and request.tell is not None:
         request.tell(slow)
-
-
-def _may_be_read_ahead(request: LoadRequest, device: torch.device, checkpoint: Checkpoint) -> bool:
-    """Whether the files have room in memory, and are what computing reads."""
-    memory = available_memory()
-    mapped = request.quantize is None and device.type == "cpu"
-    return mapped and memory is not None and checkpoint.nbytes < memory

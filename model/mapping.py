@@ -5,13 +5,18 @@ A large page is mapped in one go and takes one entry of the processor's table of
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
 
 import torch
 from torch import Tensor
+
+_WILL_NEED = getattr(mmap, "MADV_WILLNEED", 3)
+_POPULATE_READ = 22  # Linux 5.14; elsewhere it is refused
 
 
 def map_file(file: BinaryIO, nbytes: int) -> mmap.mmap:
@@ -46,7 +51,38 @@ def as_tensor(mapping: mmap.mmap) -> Tensor:
         return torch.frombuffer(mapping, dtype=torch.uint8)
 
 
+def fetch(part: Tensor) -> bool:
+    """Have the pages under a part of mapped memory read in and wait for them; False: they were only asked for.
+
+    May be called from several threads, and the interpreter goes on meanwhile.
+    """
+    if _advise(part, _POPULATE_READ):
+        return True
+    _advise(part, _WILL_NEED)
+    return False
+
+
 def _ask_for_large_pages(mapping: mmap.mmap) -> None:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them
             mapping.madvise(mmap.MADV_HUGEPAGE)
+
+
+def _advise(part: Tensor, advice: int) -> bool:
+    """Tell the kernel what is to be done with the pages of mapped memory; whether it did."""
+    begin = part.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    length = part.data_ptr() + part.numel() * part.itemsize - begin
+    # Not the mapping's own method: that one holds the interpreter until the disk has answered.
+    return _madvise is not None and _madvise(begin, length, advice) == 0
+
+
+def _find_madvise() -> Callable[[int, int, int], int] | None:
+    try:
+        function = ctypes.CDLL(None).madvise
+    except (OSError, TypeError, AttributeError):  # no such system
+        return None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return function
+
+
+_madvise = _find_madvise()

@@ -7,7 +7,6 @@ go several times as fast.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import threading
 from collections.abc import Callable, Sequence
@@ -16,14 +15,14 @@ from typing import Self
 
 from torch import Tensor
 
+from gptoss.model.mapping import fetch
+
 Reading = Callable[[int, int], None]
 """Called with the bytes that are in memory, and those in all."""
 
 _PIECE_BYTES = 64 << 20
 # While one waits for the disk the other has asked for more. A third was not faster.
 _THREADS = 2
-_WILL_NEED = getattr(mmap, "MADV_WILLNEED", 3)
-_POPULATE_READ = 22  # Linux 5.14; elsewhere it is refused
 
 
 class ReadAhead:
@@ -62,31 +61,10 @@ class ReadAhead:
                 piece = None if self._stopped else next(self._pieces, None)
             if piece is None:
                 return
-            if not _advise(piece, _POPULATE_READ):
-                _advise(piece, _WILL_NEED)
+            if not fetch(piece):
                 piece[:: mmap.PAGESIZE].sum()
             with self._lock:
                 if self._stopped:
                     return
                 self._done += piece.numel()
                 self._reading(self._done, self._total)
-
-
-def _advise(piece: Tensor, advice: int) -> bool:
-    """Tell the kernel what is to be done with the pages of mapped memory; whether it did."""
-    begin = piece.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
-    length = piece.data_ptr() + piece.numel() - begin
-    # Not the mapping's own method: that one holds the interpreter until the disk has answered.
-    return _madvise is not None and _madvise(begin, length, advice) == 0
-
-
-def _find_madvise() -> Callable[[int, int, int], int] | None:
-    try:
-        function = ctypes.CDLL(None).madvise
-    except (OSError, TypeError, AttributeError):  # no such system
-        return None
-    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return function
-
-
-_madvise = _find_madvise()

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import DeviceError, quote
+from gptoss.model.expert_pager import ExpertPager
 
 # After torch, whose OpenMP pool it shares.
 from gptoss.model.kernels import _cpu
@@ -57,6 +58,7 @@ class CpuOps(ReferenceOps):
     Args:
         dense: how dense layers are kept; by default as the variable GPTOSS_CPU_DENSE says, else "int8".
         isa: the level of the kernels; by default as the variable GPTOSS_CPU_ISA says, else the best of the machine.
+        pager: reads the experts that tokens have chosen; for a model that does not fit into memory.
 
     Raises:
         DeviceError: the machine does not run that level, or there is no such way to keep dense layers.
@@ -64,7 +66,8 @@ class CpuOps(ReferenceOps):
 
     name = "cpu"
 
-    def __init__(self, dense: Dense | None = None, isa: str | None = None) -> None:
+    def __init__(self, dense: Dense | None = None, isa: str | None = None, pager: ExpertPager | None = None) -> None:
+        self._pager = pager
         chosen = dense or os.environ.get(DENSE_VARIABLE) or "int8"
         if chosen not in get_args(Dense):
             raise DeviceError(f"{DENSE_VARIABLE} is {quote(chosen)}: choose one of {', '.join(get_args(Dense))}")
@@ -205,6 +208,9 @@ class CpuOps(ReferenceOps):
         x = _floats(x)
         logits, out = self.linear(x, router), torch.empty_like(x)
         tokens = x.numel() // x.shape[-1]
+        # The many experts of a prompt are read while others are computed, and in the order in which they lie.
+        if self._pager is not None and tokens <= _cpu.GEMV_TOKENS:
+            self._pager.read(experts, logits.topk(top_k).indices.flatten().tolist())
         if tokens:
             threads = torch.get_num_threads()
             addresses = x.data_ptr(), logits.data_ptr()

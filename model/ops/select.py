@@ -14,6 +14,7 @@ from gptoss.model.ops.interface import Dense, Ops
 from gptoss.model.ops.reference import ReferenceOps
 
 if TYPE_CHECKING:
+    from gptoss.model.expert_pager import ExpertPager
     from gptoss.model.ops.cpu import CpuOps
 
 log = logging.getLogger(__name__)
@@ -22,13 +23,19 @@ BACKENDS = ("cpu", "gpu", "reference")
 ENVIRONMENT_VARIABLE = "GPTOSS_BACKEND"
 
 
-def select_ops(backend: str | Ops | None = None, device: torch.device | str = "cpu", dense: Dense | None = None) -> Ops:
+def select_ops(
+    backend: str | Ops | None = None,
+    device: torch.device | str = "cpu",
+    dense: Dense | None = None,
+    pager: ExpertPager | None = None,
+) -> Ops:
     """The backend named by `backend`, else by the environment variable GPTOSS_BACKEND, else the best for the device.
 
     Args:
         backend: its name; one that was made already is returned as it is.
         device: where the weights will lie.
         dense: how it is to keep dense layers; by default as it chooses.
+        pager: reads experts of a model that does not fit into memory, where the CPU computes.
 
     Raises:
         DeviceError: there is no backend of that name, or it does not run here.
@@ -49,7 +56,7 @@ def select_ops(backend: str | Ops | None = None, device: torch.device | str = "c
         else:
             log.warning("%s: the model takes the slow path, in plain torch", reason)
     elif name == "cpu" or (name is None and device.type == "cpu"):
-        ops = _cpu_ops(dense)
+        ops = _cpu_ops(dense, pager)
         if ops is None and name is not None:
             raise DeviceError("the backend cpu is not in this build: it was installed without a C++ compiler")
         if ops is None:
@@ -69,7 +76,7 @@ def _gpu_ops(dense: Dense | None) -> Ops:
     return GpuOps(dense, host=_cpu_ops(None))
 
 
-def _cpu_ops(dense: Dense | None) -> CpuOps | None:
+def _cpu_ops(dense: Dense | None, pager: ExpertPager | None = None) -> CpuOps | None:
     try:
         from gptoss.model.ops.cpu import CpuOps
     except ModuleNotFoundError as error:
@@ -81,4 +88,4 @@ def _cpu_ops(dense: Dense | None) -> CpuOps | None:
         if error.name != "gptoss.model.kernels":
             raise
         return None
-    return CpuOps(dense)
+    return CpuOps(dense, pager=pager)

@@ -11,6 +11,7 @@ import torch
 from gptoss.cli import loading
 from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.loading import load_model
+from gptoss.model import expert_pager
 
 
 @pytest.fixture
@@ -60,6 +61,19 @@ def test_files_are_read_ahead_where_they_fit_into_memory(tmp_path, monkeypatch, 
     load_model(LoadRequest(model="nano", models_folder=tmp_path, reading=lambda *sizes: told.append(sizes)))
     assert bool(told) == is_read
     assert not told or told[-1][0] == told[-1][1] > 1_000_000
+
+
+@pytest.mark.parametrize(("memory", "is_paged"), [(1 << 40, False), (1000, True), (None, False)])
+def test_experts_are_read_when_chosen_where_the_files_do_not_fit(tmp_path, monkeypatch, memory, is_paged):
+    pytest.importorskip("gptoss.model.kernels._cpu")
+    monkeypatch.setenv("GPTOSS_BACKEND", "cpu")
+    monkeypatch.setattr(loading, "available_memory", lambda: memory)
+    monkeypatch.setattr(loading, "_look_at_memory", lambda *_: None)
+    read = []
+    monkeypatch.setattr(expert_pager.ExpertPager, "read", lambda _self, _experts, chosen: read.append(chosen))
+    engine = load_model(LoadRequest(model="nano", models_folder=tmp_path)).engine
+    next(engine.generate([1, 2, 3]))
+    assert bool(read) == is_paged
 
 
 def test_how_much_is_read_stands_on_the_status_line(gptoss, scripted, encoding, reply) -> None:

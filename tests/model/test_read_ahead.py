@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss.model import read_ahead
+from gptoss.model import mapping, read_ahead
 from gptoss.model.checkpoint import Checkpoint
 from gptoss.model.read_ahead import ReadAhead
 from gptoss.model.transformer import Transformer
@@ -32,7 +32,7 @@ def test_all_but_the_embedding_in_the_order_of_the_files(folder):
 @pytest.mark.parametrize("has_populate", [True, False])
 def test_pages_are_there_when_it_is_left(folder, monkeypatch, has_populate):
     if not has_populate:
-        monkeypatch.setattr(read_ahead, "_POPULATE_READ", 12345)
+        monkeypatch.setattr(mapping, "_POPULATE_READ", 12345)
     monkeypatch.setattr(read_ahead, "_PIECE_BYTES", 100_000)
     checkpoint = Checkpoint.open(folder)
     parts, told = checkpoint.stored_bytes(), []
