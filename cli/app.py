@@ -26,6 +26,7 @@ from gptoss.cli.groups import CONTEXT_SETTINGS, command_group
 from gptoss.cli.line.interrupts import Terminated, ending_raises
 from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
+from gptoss.cli.paths import named_path
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
 
@@ -165,7 +166,11 @@ def ask(
     file: Annotated[
         list[Path] | None,
         typer.Option(
-            "-f", "--file", readable=False, metavar="FILE", help="Add a text file (-: standard input); may be repeated."
+            "-f",
+            "--file",
+            parser=named_path,
+            metavar="FILE",
+            help="Add a text file (-: standard input); may be repeated.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object at the end.")] = False,
@@ -174,7 +179,7 @@ def ask(
         bool, typer.Option("--raw", help="The prompt and the sampled text with all special tokens.")
     ] = False,
     reasoning_file: Annotated[
-        Path | None, typer.Option(readable=False, metavar="PATH", help="Write the reasoning here.")
+        Path | None, typer.Option(parser=named_path, metavar="PATH", help="Write the reasoning here.")
     ] = None,
     stats: StatsOption = False,
     logprobs: Annotated[
@@ -193,7 +198,7 @@ def ask(
     batch: Annotated[
         Path | None,
         typer.Option(
-            readable=False,
+            parser=named_path,
             metavar="FILE.jsonl|-",
             help="Answer each line, with one load of the model, by a JSON object.",
         ),
@@ -201,7 +206,7 @@ def ask(
     results: Annotated[
         Path | None,
         typer.Option(
-            readable=False,
+            parser=named_path,
             metavar="FILE",
             help="Append the batch's answers here, and go on where an earlier run broke off.",
         ),
