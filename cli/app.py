@@ -102,8 +102,6 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
         place = "" if error.filename is None else f"{error.filename}: "
         return _complain(messages, f"{place}{error.strerror or error}", ExitStatus.FAILED)
     except Exception as error:
-        if environment.variables.get(_TRACEBACK_VARIABLE):
-            raise
         status = status_of(error)
         if status is not None:
             return _complain(messages, str(error), status)
@@ -111,6 +109,8 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
             return _complain(messages, "an argument is not UTF-8 text", ExitStatus.USAGE)
         if _is_out_of_memory(error):
             return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
+        if environment.variables.get(_TRACEBACK_VARIABLE):
+            raise
         what = f"internal error, {type(error).__name__}: {error} ({_TRACEBACK_VARIABLE}=1 shows where)"
         return _complain(messages, what, ExitStatus.FAILED)
 
