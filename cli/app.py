@@ -22,7 +22,7 @@ from gptoss.cli.commands.verify import verify
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.groups import CONTEXT_SETTINGS, command_group
+from gptoss.cli.groups import Commands, command_group
 from gptoss.cli.line.interrupts import Terminated, ending_raises
 from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
@@ -47,11 +47,9 @@ HarmonyModel = Annotated[
 # What it says, and how, is none of its business.
 _BENCH_SETTINGS = ("model", "device", "threads", "dense", "quantize")
 
-app = typer.Typer(
+app = Commands(
     name="gptoss",
     help="Run OpenAI's gpt-oss models in a terminal.",
-    context_settings=CONTEXT_SETTINGS,
-    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -97,7 +95,7 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     except OSError as error:
         if error.errno == errno.ENOMEM:
             return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
-        # Typer writes its help texts past our Output; whatever is stuck in Python's buffer is not to be tried again.
+        # Typer writes what a shell completes past our Output; what is stuck in Python's buffer is not tried again.
         environment.output().abandon()
         place = "" if error.filename is None else f"{error.filename}: "
         return _complain(messages, f"{place}{error.strerror or error}", ExitStatus.FAILED)
