@@ -226,6 +226,10 @@ def ask(
         raise UsageError("--var needs a --template with a gap for it")
     if results is not None and batch is None:
         raise UsageError("--results needs a --batch")
+    if str(reasoning_file) == "-":
+        raise UsageError("--reasoning-file is a file: --reasoning show writes the reasoning to standard error")
+    if str(results) == "-":
+        raise UsageError("--results is a file: without it the answers go to standard output")
     text = None if template is None else read_template(template, invocation.folders.templates)
     variables = variables_of(var or ())
     if batch is not None:

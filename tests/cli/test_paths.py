@@ -33,3 +33,23 @@ def test_empty_variable_of_the_home_is_as_good_as_none(gptoss, tmp_path, monkeyp
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "platform"))
     result = gptoss("config", "path", variables={"GPTOSS_HOME": ""})
     assert (result.status, result.stdout) == (0, f"{tmp_path}/platform/gptoss/config.toml\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["ask", "Hi", "--reasoning-file", "-"],
+            "--reasoning-file is a file: --reasoning show writes the reasoning to standard error",
+        ),
+        (
+            ["ask", "--batch", "-", "--results", "-"],
+            "--results is a file: without it the answers go to standard output",
+        ),
+    ],
+)
+def test_dash_is_no_file_to_write(gptoss, reply, tmp_path, monkeypatch, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = gptoss(*arguments, stdin=b'"Hi"', completions=[reply("A")])
+    assert (result.status, result.stdout, result.stderr) == (2, "", f"gptoss: {message}\n")
+    assert list(tmp_path.iterdir()) == []
