@@ -266,7 +266,7 @@ def ask(
 def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
     """Chat with a model; /help there lists the commands.
 
-    Without a terminal each line of standard input is one message.
+    Without a terminal each line of standard input is one message, and the exit status that of the worst of them.
     """
     from gptoss.cli.commands import chat as command
 
