@@ -22,10 +22,11 @@ from gptoss.cli.commands.verify import verify
 from gptoss.cli.environment import Environment
 from gptoss.cli.errors import OutputClosed, UsageError, status_of
 from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.groups import CONTEXT_SETTINGS, command_group
+from gptoss.cli.groups import Commands, command_group
 from gptoss.cli.line.interrupts import Terminated, ending_raises
 from gptoss.cli.options import HomeOption, Invocation, with_settings
 from gptoss.cli.output import Output
+from gptoss.cli.paths import named_path
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
 
@@ -46,11 +47,9 @@ HarmonyModel = Annotated[
 # What it says, and how, is none of its business.
 _BENCH_SETTINGS = ("model", "device", "threads", "dense", "quantize")
 
-app = typer.Typer(
+app = Commands(
     name="gptoss",
     help="Run OpenAI's gpt-oss models in a terminal.",
-    context_settings=CONTEXT_SETTINGS,
-    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -96,13 +95,11 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     except OSError as error:
         if error.errno == errno.ENOMEM:
             return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
-        # Typer writes its help texts past our Output; whatever is stuck in Python's buffer is not to be tried again.
+        # Typer writes what a shell completes past our Output; what is stuck in Python's buffer is not tried again.
         environment.output().abandon()
         place = "" if error.filename is None else f"{error.filename}: "
         return _complain(messages, f"{place}{error.strerror or error}", ExitStatus.FAILED)
     except Exception as error:
-        if environment.variables.get(_TRACEBACK_VARIABLE):
-            raise
         status = status_of(error)
         if status is not None:
             return _complain(messages, str(error), status)
@@ -110,6 +107,8 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
             return _complain(messages, "an argument is not UTF-8 text", ExitStatus.USAGE)
         if _is_out_of_memory(error):
             return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
+        if environment.variables.get(_TRACEBACK_VARIABLE):
+            raise
         what = f"internal error, {type(error).__name__}: {error} ({_TRACEBACK_VARIABLE}=1 shows where)"
         return _complain(messages, what, ExitStatus.FAILED)
 
@@ -165,7 +164,11 @@ def ask(
     file: Annotated[
         list[Path] | None,
         typer.Option(
-            "-f", "--file", readable=False, metavar="FILE", help="Add a text file (-: standard input); may be repeated."
+            "-f",
+            "--file",
+            parser=named_path,
+            metavar="FILE",
+            help="Add a text file (-: standard input); may be repeated.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object at the end.")] = False,
@@ -174,7 +177,7 @@ def ask(
         bool, typer.Option("--raw", help="The prompt and the sampled text with all special tokens.")
     ] = False,
     reasoning_file: Annotated[
-        Path | None, typer.Option(readable=False, metavar="PATH", help="Write the reasoning here.")
+        Path | None, typer.Option(parser=named_path, metavar="PATH", help="Write the reasoning here.")
     ] = None,
     stats: StatsOption = False,
     logprobs: Annotated[
@@ -193,7 +196,7 @@ def ask(
     batch: Annotated[
         Path | None,
         typer.Option(
-            readable=False,
+            parser=named_path,
             metavar="FILE.jsonl|-",
             help="Answer each line, with one load of the model, by a JSON object.",
         ),
@@ -201,7 +204,7 @@ def ask(
     results: Annotated[
         Path | None,
         typer.Option(
-            readable=False,
+            parser=named_path,
             metavar="FILE",
             help="Append the batch's answers here, and go on where an earlier run broke off.",
         ),
@@ -223,6 +226,10 @@ def ask(
         raise UsageError("--var needs a --template with a gap for it")
     if results is not None and batch is None:
         raise UsageError("--results needs a --batch")
+    if str(reasoning_file) == "-":
+        raise UsageError("--reasoning-file is a file: --reasoning show writes the reasoning to standard error")
+    if str(results) == "-":
+        raise UsageError("--results is a file: without it the answers go to standard output")
     text = None if template is None else read_template(template, invocation.folders.templates)
     variables = variables_of(var or ())
     if batch is not None:
@@ -259,7 +266,7 @@ def ask(
 def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
     """Chat with a model; /help there lists the commands.
 
-    Without a terminal each line of standard input is one message.
+    Without a terminal each line of standard input is one message, and the exit status that of the worst of them.
     """
     from gptoss.cli.commands import chat as command
 

@@ -17,3 +17,8 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
     CLOSED_PIPE = 141
     TERMINATED = 143
+
+
+def worse(one: ExitStatus, other: ExitStatus) -> ExitStatus:
+    """Of the statuses of two turns that of both: failed, else incomplete, else answered."""
+    return max(one, other, key=(ExitStatus.ANSWERED, ExitStatus.INCOMPLETE, ExitStatus.FAILED).index)

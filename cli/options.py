@@ -13,6 +13,7 @@ import typer
 from gptoss.cli.commands import completions
 from gptoss.cli.environment import Environment
 from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.paths import named_path
 from gptoss.cli.policy import PolicyOption, policy_as_instructions
 from gptoss.cli.settings import (
     DenseLayers,
@@ -165,7 +166,7 @@ _FORMATS: dict[str, Any] = {
 HomeOption = Annotated[
     Path | None,
     typer.Option(
-        readable=False,  # whoever reads a file says what is wrong with it, here as in all options
+        parser=named_path,
         metavar="FOLDER",
         help="Keep config, models and history here, not where the platform puts them. [variable: GPTOSS_HOME]",
     ),

@@ -15,13 +15,14 @@ import typer
 
 from gptoss.cli.commands.inputs import read_text
 from gptoss.cli.errors import InputError, UsageError
+from gptoss.cli.paths import named_path
 from gptoss.cli.text import one_line
 
 PolicyOption = Annotated[
     Path | None,
     typer.Option(
         "--policy",
-        readable=False,
+        parser=named_path,
         metavar="FILE",
         help="A policy to judge the prompt by, for the safeguard models; takes the place of -s.",
     ),

@@ -16,6 +16,7 @@ from typing import Any
 
 from gptoss.cli.errors import SettingsError
 from gptoss.cli.text import one_line
+from gptoss.model.json_file import open_regular_file
 
 
 class Effort(StrEnum):
@@ -156,15 +157,14 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
     return Settings(**chosen)
 
 
+_MAX_CONFIG_BYTES = 1 << 20
 _VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT", "dense": "GPTOSS_CPU_DENSE"}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
+        text = read_config_text(path)
         table = tomllib.loads(text)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
     except OSError as error:
         raise SettingsError(f"cannot read {one_line(str(path))}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -177,6 +177,24 @@ def _read_config(path: Path) -> dict[str, Any]:
             raise unknown_key(key, place)
         chosen[key] = checked(key, value, place)
     return chosen
+
+
+def read_config_text(path: Path) -> str:
+    """The text of the config file; empty where there is none.
+
+    Raises:
+        OSError: it cannot be read, or is a folder, a pipe or a device.
+        UnicodeDecodeError: it is not UTF-8.
+        SettingsError: it is too large for a config file.
+    """
+    try:
+        with open_regular_file(path) as file:
+            data = file.read(_MAX_CONFIG_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    if len(data) > _MAX_CONFIG_BYTES:
+        raise SettingsError(f"{one_line(str(path))}: larger than {_MAX_CONFIG_BYTES >> 20} MiB: it is no config file")
+    return data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
 
 
 def _line_of(key: str, text: str) -> str:

@@ -21,7 +21,7 @@ from gptoss.cli.commands.inputs import read_named
 from gptoss.cli.commands.templates import fill
 from gptoss.cli.errors import InputError, OutputError, UsageError, status_of
 from gptoss.cli.events import TurnFinished
-from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.exit_status import ExitStatus, worse
 from gptoss.cli.json_display import JsonObject, Sink
 from gptoss.cli.line.interrupts import on_interrupt
 from gptoss.cli.opening import open_conversation, open_session
@@ -107,10 +107,7 @@ def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
                 session.keep_instructions()
             if status is ExitStatus.INTERRUPTED:
                 return status
-            if ExitStatus.FAILED in (status, worst):
-                worst = ExitStatus.FAILED
-            elif status is not ExitStatus.ANSWERED:
-                worst = status
+            worst = worse(worst, status)
     return worst
 
 

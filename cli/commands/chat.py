@@ -18,7 +18,7 @@ from gptoss.cli.conversations.turns import turns_of, without_last_turn
 from gptoss.cli.display import Answer, Display, Displays, Omissions, Stats
 from gptoss.cli.errors import OutputError, UsageError, status_of
 from gptoss.cli.events import TurnFinished
-from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.exit_status import ExitStatus, worse
 from gptoss.cli.line.interrupts import Terminated, on_interrupt, without_interrupts
 from gptoss.cli.line.keyboard import echo, key_calls
 from gptoss.cli.line.prompt import InputLine, Lines, TerminalLine
@@ -110,6 +110,7 @@ class Chat:
         self.attachments: list[tuple[Path, str]] = []
         self.ending: TurnFinished | None = None
         self.leaving = False
+        self._worst = ExitStatus.ANSWERED
         self._measured: tuple[Conversation, int] | None = None
         self._line = self._open_line()
         if self.person_types and invocation.settings.overflow is None:
@@ -136,7 +137,12 @@ class Chat:
         return self._measured[1]
 
     def run(self) -> ExitStatus:
-        """The loop."""
+        """The loop.
+
+        Returns:
+            without a person, who has seen how each ended, that of the worst line: 1 when a message was not answered or
+            a command failed, else 4 when an answer is incomplete, else 0.
+        """
         if self.messages.is_terminal:
             self.say(
                 f"gptoss {version('gptoss')}, {self.session.model}, effort {self.effort}; /help lists the commands"
@@ -153,7 +159,7 @@ class Chat:
                     if not self.person_types:
                         raise
                     self.say("Ctrl-D or /exit leaves")
-        return ExitStatus.ANSWERED
+        return ExitStatus.ANSWERED if self.person_types else self._worst
 
     def say(self, text: str, hang: int = 0) -> None:
         """Tell the person something that is no part of the conversation.
@@ -301,6 +307,7 @@ class Chat:
         except Exception as error:
             if status_of(error) is None:
                 raise
+            self._worst = ExitStatus.FAILED
             self.say(one_line(str(error)))
 
     def _answer(self, text: str | None) -> None:
@@ -313,6 +320,7 @@ class Chat:
                 display.show(event)
                 if isinstance(event, TurnFinished):
                     self.ending = event
+                    self._worst = worse(self._worst, _status(event))
                     self._tell_ending(event)
         if self.ending is not None and self.ending.finish_reason == "interrupted" and not self.person_types:
             raise KeyboardInterrupt
@@ -345,3 +353,9 @@ class Chat:
             self.say("cut, as the schema or pattern has grown too complex for the grammar engine")
         elif not ending.answered:
             self.say("the model ended without an answer; /retry asks again")
+
+
+def _status(ending: TurnFinished) -> ExitStatus:
+    if ending.finish_reason == "length":
+        return ExitStatus.INCOMPLETE
+    return ExitStatus.ANSWERED if ending.answered else ExitStatus.FAILED

@@ -65,7 +65,10 @@ def templates(incomplete: str) -> list[str]:
     """Names in the folder of templates."""
     from gptoss.cli.commands.templates import paths_of
 
-    return _matching((path.stem for path in paths_of(_folders().templates)), incomplete)
+    found: list[Path] = []
+    with suppress(InputError):  # as above
+        found = paths_of(_folders().templates)
+    return _matching((path.stem for path in found), incomplete)
 
 
 def settings(incomplete: str) -> list[str]:

@@ -20,7 +20,7 @@ from gptoss.cli.errors import InputError, SettingsError, UsageError
 from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.groups import command_group
 from gptoss.cli.options import HomeOption
-from gptoss.cli.settings import Folders, Settings, checked, load_settings, unknown_key
+from gptoss.cli.settings import Folders, Settings, checked, load_settings, read_config_text, unknown_key
 from gptoss.cli.text import one_line
 
 app = command_group("The settings, and the file that keeps them.")
@@ -101,14 +101,12 @@ def write_setting(config: Path, key: str, value: Any) -> bool:
         whether there was anything to do.
 
     Raises:
-        SettingsError: the file is not TOML, or the setting stands there in a form that one line cannot replace.
+        SettingsError: the file is too large or not TOML, or has the setting in a form that one line cannot replace.
         InputError: it cannot be read or written.
     """
     where = one_line(str(config))
     try:
-        text = config.read_bytes().decode("utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
-        text = ""
+        text = read_config_text(config)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {where}: {getattr(error, 'strerror', 'not UTF-8')}") from None
     line = "" if value is None else f"{key} = {_toml(value)}\n"

@@ -14,6 +14,7 @@ from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.options import HomeOption
 from gptoss.cli.output import Output
+from gptoss.cli.paths import named_path
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
 from gptoss.model.catalog import CATALOG, HubReference, find_spec, hub_reference, nearest_name
@@ -29,7 +30,7 @@ PullArgument = Annotated[
 ]
 ToOption = Annotated[
     Path | None,
-    typer.Option("--to", readable=False, metavar="DIR", help="Put the files here, not into the hub's own cache."),
+    typer.Option("--to", parser=named_path, metavar="DIR", help="Put the files here, not into the hub's own cache."),
 ]
 
 

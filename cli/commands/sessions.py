@@ -16,6 +16,7 @@ from gptoss.cli.exit_status import ExitStatus
 from gptoss.cli.groups import command_group
 from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.options import HomeOption
+from gptoss.cli.paths import named_path
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import counted, one_line
 
@@ -125,7 +126,7 @@ def export(
     which: Which,
     file: Annotated[
         Path | None,
-        typer.Argument(readable=False, metavar="FILE", help="A new file, its suffix .md or .json. [default: print]"),
+        typer.Argument(parser=named_path, metavar="FILE", help="A new file, its suffix .md or .json. [default: print]"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON of the harmony library.")] = False,
     home: HomeOption = None,
@@ -153,7 +154,7 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            readable=False, metavar="FILE", help="A conversation in the harmony library's JSON; - is standard input."
+            parser=named_path, metavar="FILE", help="A conversation in the harmony library's JSON; - is standard input."
         ),
     ],
     name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,

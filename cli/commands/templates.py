@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -37,8 +38,10 @@ def read_template(which: str, folder: Path) -> str:
 
     Raises:
         UsageError: there is none.
-        InputError: it cannot be read, or is not text.
+        InputError: it, or the folder, cannot be read, or it is not text.
     """
+    if os.sep in which and Path(which).is_file():  # no name: whether the folder can be read does not matter
+        return read_text(Path(which))
     paths = paths_of(folder)
     named = {**{path.stem: path for path in reversed(paths)}, **{path.name: path for path in paths}}
     if which in named:
@@ -134,12 +137,17 @@ def path(context: typer.Context, home: HomeOption = None) -> ExitStatus:
 
 
 def paths_of(folder: Path) -> list[Path]:
-    """The files of the templates."""
+    """The files of the templates.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
     try:
-        found = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()]
-    except OSError:
+        return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(found)
+    except OSError as error:  # not as if there were none
+        raise InputError(f"cannot read {one_line(str(folder))}: {error.strerror}") from None
 
 
 def _opened(context: typer.Context, home: Path | None) -> tuple[Environment, Path]:

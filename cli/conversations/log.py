@@ -21,6 +21,7 @@ from typing import Any
 from gptoss.cli.errors import InputError
 from gptoss.cli.text import one_line
 from gptoss.harmony import Conversation, ConversationError, Message, Role
+from gptoss.model.json_file import open_regular_file
 
 VERSION = 1
 SUFFIX = ".jsonl"
@@ -120,10 +121,10 @@ class ConversationLog:
         """
         where = one_line(str(path))
         try:
-            with _opened(path, os.O_RDONLY) as descriptor:
-                if os.fstat(descriptor).st_size > _MAX_BYTES:
+            with open_regular_file(path) as file:
+                if os.fstat(file.fileno()).st_size > _MAX_BYTES:
                     raise InputError(f"{where} is too large for a conversation (more than {_MAX_BYTES >> 20} MiB)")
-                data = _whole_lines(_read_from(descriptor, 0))
+                data = _whole_lines(file.read())
         except OSError as error:
             raise InputError(f"cannot read {where}: {error.strerror}") from None
         first, *changes = data.split(b"\n")[:-1] or [b""]

@@ -16,9 +16,11 @@ from gptoss.cli.conversations.log import SUFFIX, ConversationLog, DamagedError, 
 from gptoss.cli.errors import InputError, UsageError
 from gptoss.cli.text import one_line
 from gptoss.harmony import Conversation
+from gptoss.model.json_file import open_regular_file
 
 _LATEST = "latest"
 _MAX_NAME = 100
+_MAX_FILE_NAME = 255  # bytes, of all file systems in use
 _ABANDONED_S = 24 * 3600.0
 
 
@@ -178,7 +180,8 @@ class Store:
     def _latest(self) -> str | None:
         """The name of the file in which something was said last, as far as it was noted."""
         try:
-            return (self.folder / _LATEST).read_text(encoding="utf-8") + SUFFIX
+            with open_regular_file(self.folder / _LATEST) as file:
+                return file.read(_MAX_FILE_NAME).decode("utf-8") + SUFFIX
         except (OSError, ValueError):
             return None
 

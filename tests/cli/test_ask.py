@@ -203,6 +203,23 @@ def test_fault_of_the_program_is_one_line_too(gptoss) -> None:
         gptoss("ask", "Hi", load=load, variables={"GPTOSS_TRACEBACK": "1"})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["ask", "-f", "{missing}"], 1),
+        (["ask", ""], 2),
+        (["ask", "--var", "a=b", "Hi"], 2),
+        (["config", "get", "x"], 2),
+        (["show", "{missing}"], 3),
+    ],
+)
+def test_traceback_is_of_internal_errors_alone(gptoss, tmp_path, arguments, status) -> None:
+    arguments = [argument.format(missing=tmp_path / "missing") for argument in arguments]
+    result, same = (gptoss(*arguments, variables=variables) for variables in ({}, {"GPTOSS_TRACEBACK": "1"}))
+    assert (same.status, same.stdout, same.stderr) == (status, "", result.stderr)
+    assert result.stderr.count("\n") == 1
+
+
 def test_failure_in_the_reasoning_begins_a_line_of_its_own(gptoss, scripted, encoding, tmp_path) -> None:
     from gptoss.model.errors import ModelError
 

@@ -148,19 +148,43 @@ def test_unknown_command_is_no_message(chat) -> None:
 def test_message_that_does_not_fit_is_taken_back_and_the_chat_goes_on(chat, scripted, encoding, reply) -> None:
     engine = scripted.ScriptedEngine([encoding.encode_with_special(reply("A"))], max_context=90)
     result = chat("x " * 100, "a", engine=engine)
-    assert (result.status, result.stdout) == (0, "A\n")
+    assert (result.status, result.stdout) == (1, "A\n")
     assert "tokens do not fit a context of 90: " in result.stderr
     assert "x x" not in result.prompts[0]
 
 
 def test_cut_answer_is_said_so(chat, reply) -> None:
     result = chat("a", arguments=["-n", "15"], completions=[reply("one two three four")])
-    assert (result.stdout, result.stderr) == ("one two\n", "cut at --max-tokens; what was said is kept\n")
+    assert (result.status, result.stdout) == (4, "one two\n")
+    assert result.stderr == "cut at --max-tokens; what was said is kept\n"
 
 
 def test_turn_without_an_answer_is_said_so(chat) -> None:
     result = chat("a", completions=["<|channel|>analysis<|message|>Hm.<|end|><|return|>"])
-    assert (result.stdout, result.stderr) == ("", "the model ended without an answer; /retry asks again\n")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr == "the model ended without an answer; /retry asks again\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["whole"], 0),
+        (["cut", "whole"], 4),
+        (["cut", "none", "whole"], 1),
+        (["none", "cut", "whole"], 1),
+        (["whole", "cut", "/exit"], 4),
+        (["/file missing.txt", "whole"], 1),
+        (["/zzz"], 1),
+    ],
+)
+def test_status_is_that_of_the_worst_line(chat, reply, lines, status) -> None:
+    completions = {
+        "whole": reply("A", ""),
+        "cut": reply("one two three four five six seven eight nine ten eleven twelve", ""),
+        "none": "<|channel|>analysis<|message|>Hm.<|end|><|return|>",
+    }
+    messages = [completions[line] for line in lines if not line.startswith("/")]
+    assert chat(*lines, arguments=["-n", "10"], completions=messages).status == status
 
 
 def test_model_that_is_missing(chat) -> None:

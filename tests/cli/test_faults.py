@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gptoss.cli.commands import completions
 from gptoss.harmony import Conversation, Message
 
 FULL = "No space left on device"
@@ -295,6 +296,21 @@ def test_folder_of_conversations_that_cannot_be_read_is_not_taken_for_empty(gpto
     result = gptoss(*command)
     assert (result.status, result.stdout) == (1, "")
     assert result.stderr == f"gptoss: cannot read {store.folder}: Permission denied\n"
+
+
+@pytest.mark.parametrize("command", [["templates", "list"], ["templates", "show", "x"], ["ask", "--template", "x"]])
+def test_folder_of_templates_that_cannot_be_read_is_not_taken_for_empty(gptoss, tmp_path, monkeypatch, command) -> None:
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    result = gptoss(*command)
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr == f"gptoss: cannot read {tmp_path}/home/templates: Permission denied\n"
+    path = tmp_path / "x.md"
+    path.write_text("Hi")
+    assert gptoss("templates", "show", str(path)).stdout == "Hi\n"
+    assert completions.templates("") == []  # there is nobody to tell
 
 
 @pytest.mark.parametrize(

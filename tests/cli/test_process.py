@@ -36,15 +36,22 @@ def test_full_disk_is_one_line(spawn) -> None:
         assert process.wait(timeout=20) == 1
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+HELP_TEXTS = [["--help"], ["ask", "--help"], ["sessions", "-h"], ["sessions", "list", "--help"], ["--version"]]
+
+
+@pytest.mark.parametrize("arguments", HELP_TEXTS)
 def test_full_disk_at_a_help_text(spawn, arguments) -> None:
     with Path("/dev/full").open("wb") as full:
         process = spawn(*arguments, completions=[], streams={"stdout": full})
-        errors = process.stderr.read()
-        assert errors.startswith(b"gptoss: ")
-        assert errors.endswith(b"No space left on device\n")
-        assert errors.count(b"\n") == 1
+        assert process.stderr.read() == b"gptoss: cannot write to standard output: No space left on device\n"
         assert process.wait(timeout=20) == 1
+
+
+@pytest.mark.parametrize("arguments", HELP_TEXTS)
+def test_standard_output_closed_at_a_help_text(script, arguments) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *script(*arguments, completions=[])]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    assert (done.returncode, done.stderr) == (1, b"gptoss: cannot write to standard output: it is closed\n")
 
 
 def test_closed_pipe_at_a_help_text(spawn) -> None:

@@ -1,6 +1,7 @@
 """`gptoss sessions`: conversations listed, shown, searched, forked, exported, imported, deleted."""
 
 import json
+import os
 
 import pytest
 
@@ -78,6 +79,21 @@ def test_conversation_that_cannot_be_read_is_told_and_the_others_are_listed(gpto
     assert gptoss("sessions", "show", "bad").status == 1
     assert gptoss("sessions", "delete", "bad").status == 0
     assert gptoss("sessions", "list").stderr == ""
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_conversation_that_is_no_file_is_neither_waited_for_nor_read(gptoss, reply, tmp_path, make) -> None:
+    gptoss("ask", "a", completions=[reply("A")])
+    folder = tmp_path / "home" / "conversations"
+    (folder / "latest").unlink()
+    for name in ("bad.jsonl", "latest"):
+        make(folder / name)
+    result = gptoss("sessions", "list")
+    assert (result.status, result.stdout.count("\n")) == (0, 1)
+    assert result.stderr == f"gptoss: cannot read {folder}/bad.jsonl: it is not a regular file\n"
+    result = gptoss("ask", "--session", "bad", "b")
+    assert (result.status, result.stderr) == (1, f"gptoss: cannot read {folder}/bad.jsonl: it is not a regular file\n")
+    assert gptoss("sessions", "search", "a").status == 0
 
 
 def test_damaged_conversation_is_read_as_far_as_it_goes_and_goes_on_in_a_copy(gptoss, reply, store) -> None:

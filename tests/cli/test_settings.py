@@ -1,5 +1,6 @@
 """A flag over an environment variable over the config file over the default; and errors that name the place."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,32 @@ def test_config_errors_name_the_place(config, text, message) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_config_that_cannot_be_read(tmp_path) -> None:
-    with pytest.raises(SettingsError, match=f"cannot read {tmp_path}: Is a directory"):
-        load_settings({}, {}, tmp_path)
+NO_FILES = [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")]
+
+
+@pytest.mark.parametrize("make", NO_FILES, ids=["pipe", "folder", "device"])
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["ask", "Hi"], 2), (["config", "get"], 2), (["config", "set", "effort", "low"], 1)],
+)
+def test_config_that_is_no_file_is_neither_waited_for_nor_read(gptoss, tmp_path, make, arguments, status) -> None:
+    config = tmp_path / "home" / "config.toml"
+    config.parent.mkdir()
+    make(config)
+    result = gptoss(*arguments)
+    assert (result.status, result.stdout) == (status, "")
+    assert result.stderr == f"gptoss: cannot read {config}: it is not a regular file\n"
+
+
+@pytest.mark.parametrize("arguments", [["config", "get"], ["config", "set", "effort", "low"]])
+def test_config_that_is_too_large(gptoss, tmp_path, arguments) -> None:
+    config = tmp_path / "home" / "config.toml"
+    config.parent.mkdir()
+    config.write_text("#" * (1 << 20))
+    assert gptoss("config", "get").status == 0
+    config.write_text("#" * ((1 << 20) + 1))
+    result = gptoss(*arguments)
+    assert (result.status, result.stderr) == (2, f"gptoss: {config}: larger than 1 MiB: it is no config file\n")
 
 
 @pytest.mark.parametrize(
