@@ -35,11 +35,11 @@ import torch
 from torch import Tensor
 
 from gptoss.model import Engine, Masked, Sampler, SamplingParams, Transformer, Weights
+from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
 from gptoss.model.config import LayerConfig, ModelConfig
 from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.ops import Ops, select_ops
 from gptoss.model.placement import expert_bytes
-from gptoss.model.published_configs import PUBLISHED, published_config
 from gptoss.model.weights import Experts, HostExperts, LayerWeights, Linear
 
 # Of the relative error of logits. One token is computed in float32, in another order of summation; where many are

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.ops import Ops
 from gptoss.model.ops.cpu import CpuOps
 from gptoss.model.ops.reference import ReferenceOps

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gptoss.cli.text import one_line
 from gptoss.harmony import Encoding, EncodingError, VocabularyError, o200k
-from gptoss.model.folder import CheckpointFolder
+from gptoss.model.checkpoints.folder import CheckpointFolder
 
 _FILE = "tokenizer.json"
 

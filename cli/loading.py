@@ -9,17 +9,17 @@ from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.machine import available_memory
 from gptoss.cli.memory import counted_context, require_memory, slowness
-from gptoss.model.catalog import locate
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.catalog import locate
+from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.context import PREFILL_CHUNK
 from gptoss.model.device import select_device
-from gptoss.model.disk_cache import DiskCache
 from gptoss.model.engine import Engine
 from gptoss.model.errors import ContextFullError, DeviceError
-from gptoss.model.expert_pager import ExpertPager
 from gptoss.model.memory import memory_need
 from gptoss.model.ops import Ops, select_ops
-from gptoss.model.tensor_names import Layout
+from gptoss.model.storage.disk_cache import DiskCache
+from gptoss.model.storage.expert_pager import ExpertPager
 
 # Bytes of weights. Where they fit into a core's caches, a second thread costs more than it brings, and on a busy
 # machine the threads' waiting for each other makes a small model slower by far.

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from gptoss.cli.errors import MemoryShortageError
 from gptoss.cli.hub.sizes import show_bytes
+from gptoss.model.checkpoints.published_configs import published_config
 from gptoss.model.config import ModelConfig
 from gptoss.model.memory import MemoryNeed, cache_bytes, memory_need
-from gptoss.model.published_configs import published_config
 
 if TYPE_CHECKING:
     from gptoss.model.ops import Ops

@@ -18,7 +18,7 @@ from gptoss.cli.settings import Effort, Quantize, Repetition, Settings
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
-from gptoss.model.catalog import is_built_in
+from gptoss.model.checkpoints.catalog import is_built_in
 from gptoss.model.errors import ContextFullError, ModelNotFoundError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gptoss.model.cache import KVCache as KVCache
-    from gptoss.model.checkpoint import Checkpoint as Checkpoint
+    from gptoss.model.checkpoints.checkpoint import Checkpoint as Checkpoint
     from gptoss.model.config import ModelConfig as ModelConfig
     from gptoss.model.constraint import (
         Constraint as Constraint,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "KVCache": "cache",
-    "Checkpoint": "checkpoint",
+    "Checkpoint": "checkpoints.checkpoint",
     "ModelConfig": "config",
     "Constraint": "constraint",
     "Constraints": "constraint",

@@ -1,6 +1,6 @@
 """What a checkpoint's configs say of the model, validated.
 
-`ModelConfig` is the blueprint of one transformer; `gptoss.model.config_dialects` knows how each publisher writes it.
+`ModelConfig` is the blueprint of one transformer; `checkpoints.config_dialects` knows how each publisher writes it.
 "no limit" is spelled `None` everywhere. Every value is bounded, so that nothing computed from a config divides by zero
 or asks for memory that no machine has.
 """
@@ -198,7 +198,7 @@ class ModelConfig:
             UnsupportedModelError: the config is of another architecture or quantisation.
         """
         # The dialects build on this module, so it cannot import them at its head.
-        from gptoss.model.config_dialects import parse_model_config
+        from gptoss.model.checkpoints.config_dialects import parse_model_config
 
         return parse_model_config(values)
 
@@ -242,8 +242,8 @@ def load_config(folder: Path | str) -> ModelConfig:
         CheckpointError: it is missing, no JSON, or leads out of the folder.
         ConfigError, UnsupportedModelError: as `ModelConfig.from_dict`.
     """
-    from gptoss.model.config_dialects import parse_model_config
-    from gptoss.model.folder import CheckpointFolder
+    from gptoss.model.checkpoints.config_dialects import parse_model_config
+    from gptoss.model.checkpoints.folder import CheckpointFolder
 
     return CheckpointFolder(Path(folder)).parse_json("config.json", parse_model_config)
 
@@ -255,8 +255,8 @@ def load_generation_defaults(folder: Path | str) -> GenerationDefaults:
         CheckpointError: it is no JSON, or leads out of the folder.
         ConfigError: a value is of the wrong type or out of range.
     """
-    from gptoss.model.config_dialects import parse_generation_defaults
-    from gptoss.model.folder import CheckpointFolder
+    from gptoss.model.checkpoints.config_dialects import parse_generation_defaults
+    from gptoss.model.checkpoints.folder import CheckpointFolder
 
     checkpoint = CheckpointFolder(Path(folder))
     if not checkpoint.has("generation_config.json"):

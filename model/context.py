@@ -11,10 +11,10 @@ from torch import Tensor
 from gptoss.model.constraint import Masked
 from gptoss.model.decode import DecodeStep
 from gptoss.model.device import full_card_told
-from gptoss.model.disk_cache import CheckpointFiles
 from gptoss.model.ops import StepOps
-from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixStore
 from gptoss.model.sampler import Drawn, Sampler, SamplingParams, Token
+from gptoss.model.storage.disk_cache import CheckpointFiles
+from gptoss.model.storage.prefix_store import BLOCK_TOKENS, PrefixStore
 from gptoss.model.transformer import Logits, Transformer
 
 # Tokens of a prompt that are computed together: more of them share the unpacking of an expert, and take more memory.

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 
+from gptoss.model.checkpoints.fingerprint import fingerprint
+from gptoss.model.checkpoints.quantize import Quantization
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint
 from gptoss.model.context import Context
 from gptoss.model.device import full_card_told, select_device
-from gptoss.model.disk_cache import CheckpointFiles, DiskCache
 from gptoss.model.errors import CheckpointError, ContextFullError, ModelError
-from gptoss.model.fingerprint import fingerprint
 from gptoss.model.generation import Generation, Progress
 from gptoss.model.ops import Ops
-from gptoss.model.quantize import Quantization
-from gptoss.model.read_ahead import Reading
 from gptoss.model.sampler import SamplingParams
+from gptoss.model.storage.disk_cache import CheckpointFiles, DiskCache
+from gptoss.model.storage.read_ahead import Reading
 from gptoss.model.transformer import Transformer
 
 log = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import DeviceError
 from gptoss.model.mxfp4 import BLOCK_BYTES, BLOCK_SIZE
 from gptoss.model.ops import StepOps
-from gptoss.model.tensor_names import Layout
 
 PLANNED_CONTEXT = 8192
 """Positions for which room is kept where the context has no bound of its own."""

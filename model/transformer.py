@@ -16,17 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptoss.model.cache import CacheSlot, KVCache
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.quantize import PackingReport, Progress, Quantization, load_weights
 from gptoss.model.config import ModelConfig
 from gptoss.model.decode import DecodeStep
-from gptoss.model.disk_cache import CheckpointFiles
 from gptoss.model.layers import layer_forward
-from gptoss.model.made_weights import MadeWeights
 from gptoss.model.ops import Ops, StepOps, select_ops
 from gptoss.model.placement import Placement, free_device_bytes, place
-from gptoss.model.quantize import PackingReport, Progress, Quantization, load_weights
-from gptoss.model.read_ahead import ReadAhead, Reading
 from gptoss.model.rope import RotaryEmbedding
+from gptoss.model.storage.disk_cache import CheckpointFiles
+from gptoss.model.storage.made_weights import MadeWeights
+from gptoss.model.storage.read_ahead import ReadAhead, Reading
 from gptoss.model.upload import Uploader
 from gptoss.model.weights import Weights
 

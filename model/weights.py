@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gptoss.model.checkpoint import Checkpoint
-    from gptoss.model.quantize import ExpertPacker
+    from gptoss.model.checkpoints.checkpoint import Checkpoint
+    from gptoss.model.checkpoints.quantize import ExpertPacker
     from gptoss.model.upload import Uploader
 from gptoss.model.mxfp4 import Mxfp4Tensor
 

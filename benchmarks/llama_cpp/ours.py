@@ -20,7 +20,7 @@ def main() -> None:
     import torch
 
     from gptoss.model.benchmark import READ_EVERY, peak_rss_bytes, weight_bytes_per_token
-    from gptoss.model.checkpoint import Checkpoint
+    from gptoss.model.checkpoints.checkpoint import Checkpoint
     from gptoss.model.context import PREFILL_CHUNK
     from gptoss.model.ops.cpu import CpuOps
     from gptoss.model.transformer import Transformer

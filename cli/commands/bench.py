@@ -172,11 +172,11 @@ def _measure_synthetic(invocation: Invocation, model: Synthetic, plan: Plan, sta
 
     from gptoss.cli.memory import counted_context
     from gptoss.model.benchmark import few_layers
+    from gptoss.model.checkpoints.published_configs import published_config
     from gptoss.model.context import PREFILL_CHUNK
     from gptoss.model.device import select_device
     from gptoss.model.memory import memory_need
     from gptoss.model.ops import select_ops
-    from gptoss.model.published_configs import published_config
 
     settings = invocation.settings
     whole = published_config(model)
@@ -200,9 +200,9 @@ def _layers_that_fit(model: Synthetic, ops: Ops, plan: Plan) -> int:
     Raises:
         MemoryShortageError: not even the fewest fit.
     """
+    from gptoss.model.checkpoints.published_configs import published_config
     from gptoss.model.context import PREFILL_CHUNK
     from gptoss.model.memory import cache_bytes
-    from gptoss.model.published_configs import published_config
     from gptoss.model.synthetic import synthetic_bytes
 
     def need(config: ModelConfig) -> int:

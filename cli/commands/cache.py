@@ -27,7 +27,7 @@ def show(
     home: HomeOption = None,
 ) -> ExitStatus:
     """Show how much is kept of each model: tokens of prompts, weights in 8 bits, size of all, last use."""
-    from gptoss.model.disk_cache import kept_models
+    from gptoss.model.storage.disk_cache import kept_models
 
     environment: Environment = context.obj
     folders = Folders.locate(environment.variables, home)
@@ -82,7 +82,7 @@ def clear_cache(folders: Folders, *, prefixes_alone: bool = False) -> int:
     Raises:
         InputError: that is not possible.
     """
-    from gptoss.model.disk_cache import clear as clear_files
+    from gptoss.model.storage.disk_cache import clear as clear_files
 
     try:
         return clear_files(folders.computed, prefixes_alone=prefixes_alone)

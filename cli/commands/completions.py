@@ -36,7 +36,7 @@ def models(incomplete: str) -> list[str]:
 
 def model_names(folder: Path) -> list[str]:
     """What `-m` takes on this machine: the catalogue, and the folders of models as `NAME` or `OWNER/NAME`."""
-    from gptoss.model.catalog import CATALOG
+    from gptoss.model.checkpoints.catalog import CATALOG
 
     names = [spec.name for spec in CATALOG]
     for depth in range(1, _DEEPEST + 1):

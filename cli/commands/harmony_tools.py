@@ -65,7 +65,7 @@ def parse(environment: Environment, folders: Folders, model: str | None) -> Exit
 def _encoding(folders: Folders, model: str | None) -> Encoding:
     if model is None:
         return Encoding.o200k_harmony()
-    from gptoss.model.catalog import locate
+    from gptoss.model.checkpoints.catalog import locate
 
     return load_encoding(locate(model, folders.models))
 

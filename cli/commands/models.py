@@ -18,7 +18,7 @@ from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.options import HomeOption
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
-from gptoss.model.catalog import hub_reference
+from gptoss.model.checkpoints.catalog import hub_reference
 from gptoss.model.errors import ModelNotFoundError, quote
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from gptoss.cli.output import Output
 from gptoss.cli.paths import named_path
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
-from gptoss.model.catalog import CATALOG, HubReference, find_spec, hub_reference, nearest_name
+from gptoss.model.checkpoints.catalog import CATALOG, HubReference, find_spec, hub_reference, nearest_name
 
 if TYPE_CHECKING:
     from gptoss.cli.hub.pull import Pulled

@@ -19,7 +19,7 @@ from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
 
 if TYPE_CHECKING:
-    from gptoss.model.describe import Description
+    from gptoss.model.checkpoints.describe import Description
 
 ModelArgument = Annotated[
     str,
@@ -42,8 +42,8 @@ def show(
     """Show what a model is: layers, precisions, size, memory, licence."""
     with uninterrupted():  # importing torch
         from gptoss.cli.encodings import load_encoding
-        from gptoss.model.catalog import locate
-        from gptoss.model.describe import describe
+        from gptoss.model.checkpoints.catalog import locate
+        from gptoss.model.checkpoints.describe import describe
 
     environment: Environment = context.obj
     folder = locate(model, Folders.locate(environment.variables, home).models)

@@ -19,7 +19,7 @@ from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.text import one_line
 
 if TYPE_CHECKING:
-    from gptoss.model.verify import Verification
+    from gptoss.model.checkpoints.verify import Verification
 
 
 def verify(
@@ -33,8 +33,8 @@ def verify(
     Each fault is a line on standard output; the exit status is 3 where there is one.
     """
     with uninterrupted():  # importing torch
-        from gptoss.model.catalog import locate
-        from gptoss.model.verify import verify as verify_checkpoint
+        from gptoss.model.checkpoints.catalog import locate
+        from gptoss.model.checkpoints.verify import verify as verify_checkpoint
 
     environment: Environment = context.obj
     folder = locate(model, Folders.locate(environment.variables, home).models)

@@ -11,9 +11,9 @@ from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.machine import Machine, look_at_machine
 from gptoss.cli.settings import Folders
 from gptoss.cli.text import one_line
-from gptoss.model.catalog import CATALOG, DEFAULT_MODEL, ModelSpec, default_hub_cache, find_spec
+from gptoss.model.checkpoints.catalog import CATALOG, DEFAULT_MODEL, ModelSpec, default_hub_cache, find_spec
+from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
 from gptoss.model.memory import token_bytes
-from gptoss.model.published_configs import PUBLISHED, published_config
 
 _SHOWN = tuple(PUBLISHED)
 _BESIDE_WEIGHTS = 1 << 30

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gptoss.cli.errors import PullError
 from gptoss.cli.text import one_line
-from gptoss.model.catalog import HubReference
+from gptoss.model.checkpoints.catalog import HubReference
 from gptoss.model.errors import ModelError, ModelNotFoundError, quote
 
 if TYPE_CHECKING:

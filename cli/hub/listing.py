@@ -12,7 +12,7 @@ from typing import Any
 
 from gptoss.cli.errors import PullError
 from gptoss.cli.hub.client import endpoint, hub_errors, read_timeout_s, request_headers, retrying
-from gptoss.model.catalog import HubReference
+from gptoss.model.checkpoints.catalog import HubReference
 from gptoss.model.errors import UnsupportedModelError, quote
 from gptoss.model.json_file import JsonError, parse_json_object
 

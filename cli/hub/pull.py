@@ -14,7 +14,7 @@ from gptoss.cli.hub.destinations import Destination, HubCache, PlainFolder
 from gptoss.cli.hub.listing import CONFIG, Listing, RemoteFile, checkpoint_files, fetch_listing
 from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.hub.transfer import Transfer, Watch, disk_errors
-from gptoss.model.catalog import HubReference, default_hub_cache
+from gptoss.model.checkpoints.catalog import HubReference, default_hub_cache
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import CheckpointError, ConfigError, quote
 from gptoss.model.json_file import JsonError, parse_json_object

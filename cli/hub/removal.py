@@ -13,7 +13,7 @@ from gptoss.cli.hub.inventory import InstalledModel, Place
 from gptoss.cli.hub.listing import is_checkpoint_file
 from gptoss.cli.hub.locks import held_if_free
 from gptoss.cli.hub.transfer import disk_errors
-from gptoss.model.catalog import default_hub_cache
+from gptoss.model.checkpoints.catalog import default_hub_cache
 from gptoss.model.errors import quote
 
 _BUSY = "is being pulled by another process: stop that first"

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import DeviceError, quote
-from gptoss.model.expert_pager import ExpertPager
 
 # After torch, whose OpenMP pool it shares.
 from gptoss.model.kernels import _cpu
-from gptoss.model.made_weights import MadeWeights
 from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.ops.interface import Dense
 from gptoss.model.ops.reference import ReferenceOps, activation_bytes
+from gptoss.model.storage.expert_pager import ExpertPager
+from gptoss.model.storage.made_weights import MadeWeights
 from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,6 @@ from gptoss.model.config import ModelConfig
 from gptoss.model.errors import DeviceError, quote
 from gptoss.model.kernels.triton import bandwidth, dense, experts as expert_kernels
 from gptoss.model.kernels.triton.launch import counts, launch
-from gptoss.model.made_weights import MadeWeights
 from gptoss.model.mxfp4 import BLOCK_SIZE
 from gptoss.model.ops.gpu_attention import attend_many, attend_one
 from gptoss.model.ops.gpu_device import require_device
@@ -45,6 +44,7 @@ from gptoss.model.ops.gpu_weights import (
 from gptoss.model.ops.graphs import Recorder, recorder
 from gptoss.model.ops.interface import Drawing
 from gptoss.model.ops.reference import ReferenceOps
+from gptoss.model.storage.made_weights import MadeWeights
 from gptoss.model.weights import Experts, HostExperts, LayerWeights, Linear, Weights
 
 log = logging.getLogger(__name__)

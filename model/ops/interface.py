@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gptoss.model.cache import CacheSlot
 from gptoss.model.config import ModelConfig
-from gptoss.model.made_weights import MadeWeights
+from gptoss.model.storage.made_weights import MadeWeights
 from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
 
 if TYPE_CHECKING:

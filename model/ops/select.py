@@ -14,8 +14,8 @@ from gptoss.model.ops.interface import Dense, Ops
 from gptoss.model.ops.reference import ReferenceOps
 
 if TYPE_CHECKING:
-    from gptoss.model.expert_pager import ExpertPager
     from gptoss.model.ops.cpu import CpuOps
+    from gptoss.model.storage.expert_pager import ExpertPager
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gptoss.cli.loading import load_model
-from gptoss.model import published_configs
+from gptoss.model.checkpoints import published_configs
 
 KEYS = [
     "version",

@@ -8,7 +8,7 @@ import pytest
 
 import gptoss.model.nano
 from gptoss.cli.loading import load_model
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
 
 NANO = Path(gptoss.model.nano.__file__).parent / "checkpoint"
 

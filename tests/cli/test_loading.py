@@ -11,7 +11,7 @@ import torch
 from gptoss.cli import loading
 from gptoss.cli.environment import LoadedModel, LoadRequest
 from gptoss.cli.loading import load_model
-from gptoss.model import expert_pager
+from gptoss.model.storage import expert_pager
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from gptoss.cli.errors import MemoryShortageError
 from gptoss.cli.loading import load_model
 from gptoss.cli.machine import available_memory
 from gptoss.cli.memory import counted_context, require_memory, slowness
+from gptoss.model.checkpoints.published_configs import published_config
 from gptoss.model.memory import memory_need
 from gptoss.model.ops import select_ops
-from gptoss.model.published_configs import published_config
 
 GB = 10**9
 

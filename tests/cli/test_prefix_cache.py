@@ -7,8 +7,8 @@ import pytest
 from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.loading import load_model
 from gptoss.harmony import Conversation, Message
-from gptoss.model import prefix_store
-from gptoss.model.prefix_store import BLOCK_TOKENS
+from gptoss.model.storage import prefix_store
+from gptoss.model.storage.prefix_store import BLOCK_TOKENS
 
 INSTRUCTIONS = "Answer in one word, and never in two. " * 20
 

@@ -92,7 +92,7 @@ class Asked:
 def loader() -> Asked:
     from gptoss.cli.environment import LoadedModel
     from gptoss.cli.errors import InputError
-    from gptoss.model.catalog import locate
+    from gptoss.model.checkpoints.catalog import locate
 
     def load(request) -> LoadedModel:
         folder = locate(request.model, request.models_folder)

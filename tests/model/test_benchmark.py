@@ -17,8 +17,8 @@ from gptoss.model.benchmark import (
     measure,
     weight_bytes_per_token,
 )
+from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
 from gptoss.model.ops import select_ops
-from gptoss.model.published_configs import PUBLISHED, published_config
 from gptoss.model.synthetic import synthetic_bytes, synthetic_weights
 
 PLAN = Plan(prompt_tokens=20, gen_tokens=6, repetitions=3, seconds=60.0)

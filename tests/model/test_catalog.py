@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gptoss.model import catalog
-from gptoss.model.catalog import CATALOG, default_hub_cache, find_spec, locate
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints import catalog
+from gptoss.model.checkpoints.catalog import CATALOG, default_hub_cache, find_spec, locate
+from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.errors import CheckpointError, ModelNotFoundError
 
 
@@ -208,7 +208,7 @@ def test_the_environments_cache_is_the_default(places, make_checkpoint, tmp_path
 
 
 def test_the_catalogue_does_not_wait_for_torch():
-    code = "import sys, gptoss.model.catalog; sys.exit('torch' in sys.modules)"
+    code = "import sys, gptoss.model.checkpoints.catalog; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GptOssConfig, GptOssForCausalLM
 
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.safetensors_file import SafetensorsFile
+from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.config import LayerConfig, RopeConfig
 from gptoss.model.errors import CheckpointError
 from gptoss.model.mxfp4 import dequantize
-from gptoss.model.safetensors_file import SafetensorsFile
-from gptoss.model.tensor_names import Layout
 
 # Sizes of which no two are the same, so that no axis can stand for another.
 ODD = {
@@ -203,7 +203,7 @@ def test_safetensors_file_reads_what_the_library_writes(tmp_path):
 _READER = """
 import json, sys, torch
 from pathlib import Path
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
 
 def mapping():
     lines = iter(Path("/proc/self/smaps").read_text().splitlines())

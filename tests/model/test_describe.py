@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gptoss.model import Transformer
-from gptoss.model.describe import describe
+from gptoss.model.checkpoints.describe import describe
 
 
 @pytest.mark.parametrize(

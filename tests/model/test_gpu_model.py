@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gptoss.model import DeviceError, Engine, Forced, Masked, SamplingParams
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.transformer import Transformer
 from gptoss.model.upload import Uploader

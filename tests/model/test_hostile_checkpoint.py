@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile
 from gptoss.model.config import load_config, load_generation_defaults
 from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError
-from gptoss.model.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile
 
 INDEX = "model.safetensors.index.json"
 

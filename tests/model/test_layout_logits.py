@@ -10,7 +10,7 @@ import torch
 from transformers import GptOssForCausalLM
 
 from gptoss.model import Transformer
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.mxfp4 import VALUES
 
 # Longer than every window, and than the initial context of the rope.

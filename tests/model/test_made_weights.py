@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptoss.model import disk_cache, made_weights
-from gptoss.model.checkpoint import Checkpoint
-from gptoss.model.disk_cache import CheckpointFiles, DiskCache, clear, kept_models
+from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.engine import Engine
-from gptoss.model.read_ahead import ReadAhead
 from gptoss.model.sampler import SamplingParams
+from gptoss.model.storage import disk_cache, made_weights
+from gptoss.model.storage.disk_cache import CheckpointFiles, DiskCache, clear, kept_models
+from gptoss.model.storage.read_ahead import ReadAhead
 
 _cpu = pytest.importorskip("gptoss.model.kernels._cpu", reason="built without a compiler", exc_type=ImportError)
 cpu_ops = pytest.importorskip("gptoss.model.ops.cpu", reason="built without a compiler", exc_type=ImportError)

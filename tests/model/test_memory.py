@@ -3,6 +3,7 @@
 import pytest
 
 from gptoss.model import Checkpoint, Transformer, Weights
+from gptoss.model.checkpoints.published_configs import published_config
 from gptoss.model.memory import (
     cache_bytes,
     dense_weights,
@@ -12,7 +13,6 @@ from gptoss.model.memory import (
     token_bytes,
 )
 from gptoss.model.ops import select_ops
-from gptoss.model.published_configs import published_config
 
 
 @pytest.mark.parametrize("layout", ["hub_mxfp4", "puzzle"])

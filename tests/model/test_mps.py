@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptoss.model.catalog import locate
+from gptoss.model.checkpoints.catalog import locate
 from gptoss.model.engine import Engine
 from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.sampler import SamplingParams

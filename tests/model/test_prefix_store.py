@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptoss.model import disk_cache, prefix_store
-from gptoss.model.disk_cache import CheckpointFiles, DiskCache, kept_models, shrink
+from gptoss.model.checkpoints.fingerprint import fingerprint
 from gptoss.model.engine import Engine
-from gptoss.model.fingerprint import fingerprint
-from gptoss.model.prefix_files import PrefixFiles
-from gptoss.model.prefix_store import BLOCK_TOKENS, PrefixStore
 from gptoss.model.sampler import SamplingParams
+from gptoss.model.storage import disk_cache, prefix_store
+from gptoss.model.storage.disk_cache import CheckpointFiles, DiskCache, kept_models, shrink
+from gptoss.model.storage.prefix_files import PrefixFiles
+from gptoss.model.storage.prefix_store import BLOCK_TOKENS, PrefixStore
 
-NANO = Path(prefix_store.__file__).parent / "nano" / "checkpoint"
+NANO = Path(prefix_store.__file__).parents[1] / "nano" / "checkpoint"
 PARAMS = SamplingParams(temperature=0, max_tokens=4, top_logprobs=20)
 PLENTY = 1 << 30
 
@@ -387,8 +387,8 @@ def test_what_is_no_file_is_not_read(tmp_path, make):
 WRITER = """
 import hashlib, random, sys, time
 from pathlib import Path
-from gptoss.model.disk_cache import DiskCache, shrink
-from gptoss.model.prefix_files import PrefixFiles
+from gptoss.model.storage.disk_cache import DiskCache, shrink
+from gptoss.model.storage.prefix_files import PrefixFiles
 root, seconds, seed = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 folder = DiskCache(root, 1 << 20, "a name").of("model")
 files = PrefixFiles(folder, 16, 1 << 16)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gptoss.model import mapping, read_ahead
-from gptoss.model.checkpoint import Checkpoint
-from gptoss.model.read_ahead import ReadAhead
+from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.storage import mapping, read_ahead
+from gptoss.model.storage.read_ahead import ReadAhead
 from gptoss.model.transformer import Transformer
 
 SMAPS = Path("/proc/self/smaps")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gptoss.model import CheckpointError
-from gptoss.model.verify import verify
+from gptoss.model.checkpoints.verify import verify
 
 SHARDS = [f"model-{i:05d}-of-00003.safetensors" for i in (1, 2, 3)]
 
@@ -55,7 +55,7 @@ def test_a_sound_checkpoint(tmp_path, make_checkpoint, layout, shards):
     ],
 )
 def test_weights_that_are_no_numbers(tmp_path, make_checkpoint, layout, name, bad, monkeypatch):
-    monkeypatch.setattr("gptoss.model.verify._PIECE", 1000)
+    monkeypatch.setattr("gptoss.model.checkpoints.verify._PIECE", 1000)
     folder = make_checkpoint(tmp_path, layout)
     rewrite(folder / "model.safetensors", lambda tensors: tensors[name].view(-1)[-3:-1].fill_(bad))
     found = verify(folder)

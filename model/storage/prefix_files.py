@@ -10,9 +10,9 @@ import hashlib
 import logging
 import struct
 
-from gptoss.model.disk_cache import PREFIX, Buffer, CheckpointFiles
 from gptoss.model.errors import quote
 from gptoss.model.json_file import open_regular_file
+from gptoss.model.storage.disk_cache import PREFIX, Buffer, CheckpointFiles
 
 log = logging.getLogger(__name__)
 

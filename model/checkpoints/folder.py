@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gptoss.model.checkpoints.wrong_folder import explain_file
 from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.json_file import read_json_object
-from gptoss.model.wrong_folder import explain_file
 
 MAX_CONFIG_BYTES = 4 << 20
 """The largest published `config.json` has a few kilobytes."""

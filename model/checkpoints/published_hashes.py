@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.errors import CheckpointError, quote
-from gptoss.model.folder import CheckpointFolder
 from gptoss.model.json_file import open_regular_file
 
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

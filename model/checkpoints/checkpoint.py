@@ -14,13 +14,21 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from gptoss.model.checkpoints.folder import CheckpointFolder
+from gptoss.model.checkpoints.safetensors_file import SafetensorsFile
+from gptoss.model.checkpoints.tensor_names import (
+    IGNORED,
+    LAYER,
+    Layout,
+    TensorSource,
+    canonical_tensors,
+    detect_layout,
+    is_dense,
+)
+from gptoss.model.checkpoints.wrong_folder import explain_folder
 from gptoss.model.config import ModelConfig, load_config
 from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError, quote
-from gptoss.model.folder import CheckpointFolder
 from gptoss.model.mxfp4 import BLOCK_SIZE
-from gptoss.model.safetensors_file import SafetensorsFile
-from gptoss.model.tensor_names import IGNORED, LAYER, Layout, TensorSource, canonical_tensors, detect_layout, is_dense
-from gptoss.model.wrong_folder import explain_folder
 
 MAX_INDEX_BYTES = 4 << 20
 """The largest published index has less than 100 kB."""

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.folder import CheckpointFolder
+from gptoss.model.checkpoints.published_hashes import PublishedHash, find_published_hashes
 from gptoss.model.config import load_generation_defaults
 from gptoss.model.errors import CheckpointError, quote
-from gptoss.model.folder import CheckpointFolder
 from gptoss.model.mxfp4 import NAN_SCALE
-from gptoss.model.published_hashes import PublishedHash, find_published_hashes
 
 _PIECE = 1 << 22
 """Numbers that are looked at together (8 MB in bf16)."""

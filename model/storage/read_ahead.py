@@ -15,7 +15,7 @@ from typing import Self
 
 from torch import Tensor
 
-from gptoss.model.mapping import fetch
+from gptoss.model.storage.mapping import fetch
 
 Reading = Callable[[int, int], None]
 """Called with the bytes that are in memory, and those in all."""

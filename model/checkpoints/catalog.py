@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gptoss.model.checkpoints.wrong_folder import looks_like_checkpoint
 from gptoss.model.errors import ModelNotFoundError, quote
-from gptoss.model.wrong_folder import looks_like_checkpoint
 
 DEFAULT_MODEL = "20b"
 
-_NANO_FOLDER = Path(__file__).parent / "nano" / "checkpoint"
+_NANO_FOLDER = Path(__file__).parents[1] / "nano" / "checkpoint"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,4}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

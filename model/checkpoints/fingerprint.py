@@ -6,8 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from gptoss.model.checkpoints.folder import MAX_CONFIG_BYTES, CheckpointFolder
 from gptoss.model.errors import CheckpointError
-from gptoss.model.folder import MAX_CONFIG_BYTES, CheckpointFolder
 from gptoss.model.json_file import open_regular_file
 
 _CONFIG = "config.json"

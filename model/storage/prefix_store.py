@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from gptoss.model.cache import KVCache
-from gptoss.model.disk_cache import CheckpointFiles
-from gptoss.model.prefix_files import PrefixFiles
+from gptoss.model.storage.disk_cache import CheckpointFiles
+from gptoss.model.storage.prefix_files import PrefixFiles
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptoss.model.catalog import find_spec
+from gptoss.model.checkpoints.catalog import find_spec
 from gptoss.model.config import LayerConfig, ModelConfig, RopeConfig
 
 PUBLISHED = ("20b", "120b")

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.json_file import JsonError, open_regular_file, parse_json_object
-from gptoss.model.mapping import as_tensor, map_file
+from gptoss.model.storage.mapping import as_tensor, map_file
 
 MAX_HEADER_BYTES = 4 << 20
 """The largest published header of a gpt-oss file has less than 100 kB."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import CheckpointError
-from gptoss.model.folder import CheckpointFolder
 from gptoss.model.json_file import open_regular_file
 from gptoss.model.memory import cache_bytes
 

@@ -19,10 +19,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from gptoss.model.checkpoint import Checkpoint
+from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.errors import CheckpointError, UnsupportedModelError, quote
 from gptoss.model.mxfp4 import BLOCK_BYTES, BLOCK_SIZE, Mxfp4Tensor, dequantize, quantize as quantize_values
-from gptoss.model.tensor_names import Layout
 from gptoss.model.upload import Uploader
 from gptoss.model.weights import LayerWeights, Weights
 

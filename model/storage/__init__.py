@@ -1,0 +1,1 @@
+"""Files and memory: what is mapped, when it is read, and what is kept on the disk for other runs."""
