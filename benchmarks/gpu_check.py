@@ -40,7 +40,8 @@ from gptoss.model.config import LayerConfig, ModelConfig
 from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.ops import Ops, select_ops
 from gptoss.model.placement import expert_bytes
-from gptoss.model.weights import Experts, HostExperts, LayerWeights, Linear
+from gptoss.model.synthetic import STD, random_layers
+from gptoss.model.weights import Experts, HostExperts, Linear
 
 # Of the relative error of logits. One token is computed in float32, in another order of summation; where many are
 # computed at a time, activations are rounded to bfloat16, and random weights send some tokens to other experts for it,
@@ -101,11 +102,8 @@ def random_weights(config: ModelConfig, device: torch.device, seed: int = 0) -> 
     """Weights of plausible scale, made on the device."""
     g = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
 
-    def normal(*shape: int, std: float = 0.02, mean: float = 0.0) -> Tensor:
+    def normal(*shape: int, std: float = STD, mean: float = 0.0) -> Tensor:
         return torch.empty(*shape, dtype=torch.bfloat16, device=device).normal_(mean, std, generator=g)
-
-    def linear(rows: int, columns: int) -> Linear:
-        return Linear(normal(rows, columns), normal(rows))
 
     def mxfp4(experts: int, rows: int, columns: int) -> Mxfp4Tensor:
         def codes(low: int, high: int, *shape: int) -> Tensor:
@@ -115,29 +113,9 @@ def random_weights(config: ModelConfig, device: torch.device, seed: int = 0) -> 
             codes(0, 256, experts, rows, columns // 32, 16), codes(119, 122, experts, rows, columns // 32)
         )
 
-    def layer(shape: LayerConfig) -> LayerWeights:
-        hidden, width, experts = config.hidden_size, config.intermediate_size, shape.num_experts
-        q, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-        return LayerWeights(
-            attention_norm=normal(hidden, std=0.05, mean=1.0),
-            q=linear(q, hidden),
-            k=linear(kv, hidden),
-            v=linear(kv, hidden),
-            o=linear(hidden, q),
-            sinks=normal(config.num_attention_heads, std=1.0),
-            mlp_norm=normal(hidden, std=0.05, mean=1.0),
-            router=linear(experts, hidden),
-            experts=Experts(
-                gate_up=mxfp4(experts, 2 * width, hidden),
-                gate_up_bias=normal(experts, 2 * width),
-                down=mxfp4(experts, hidden, width),
-                down_bias=normal(experts, hidden),
-            ),
-        )
-
     return Weights(
         embedding=normal(config.vocab_size, config.hidden_size, std=1.0),
-        layers=tuple(layer(shape) for shape in config.layers),
+        layers=random_layers(config, normal, mxfp4),
         norm=normal(config.hidden_size, std=0.05, mean=1.0),
         unembedding=Linear(normal(config.vocab_size, config.hidden_size)),
     )

@@ -12,10 +12,10 @@ from gptoss.cli.memory import counted_context, require_memory, slowness
 from gptoss.model.checkpoints.catalog import locate
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.checkpoints.tensor_names import Layout
-from gptoss.model.context import PREFILL_CHUNK
+from gptoss.model.context import PREFILL_CHUNK, require_context
 from gptoss.model.device import select_device
 from gptoss.model.engine import Engine
-from gptoss.model.errors import ContextFullError, DeviceError
+from gptoss.model.errors import DeviceError
 from gptoss.model.memory import memory_need
 from gptoss.model.ops import Ops, select_ops
 from gptoss.model.storage.disk_cache import DiskCache
@@ -40,9 +40,8 @@ def load_model(request: LoadRequest) -> LoadedModel:
     folder = locate(request.model, request.models_folder)
     # Reads no weights: what is wrong with the folder comes to light before anything takes its time.
     checkpoint = Checkpoint.open(folder)
-    made_for = checkpoint.config.max_context_length
-    if request.ctx is not None and request.ctx > made_for:
-        raise ContextFullError(f"a context of {request.ctx} tokens: this model can hold 1 to {made_for}")
+    if request.ctx is not None:
+        require_context(checkpoint.config, request.ctx)
     encoding = load_encoding(folder, checkpoint.config.vocab_size)
     if request.before_weights is not None:
         request.before_weights()
@@ -83,7 +82,7 @@ def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint)
     is_paged = is_mapped and memory is not None and not is_read
     ops = select_ops(device=device, dense=request.dense, pager=ExpertPager() if is_paged else None)
     if device.type == "cpu":
-        _look_at_memory(request, checkpoint, ops)
+        _look_at_memory(request, checkpoint, ops, memory)
     disk_cache = None
     if request.cache_folder is not None:
         disk_cache = DiskCache(request.cache_folder, request.cache_bytes, request.model)
@@ -100,7 +99,7 @@ def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint)
     )
 
 
-def _look_at_memory(request: LoadRequest, checkpoint: Checkpoint, ops: Ops) -> None:
+def _look_at_memory(request: LoadRequest, checkpoint: Checkpoint, ops: Ops, memory: int | None) -> None:
     """Refuse a model that cannot fit, and say of one that will be slow that it will.
 
     Raises:
@@ -116,6 +115,6 @@ def _look_at_memory(request: LoadRequest, checkpoint: Checkpoint, ops: Ops) -> N
         packs=request.quantize is not None and checkpoint.layout is Layout.HUB_BF16,
     )
     require_memory(request.model, need, config, ops, request.ctx, available_memory(swap=True))
-    slow = slowness(request.model, need, available_memory())
+    slow = slowness(request.model, need, memory)
     if slow is not None and request.tell is not None:
         request.tell(slow)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gptoss.model.config import ModelConfig
 from gptoss.model.constraint import Masked
 from gptoss.model.decode import DecodeStep
 from gptoss.model.device import full_card_told
+from gptoss.model.errors import ContextFullError
 from gptoss.model.ops import StepOps
 from gptoss.model.sampler import Drawn, Sampler, SamplingParams, Token
 from gptoss.model.storage.disk_cache import CheckpointFiles
@@ -19,6 +21,17 @@ from gptoss.model.transformer import Logits, Transformer
 
 # Tokens of a prompt that are computed together: more of them share the unpacking of an expert, and take more memory.
 PREFILL_CHUNK = 512
+
+
+def require_context(config: ModelConfig, length: int) -> None:
+    """Refuse a context that the model was not made for.
+
+    Raises:
+        ContextFullError: it is longer than the model can hold, or empty.
+    """
+    made_for = config.max_context_length
+    if not 1 <= length <= made_for:
+        raise ContextFullError(f"a context of {length} tokens: this model can hold 1 to {made_for}")
 
 
 class Context:

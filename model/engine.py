@@ -14,7 +14,7 @@ from gptoss.model.checkpoints.fingerprint import fingerprint
 from gptoss.model.checkpoints.quantize import Quantization
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
 from gptoss.model.constraint import Constraint
-from gptoss.model.context import Context
+from gptoss.model.context import Context, require_context
 from gptoss.model.device import full_card_told, select_device
 from gptoss.model.errors import CheckpointError, ContextFullError, ModelError
 from gptoss.model.generation import Generation, Progress
@@ -46,12 +46,11 @@ class Engine:
         cache_dtype: torch.dtype = torch.bfloat16,
         prefixes: tuple[CheckpointFiles, str] | None = None,
     ) -> None:
-        made_for = transformer.config.max_context_length
-        if max_context is not None and not 1 <= max_context <= made_for:
-            raise ContextFullError(f"a context of {max_context} tokens: this model can hold 1 to {made_for}")
+        if max_context is not None:
+            require_context(transformer.config, max_context)
         defaults = defaults or GenerationDefaults()
         self.transformer = transformer
-        self.max_context = max_context or made_for
+        self.max_context = max_context or transformer.config.max_context_length
         self.defaults = SamplingParams().override(
             temperature=defaults.temperature, top_p=defaults.top_p, top_k=defaults.top_k, min_p=defaults.min_p
         )

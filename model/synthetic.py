@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from gptoss.model.config import LayerConfig, ModelConfig
+from gptoss.model.config import ModelConfig
 from gptoss.model.memory import stored_bytes
 from gptoss.model.mxfp4 import BLOCK_BYTES, BLOCK_SIZE, Mxfp4Tensor
 from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
 
-_STD = 0.02
+STD = 0.02
 _SCALES = (119, 122)
 """Exponents of MXFP4 scales: 2^-8 to 2^-6."""
 _TILE = 1 << 22
@@ -34,21 +34,40 @@ def synthetic_bytes(config: ModelConfig) -> int:
 def synthetic_weights(config: ModelConfig, device: torch.device | str = "cpu", seed: int = 0) -> Weights:
     """Random weights of plausible scale: bfloat16, experts in MXFP4; the embedding is the unembedding."""
     source = _Source(config, seed)
-    hidden, width = config.hidden_size, config.intermediate_size
-    heads, kv_heads = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
 
-    def normal(*shape: int, std: float = _STD, mean: float = 0.0) -> Tensor:
+    def normal(*shape: int, std: float = STD, mean: float = 0.0) -> Tensor:
         return source.normal(shape, std, mean).to(device)
-
-    def linear(rows: int, columns: int) -> Linear:
-        return Linear(normal(rows, columns), normal(rows))
 
     def mxfp4(experts: int, rows: int, columns: int) -> Mxfp4Tensor:
         blocks, scales = source.mxfp4(experts, rows, columns)
         return Mxfp4Tensor(blocks.to(device), scales.to(device))
 
-    def layer(shape: LayerConfig) -> LayerWeights:
-        experts = shape.num_experts
+    unembedding = normal(config.vocab_size, config.hidden_size)
+    return Weights(
+        embedding=unembedding,
+        layers=random_layers(config, normal, mxfp4),
+        norm=normal(config.hidden_size, std=0.05, mean=1.0),
+        unembedding=Linear(unembedding),
+    )
+
+
+def random_layers(
+    config: ModelConfig, normal: Callable[..., Tensor], mxfp4: Callable[[int, int, int], Mxfp4Tensor]
+) -> tuple[LayerWeights, ...]:
+    """Layers of plausible scale, of the numbers that come from elsewhere.
+
+    Args:
+        config: of the model.
+        normal: `normal(*shape, std=..., mean=...)`, bfloat16; by default of the standard deviation `STD`, about 0.
+        mxfp4: `mxfp4(experts, rows, columns)`, packed.
+    """
+    hidden, width = config.hidden_size, config.intermediate_size
+    heads, kv_heads = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+
+    def linear(rows: int, columns: int) -> Linear:
+        return Linear(normal(rows, columns), normal(rows))
+
+    def layer(experts: int) -> LayerWeights:
         return LayerWeights(
             attention_norm=normal(hidden, std=0.05, mean=1.0),
             q=linear(heads, hidden),
@@ -66,13 +85,7 @@ def synthetic_weights(config: ModelConfig, device: torch.device | str = "cpu", s
             ),
         )
 
-    unembedding = normal(config.vocab_size, hidden)
-    return Weights(
-        embedding=unembedding,
-        layers=tuple(layer(shape) for shape in config.layers),
-        norm=normal(hidden, std=0.05, mean=1.0),
-        unembedding=Linear(unembedding),
-    )
+    return tuple(layer(shape.num_experts) for shape in config.layers)
 
 
 class _Source:

@@ -307,7 +307,7 @@ def _all_bound(weights: Weights) -> bool:
         *(x for layer in layers for x in (layer.q, layer.k, layer.v, layer.o, layer.router)),
     ]
     return (
-        all(isinstance(linear, BoundLinear) for linear in (weights.unembedding, *linears))
+        all(isinstance(linear, BoundLinear) for linear in linears)
         and all(isinstance(layer.experts, BoundExperts) for layer in layers)
         and all(layer.q.weight.shape[0] // layer.sinks.numel() % HEAD_DIM_STEP == 0 for layer in layers)
     )
