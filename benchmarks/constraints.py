@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from gptoss.cli.answer_format import schema_format
 from gptoss.cli.constraints.grammars import GrammarEngine
 from gptoss.cli.constraints.schemas import schema_grammar
 from gptoss.cli.constraints.turn import TurnHolding
+from gptoss.cli.startup.answer_format import schema_format
 from gptoss.harmony import Conversation, Encoding, Message, SystemContent
 from gptoss.model import Masked, Sampler, SamplingParams
 

@@ -37,11 +37,11 @@ from torch import Tensor
 from gptoss.model import Engine, Masked, Sampler, SamplingParams, Transformer, Weights
 from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
 from gptoss.model.config import LayerConfig, ModelConfig
-from gptoss.model.mxfp4 import Mxfp4Tensor
+from gptoss.model.loading.placement import expert_bytes
+from gptoss.model.measure.synthetic import STD, random_layers
 from gptoss.model.ops import Ops, select_ops
-from gptoss.model.placement import expert_bytes
-from gptoss.model.synthetic import STD, random_layers
-from gptoss.model.weights import Experts, HostExperts, Linear
+from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
+from gptoss.model.tensors.weights import Experts, HostExperts, Linear
 
 # Of the relative error of logits. One token is computed in float32, in another order of summation; where many are
 # computed at a time, activations are rounded to bfloat16, and random weights send some tokens to other experts for it,

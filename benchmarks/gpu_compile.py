@@ -30,11 +30,11 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from gptoss.model import Transformer
-from gptoss.model.cache import CacheSlot
 from gptoss.model.checkpoints.published_configs import published_config
 from gptoss.model.kernels.triton import launch
 from gptoss.model.ops import Drawing
 from gptoss.model.ops.gpu import GpuOps
+from gptoss.model.tensors.cache import CacheSlot
 
 META = torch.device("meta")
 

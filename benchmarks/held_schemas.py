@@ -20,13 +20,13 @@ from typing import Any
 
 import jsonschema
 
-from gptoss.cli.answer_format import schema_format
-from gptoss.cli.environment import LoadRequest
-from gptoss.cli.errors import SchemaError
-from gptoss.cli.events import FinalDelta, ProblemFound, TurnFinished
-from gptoss.cli.loading import load_model
-from gptoss.cli.session import Session
-from gptoss.cli.settings import Folders
+from gptoss.cli.base.errors import SchemaError
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.session.events import FinalDelta, ProblemFound, TurnFinished
+from gptoss.cli.session.session import Session
+from gptoss.cli.startup.answer_format import schema_format
+from gptoss.cli.startup.environment import LoadRequest
+from gptoss.cli.startup.loading import load_model
 from gptoss.harmony import Conversation, Message, SystemContent
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "held"))

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.ops import Ops
 from gptoss.model.ops.cpu import CpuOps
 from gptoss.model.ops.reference import ReferenceOps
-from gptoss.model.transformer import Transformer
-from gptoss.model.weights import Weights
+from gptoss.model.tensors.weights import Weights
 
 PEER = Path(__file__).parent / "llama_cpp" / "peer.py"
 

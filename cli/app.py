@@ -12,23 +12,24 @@ from typing import Annotated
 
 import typer
 
-from gptoss.cli.commands import cache, completions, config, sessions, shell_completion, templates
+from gptoss.cli.base.errors import OutputClosed, UsageError, status_of
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.interrupts import Terminated, ending_raises
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.paths import named_path
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.text import one_line
+from gptoss.cli.commands import cache, config, sessions, shell_completion, templates
 from gptoss.cli.commands.bench import bench
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
 from gptoss.cli.commands.show import show
 from gptoss.cli.commands.templates import read_template, variables_of
 from gptoss.cli.commands.verify import verify
-from gptoss.cli.environment import Environment
-from gptoss.cli.errors import OutputClosed, UsageError, status_of
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.groups import Commands, command_group
-from gptoss.cli.line.interrupts import Terminated, ending_raises
-from gptoss.cli.options import HomeOption, Invocation, with_settings
-from gptoss.cli.output import Output
-from gptoss.cli.paths import named_path
-from gptoss.cli.settings import Folders
-from gptoss.cli.text import one_line
+from gptoss.cli.startup import completions
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.groups import Commands, command_group
+from gptoss.cli.startup.options import HomeOption, Invocation, with_settings
 
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
 _OUT_OF_MEMORY = "out of memory: try a smaller model, a shorter --ctx, or --dense bf16"

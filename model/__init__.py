@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gptoss.model.cache import KVCache as KVCache
+    from gptoss.model.architecture.transformer import Transformer as Transformer
     from gptoss.model.checkpoints.checkpoint import Checkpoint as Checkpoint
     from gptoss.model.config import ModelConfig as ModelConfig
     from gptoss.model.constraint import (
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         Masked as Masked,
         StopTokens as StopTokens,
     )
-    from gptoss.model.engine import Engine as Engine
     from gptoss.model.errors import (
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
@@ -30,13 +29,15 @@ if TYPE_CHECKING:
         SamplingError as SamplingError,
         UnsupportedModelError as UnsupportedModelError,
     )
-    from gptoss.model.generation import Generation as Generation, Timing as Timing
-    from gptoss.model.sampler import Sampler as Sampler, SamplingParams as SamplingParams, Token as Token
-    from gptoss.model.transformer import Transformer as Transformer
-    from gptoss.model.weights import Weights as Weights
+    from gptoss.model.inference.engine import Engine as Engine
+    from gptoss.model.inference.generation import Generation as Generation, Timing as Timing
+    from gptoss.model.inference.sampler import Sampler as Sampler
+    from gptoss.model.interface import SamplingParams as SamplingParams, Token as Token
+    from gptoss.model.tensors.cache import KVCache as KVCache
+    from gptoss.model.tensors.weights import Weights as Weights
 
 _HOME = {
-    "KVCache": "cache",
+    "KVCache": "tensors.cache",
     "Checkpoint": "checkpoints.checkpoint",
     "ModelConfig": "config",
     "Constraint": "constraint",
@@ -45,9 +46,9 @@ _HOME = {
     "Hold": "constraint",
     "Masked": "constraint",
     "StopTokens": "constraint",
-    "Engine": "engine",
-    "Generation": "generation",
-    "Timing": "generation",
+    "Engine": "inference.engine",
+    "Generation": "inference.generation",
+    "Timing": "inference.generation",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "ConstraintError": "errors",
@@ -57,11 +58,11 @@ _HOME = {
     "ModelNotFoundError": "errors",
     "SamplingError": "errors",
     "UnsupportedModelError": "errors",
-    "Sampler": "sampler",
-    "SamplingParams": "sampler",
-    "Token": "sampler",
-    "Transformer": "transformer",
-    "Weights": "weights",
+    "Sampler": "inference.sampler",
+    "SamplingParams": "interface",
+    "Token": "interface",
+    "Transformer": "architecture.transformer",
+    "Weights": "tensors.weights",
 }
 
 __all__ = list(_HOME)

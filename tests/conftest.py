@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.config import LayerConfig, ModelConfig, RopeConfig
-from gptoss.model.mxfp4 import Mxfp4Tensor, dequantize
-from gptoss.model.transformer import Transformer
-from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
+from gptoss.model.tensors.mxfp4 import Mxfp4Tensor, dequantize
+from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
 
 VOCABULARY = 300
 

@@ -19,12 +19,12 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(request["threads"])
     import torch
 
-    from gptoss.model.benchmark import READ_EVERY, peak_rss_bytes, weight_bytes_per_token
+    from gptoss.model.architecture.transformer import Transformer
     from gptoss.model.checkpoints.checkpoint import Checkpoint
-    from gptoss.model.context import PREFILL_CHUNK
+    from gptoss.model.inference.context import PREFILL_CHUNK
+    from gptoss.model.measure.benchmark import READ_EVERY, peak_rss_bytes, weight_bytes_per_token
     from gptoss.model.ops.cpu import CpuOps
-    from gptoss.model.transformer import Transformer
-    from gptoss.model.weights import Weights
+    from gptoss.model.tensors.weights import Weights
 
     begin = clock()
     checkpoint = Checkpoint.open(Path(path))

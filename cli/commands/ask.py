@@ -8,24 +8,24 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from gptoss.cli.commands.inputs import gather_prompt
+from gptoss.cli.base.errors import NoAnswerError, OutputError, status_of
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.inputs import gather_prompt
+from gptoss.cli.base.interrupts import on_interrupt
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.settings import ReasoningView, Settings
+from gptoss.cli.base.text import one_line
 from gptoss.cli.commands.templates import fill
 from gptoss.cli.conversations.recorder import Recorder
-from gptoss.cli.conversations.resuming import open_saved_session
-from gptoss.cli.display import Answer, Display, Displays, Omissions, ReasoningFile, Stats
-from gptoss.cli.errors import NoAnswerError, OutputError, status_of
-from gptoss.cli.events import ToolCall, TurnFinished
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.json_display import JsonLines, JsonObject
-from gptoss.cli.line.interrupts import on_interrupt
-from gptoss.cli.options import Invocation
-from gptoss.cli.output import Output
-from gptoss.cli.raw_display import Raw
-from gptoss.cli.session import Session
-from gptoss.cli.settings import ReasoningView, Settings
+from gptoss.cli.displays.json_lines import JsonLines, JsonObject
+from gptoss.cli.displays.raw import Raw
+from gptoss.cli.displays.text import Answer, Display, Displays, Omissions, ReasoningFile, Stats
+from gptoss.cli.session.events import ToolCall, TurnFinished
+from gptoss.cli.session.session import Session
+from gptoss.cli.startup.options import Invocation
+from gptoss.cli.startup.resuming import open_saved_session
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
-from gptoss.cli.text import one_line
 
 
 class OutputForm(StrEnum):
@@ -55,7 +55,7 @@ def ask(invocation: Invocation, options: AskOptions) -> ExitStatus:
     """Answer one prompt.
 
     Raises:
-        CliError, ModelError, HarmonyError: as `gptoss.cli.errors.status_of` knows them.
+        CliError, ModelError, HarmonyError: as `gptoss.cli.base.errors.status_of` knows them.
     """
     output = invocation.environment.output()
     if options.form is not OutputForm.STREAM_JSON:

@@ -17,18 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from gptoss.cli.commands.inputs import read_named
+from gptoss.cli.base.errors import InputError, OutputError, UsageError, status_of
+from gptoss.cli.base.exit_status import ExitStatus, worse
+from gptoss.cli.base.inputs import read_named
+from gptoss.cli.base.interrupts import on_interrupt
+from gptoss.cli.base.text import one_line
 from gptoss.cli.commands.templates import fill
-from gptoss.cli.errors import InputError, OutputError, UsageError, status_of
-from gptoss.cli.events import TurnFinished
-from gptoss.cli.exit_status import ExitStatus, worse
-from gptoss.cli.json_display import JsonObject, Sink
-from gptoss.cli.line.interrupts import on_interrupt
-from gptoss.cli.opening import open_conversation, open_session
-from gptoss.cli.options import Invocation
-from gptoss.cli.session import Session
+from gptoss.cli.displays.json_lines import JsonObject, Sink
+from gptoss.cli.session.events import TurnFinished
+from gptoss.cli.session.session import Session
+from gptoss.cli.startup.opening import open_conversation, open_session
+from gptoss.cli.startup.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
-from gptoss.cli.text import one_line
 
 _RESULT = b'{"line": '  # what every result begins with
 _KEYS = {"id", "prompt", "system", "vars"}

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from gptoss.cli.environment import LoadedModel, LoadRequest
-from gptoss.cli.errors import MemoryShortageError, UsageError
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.hub.sizes import show_bytes
-from gptoss.cli.line.interrupts import uninterrupted
-from gptoss.cli.machine import available_memory
-from gptoss.cli.options import Invocation
+from gptoss.cli.base.errors import MemoryShortageError, UsageError
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.interrupts import uninterrupted
+from gptoss.cli.base.sizes import show_bytes
+from gptoss.cli.base.text import counted, one_line
+from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.machine import available_memory
+from gptoss.cli.startup.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
-from gptoss.cli.text import counted, one_line
 from gptoss.model.errors import ContextFullError, ModelNotFoundError
 
 if TYPE_CHECKING:
     import torch
 
-    from gptoss.model.benchmark import Measurement, Plan, Speed, Subject
     from gptoss.model.config import ModelConfig
-    from gptoss.model.engine import Engine
+    from gptoss.model.inference.engine import Engine
+    from gptoss.model.measure.benchmark import Measurement, Plan, Speed, Subject
     from gptoss.model.ops import Ops
 
 _LABEL_WIDTH = 10
@@ -95,7 +95,7 @@ def bench(
     which bounds decoding. Takes about a minute.
     """
     with uninterrupted():  # importing torch
-        from gptoss.model.benchmark import Plan
+        from gptoss.model.measure.benchmark import Plan
 
     environment = invocation.environment
     plan = Plan(prompt_tokens, gen_tokens, repetitions, _SECONDS)
@@ -126,9 +126,9 @@ def _measure_model(invocation: Invocation, plan: Plan, status_line: StatusLine) 
         UsageError: it cannot hold so many tokens.
     """
     # Imported before the clock is started: loading is measured, importing is not.
-    import gptoss.cli.loading  # noqa: F401
-    from gptoss.cli.opening import load
-    from gptoss.model.benchmark import WholeModel
+    import gptoss.cli.startup.loading  # noqa: F401
+    from gptoss.cli.startup.opening import load
+    from gptoss.model.measure.benchmark import WholeModel
 
     load_model, load_s = invocation.environment.load_model, 0.0
 
@@ -170,12 +170,12 @@ def _measure_synthetic(invocation: Invocation, model: Synthetic, plan: Plan, sta
     """
     import torch
 
-    from gptoss.cli.memory import counted_context
-    from gptoss.model.benchmark import few_layers
+    from gptoss.cli.startup.memory import counted_context
     from gptoss.model.checkpoints.published_configs import published_config
-    from gptoss.model.context import PREFILL_CHUNK
-    from gptoss.model.device import select_device
-    from gptoss.model.memory import memory_need
+    from gptoss.model.inference.context import PREFILL_CHUNK
+    from gptoss.model.loading.device import select_device
+    from gptoss.model.loading.memory import memory_need
+    from gptoss.model.measure.benchmark import few_layers
     from gptoss.model.ops import select_ops
 
     settings = invocation.settings
@@ -201,9 +201,9 @@ def _layers_that_fit(model: Synthetic, ops: Ops, plan: Plan) -> int:
         MemoryShortageError: not even the fewest fit.
     """
     from gptoss.model.checkpoints.published_configs import published_config
-    from gptoss.model.context import PREFILL_CHUNK
-    from gptoss.model.memory import cache_bytes
-    from gptoss.model.synthetic import synthetic_bytes
+    from gptoss.model.inference.context import PREFILL_CHUNK
+    from gptoss.model.loading.memory import cache_bytes
+    from gptoss.model.measure.synthetic import synthetic_bytes
 
     def need(config: ModelConfig) -> int:
         working = ops.working_bytes(config, min(plan.prompt_tokens, PREFILL_CHUNK), plan.context)
@@ -222,7 +222,7 @@ def _layers_that_fit(model: Synthetic, ops: Ops, plan: Plan) -> int:
 
 
 def _measure(subject: Subject, plan: Plan, model: str, status_line: StatusLine) -> Measurement:
-    from gptoss.model.benchmark import measure
+    from gptoss.model.measure.benchmark import measure
 
     with Ticker(status_line, f"measuring {model}") as ticker:
 
@@ -233,7 +233,7 @@ def _measure(subject: Subject, plan: Plan, model: str, status_line: StatusLine) 
 
 
 def _as_text(run: Run) -> list[tuple[str, str]]:
-    from gptoss.model.benchmark import peak_device_bytes, peak_rss_bytes
+    from gptoss.model.measure.benchmark import peak_device_bytes, peak_rss_bytes
 
     measured, plan = run.measurement, run.plan
     first = f"; the first prompt took {measured.first_prefill_s:.3g} s" if len(measured.prefill.runs) > 1 else ""
@@ -318,7 +318,7 @@ def _reckoning(run: Run) -> list[tuple[str, str]]:
 
 
 def _as_json(run: Run) -> dict[str, Any]:
-    from gptoss.model.benchmark import peak_device_bytes, peak_rss_bytes
+    from gptoss.model.measure.benchmark import peak_device_bytes, peak_rss_bytes
 
     measured, plan = run.measurement, run.plan
     return {

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from gptoss.cli.environment import Environment
-from gptoss.cli.errors import InputError
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.groups import command_group
-from gptoss.cli.hub.sizes import show_bytes
-from gptoss.cli.options import HomeOption
-from gptoss.cli.settings import Folders, load_settings
-from gptoss.cli.text import one_line
+from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.settings import Folders, load_settings
+from gptoss.cli.base.sizes import show_bytes
+from gptoss.cli.base.text import one_line
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.groups import command_group
+from gptoss.cli.startup.options import HomeOption
 
 app = command_group("What was computed of prompts and made of weights, and is kept on the disk.")
 

@@ -8,22 +8,27 @@ from pathlib import Path
 
 from rich.segment import Segment
 
-from gptoss.cli.commands.completions import model_names
-from gptoss.cli.commands.inputs import fenced
+from gptoss.cli.base.errors import OutputError, UsageError, status_of
+from gptoss.cli.base.exit_status import ExitStatus, worse
+from gptoss.cli.base.inputs import fenced
+from gptoss.cli.base.interrupts import Terminated, on_interrupt, without_interrupts
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.settings import Effort, ReasoningView
+from gptoss.cli.base.text import one_line, sanitize
 from gptoss.cli.commands.making_room import MakingRoom
-from gptoss.cli.conversations.context_size import prompt_size, tokens_read_again
 from gptoss.cli.conversations.recorder import Recorder
-from gptoss.cli.conversations.resuming import open_saved_session
-from gptoss.cli.conversations.turns import turns_of, without_last_turn
-from gptoss.cli.display import Answer, Display, Displays, Omissions, Stats
-from gptoss.cli.errors import OutputError, UsageError, status_of
-from gptoss.cli.events import TurnFinished
-from gptoss.cli.exit_status import ExitStatus, worse
-from gptoss.cli.line.interrupts import Terminated, on_interrupt, without_interrupts
+from gptoss.cli.displays.text import Answer, Display, Displays, Omissions, Stats
 from gptoss.cli.line.keyboard import echo, key_calls
 from gptoss.cli.line.prompt import InputLine, Lines, TerminalLine
 from gptoss.cli.line.status_bar import Part, context_part, status_bar
-from gptoss.cli.opening import (
+from gptoss.cli.session.context_size import prompt_size, tokens_read_again
+from gptoss.cli.session.events import TurnFinished
+from gptoss.cli.session.session import Session
+from gptoss.cli.session.turns import turns_of, without_last_turn
+from gptoss.cli.slash import table
+from gptoss.cli.slash.conversations import going_on
+from gptoss.cli.startup.completions import model_names
+from gptoss.cli.startup.opening import (
     begin_again,
     check_effort,
     effort_of,
@@ -33,17 +38,12 @@ from gptoss.cli.opening import (
     with_effort,
     with_instructions,
 )
-from gptoss.cli.options import Invocation
-from gptoss.cli.output import Output
-from gptoss.cli.session import Session
-from gptoss.cli.settings import Effort, ReasoningView
-from gptoss.cli.slash import table
-from gptoss.cli.slash.conversations import going_on
+from gptoss.cli.startup.options import Invocation
+from gptoss.cli.startup.resuming import open_saved_session
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
-from gptoss.cli.text import one_line, sanitize
 from gptoss.harmony import Conversation
 
 ANSWER_NOW_KEY = "n"

@@ -14,14 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
-from gptoss.cli.commands import completions
-from gptoss.cli.environment import Environment
-from gptoss.cli.errors import InputError, SettingsError, UsageError
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.groups import command_group
-from gptoss.cli.options import HomeOption
-from gptoss.cli.settings import Folders, Settings, checked, load_settings, read_config_text, unknown_key
-from gptoss.cli.text import one_line
+from gptoss.cli.base.errors import InputError, SettingsError, UsageError
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.settings import Folders, Settings, checked, load_settings, read_config_text, unknown_key
+from gptoss.cli.base.text import one_line
+from gptoss.cli.startup import completions
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.groups import command_group
+from gptoss.cli.startup.options import HomeOption
 
 app = command_group("The settings, and the file that keeps them.")
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TextIO
 
-from gptoss.cli.encodings import load_encoding
-from gptoss.cli.environment import Environment
-from gptoss.cli.errors import InputError
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.output import Output
-from gptoss.cli.settings import Folders
-from gptoss.cli.text import one_line
+from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.text import one_line
+from gptoss.cli.startup.encodings import load_encoding
+from gptoss.cli.startup.environment import Environment
 from gptoss.harmony import (
     Encoding,
     HarmonyError,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gptoss.cli.conversations.overflow import TooLong, TurnSize
-from gptoss.cli.errors import UsageError
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.line.prompt import InputLine
-from gptoss.cli.text import counted, one_line
+from gptoss.cli.session.overflow import TooLong, TurnSize
 from gptoss.harmony import Message
 
 _MOST_LINES = 12

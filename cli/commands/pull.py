@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gptoss.cli.commands import completions
-from gptoss.cli.environment import Environment
-from gptoss.cli.errors import UsageError
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.hub.sizes import show_bytes
-from gptoss.cli.options import HomeOption
-from gptoss.cli.output import Output
-from gptoss.cli.paths import named_path
-from gptoss.cli.settings import Folders
-from gptoss.cli.text import one_line
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.paths import named_path
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.sizes import show_bytes
+from gptoss.cli.base.text import one_line
+from gptoss.cli.startup import completions
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.options import HomeOption
 from gptoss.model.checkpoints.catalog import CATALOG, HubReference, find_spec, hub_reference, nearest_name
 
 if TYPE_CHECKING:

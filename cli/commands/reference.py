@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from gptoss.cli.app import app
-from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.base.exit_status import ExitStatus
 
 MARKDOWN = "reference.md"
 MAN_PAGE = "gptoss.1"

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gptoss.cli.commands import completions
+from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.paths import named_path
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.sizes import show_bytes
+from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.commands.cache import clear_cache
-from gptoss.cli.environment import Environment
-from gptoss.cli.errors import InputError, UsageError
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.groups import command_group
-from gptoss.cli.hub.sizes import show_bytes
-from gptoss.cli.options import HomeOption
-from gptoss.cli.paths import named_path
-from gptoss.cli.settings import Folders
-from gptoss.cli.text import counted, one_line
+from gptoss.cli.startup import completions
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.groups import command_group
+from gptoss.cli.startup.options import HomeOption
 
 if TYPE_CHECKING:
     from gptoss.cli.conversations.log import ConversationLog, SavedConversation
@@ -133,7 +133,7 @@ def export(
 ) -> ExitStatus:
     """Write a conversation as Markdown, or as the JSON that gptoss harmony render and the harmony library read."""
     from gptoss.cli.conversations import export as forms
-    from gptoss.cli.opening import instructions_of
+    from gptoss.cli.startup.opening import instructions_of
 
     environment, store = _opened(context, home)
     log = _found(environment, store, which)
@@ -161,7 +161,7 @@ def import_(
     home: HomeOption = None,
 ) -> ExitStatus:
     """Keep a conversation that was exported as JSON; prints its id."""
-    from gptoss.cli.commands.inputs import read_named
+    from gptoss.cli.base.inputs import read_named
     from gptoss.harmony import HarmonyError, Role, loads_conversation
 
     environment, store = _opened(context, home)
@@ -226,7 +226,7 @@ def _as_dict(saved: SavedConversation) -> dict[str, object]:
 
 def _markdown(log: ConversationLog) -> str:
     from gptoss.cli.conversations.export import as_markdown
-    from gptoss.cli.opening import instructions_of
+    from gptoss.cli.startup.opening import instructions_of
 
     saved = log.saved
     return as_markdown(saved.conversation, saved.model or "a model", instructions_of(saved.conversation))
@@ -258,7 +258,7 @@ def _kept(
 
 
 def _opened(context: typer.Context, home: Path | None) -> tuple[Environment, Store]:
-    from gptoss.cli.conversations.resuming import open_store
+    from gptoss.cli.startup.resuming import open_store
 
     environment: Environment = context.obj
     return environment, open_store(environment, Folders.locate(environment.variables, home))

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from gptoss.cli.environment import Environment
-from gptoss.cli.errors import UsageError
-from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.startup.environment import Environment
 
 VARIABLE = "_GPTOSS_COMPLETE"
 """Set by the script when the shell wants to know what may follow."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptoss.cli.commands import completions
-from gptoss.cli.environment import Environment
-from gptoss.cli.errors import UsageError
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.line.interrupts import uninterrupted
-from gptoss.cli.options import HomeOption
-from gptoss.cli.settings import Folders
-from gptoss.cli.text import one_line
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.interrupts import uninterrupted
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.text import one_line
+from gptoss.cli.startup import completions
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.options import HomeOption
 
 if TYPE_CHECKING:
     from gptoss.model.checkpoints.describe import Description
@@ -41,7 +41,7 @@ def show(
 ) -> ExitStatus:
     """Show what a model is: layers, precisions, size, memory, licence."""
     with uninterrupted():  # importing torch
-        from gptoss.cli.encodings import load_encoding
+        from gptoss.cli.startup.encodings import load_encoding
         from gptoss.model.checkpoints.catalog import locate
         from gptoss.model.checkpoints.describe import describe
 

@@ -11,15 +11,15 @@ from typing import Annotated
 
 import typer
 
-from gptoss.cli.commands import completions
-from gptoss.cli.commands.inputs import read_text
-from gptoss.cli.environment import Environment
-from gptoss.cli.errors import InputError, UsageError
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.groups import command_group
-from gptoss.cli.options import HomeOption
-from gptoss.cli.settings import Folders
-from gptoss.cli.text import one_line
+from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.inputs import read_text
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.text import one_line
+from gptoss.cli.startup import completions
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.groups import command_group
+from gptoss.cli.startup.options import HomeOption
 
 SUFFIXES = (".md", ".txt")
 INPUT = "input"

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.interrupts import uninterrupted
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.text import one_line
 from gptoss.cli.commands.show import ModelArgument
-from gptoss.cli.environment import Environment
-from gptoss.cli.exit_status import ExitStatus
-from gptoss.cli.line.interrupts import uninterrupted
-from gptoss.cli.options import HomeOption
-from gptoss.cli.settings import Folders
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.options import HomeOption
 from gptoss.cli.terminal.terminal_display import StatusLine
-from gptoss.cli.text import one_line
 
 if TYPE_CHECKING:
     from gptoss.model.checkpoints.verify import Verification
@@ -73,7 +73,7 @@ def _extent(found: Verification) -> str:
 
 def _tokenizer_faults(folder: Path) -> list[str]:
     """What is wrong with the tokenizer, unless the config is, of which `verify` of the model has told."""
-    from gptoss.cli.encodings import load_encoding
+    from gptoss.cli.startup.encodings import load_encoding
     from gptoss.harmony import VocabularyError
     from gptoss.model.config import load_config
     from gptoss.model.errors import CheckpointError

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from importlib.metadata import version as installed_version
 
-from gptoss.cli.environment import Environment
-from gptoss.cli.exit_status import ExitStatus
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.sizes import show_bytes
+from gptoss.cli.base.text import one_line
 from gptoss.cli.hub.inventory import InstalledModel, Place, installed_models
-from gptoss.cli.hub.sizes import show_bytes
-from gptoss.cli.machine import Machine, look_at_machine
-from gptoss.cli.settings import Folders
-from gptoss.cli.text import one_line
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.machine import Machine, look_at_machine
 from gptoss.model.checkpoints.catalog import CATALOG, DEFAULT_MODEL, ModelSpec, default_hub_cache, find_spec
 from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
-from gptoss.model.memory import token_bytes
+from gptoss.model.loading.memory import token_bytes
 
 _SHOWN = tuple(PUBLISHED)
 _BESIDE_WEIGHTS = 1 << 30

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from gptoss.cli.base.errors import SchemaError
+from gptoss.cli.base.text import one_line
 from gptoss.cli.constraints.grammars import Grammar, fits_nothing
-from gptoss.cli.errors import SchemaError
-from gptoss.cli.text import one_line
 
 # Whatever the schema's own "x-guidance" says. White space is a new line with its indentation or a few blanks, because
 # a model that is at a loss writes it for ever.

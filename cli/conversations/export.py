@@ -7,9 +7,9 @@ import re
 from datetime import date
 from pathlib import Path
 
-from gptoss.cli.conversations.turns import turns_of
-from gptoss.cli.errors import InputError, UsageError
-from gptoss.cli.text import one_line
+from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.text import one_line
+from gptoss.cli.session.turns import turns_of
 from gptoss.harmony import Channel, Conversation, Message
 
 SUFFIXES = (".md", ".json")

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gptoss.cli.errors import InputError
-from gptoss.cli.text import one_line
+from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.text import one_line
 from gptoss.harmony import Conversation, ConversationError, Message, Role
-from gptoss.model.json_file import open_regular_file
+from gptoss.model.storage.json_file import open_regular_file
 
 VERSION = 1
 SUFFIX = ".jsonl"

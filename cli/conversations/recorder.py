@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.interrupts import uninterrupted
+from gptoss.cli.base.settings import Effort
+from gptoss.cli.base.text import one_line
 from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError, GoneError, SavedConversation
 from gptoss.cli.conversations.store import Store
-from gptoss.cli.errors import InputError, UsageError
-from gptoss.cli.line.interrupts import uninterrupted
-from gptoss.cli.opening import effort_of
-from gptoss.cli.session import Session
-from gptoss.cli.settings import Effort
-from gptoss.cli.text import one_line
+from gptoss.cli.session.session import Session
+from gptoss.cli.startup.opening import effort_of
 
 
 class Recorder:

@@ -12,11 +12,11 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.text import one_line
 from gptoss.cli.conversations.log import SUFFIX, ConversationLog, DamagedError, GoneError, SavedConversation
-from gptoss.cli.errors import InputError, UsageError
-from gptoss.cli.text import one_line
 from gptoss.harmony import Conversation
-from gptoss.model.json_file import open_regular_file
+from gptoss.model.storage.json_file import open_regular_file
 
 _LATEST = "latest"
 _MAX_NAME = 100

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, TypeVar
 
-from gptoss.cli.errors import PullError
-from gptoss.cli.text import one_line
+from gptoss.cli.base.errors import PullError
+from gptoss.cli.base.text import one_line
 from gptoss.model.checkpoints.catalog import HubReference
 from gptoss.model.errors import ModelError, ModelNotFoundError, quote
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gptoss.cli.errors import PullError
+from gptoss.cli.base.errors import PullError
 from gptoss.cli.hub.listing import CONFIG, Listing, RemoteFile, is_checkpoint_file
 from gptoss.cli.hub.locks import held, held_if_free
 from gptoss.cli.hub.transfer import hash_file
 from gptoss.model.errors import CheckpointError, quote
-from gptoss.model.json_file import read_json_object
+from gptoss.model.storage.json_file import read_json_object
 
 WORK_FOLDER = ".gptoss-pull"
 """In a folder that was pulled into: what is not whole yet, the lock, and the record of what was put there."""

@@ -12,9 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from gptoss.cli.base.settings import Folders
 from gptoss.cli.hub.destinations import read_record
 from gptoss.cli.hub.last_use import last_uses
-from gptoss.cli.settings import Folders
 from gptoss.model.checkpoints.catalog import (
     CATALOG,
     HubReference,
@@ -26,7 +26,7 @@ from gptoss.model.checkpoints.catalog import (
 from gptoss.model.checkpoints.config_dialects import HUB_MODEL_TYPES
 from gptoss.model.checkpoints.wrong_folder import looks_like_checkpoint
 from gptoss.model.errors import CheckpointError, ModelNotFoundError
-from gptoss.model.json_file import read_json_object
+from gptoss.model.storage.json_file import read_json_object
 
 _MAX_CONFIG_BYTES = 4 << 20
 _MAX_ENTRIES = 10_000

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gptoss.model.errors import CheckpointError
-from gptoss.model.json_file import read_json_object
+from gptoss.model.storage.json_file import read_json_object
 
 _FILE = "models.json"
 _MAX_BYTES = 1 << 20

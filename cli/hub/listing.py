@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gptoss.cli.errors import PullError
+from gptoss.cli.base.errors import PullError
 from gptoss.cli.hub.client import endpoint, hub_errors, read_timeout_s, request_headers, retrying
 from gptoss.model.checkpoints.catalog import HubReference
 from gptoss.model.errors import UnsupportedModelError, quote
-from gptoss.model.json_file import JsonError, parse_json_object
+from gptoss.model.storage.json_file import JsonError, parse_json_object
 
 CONFIG = "config.json"
 MAX_FILES = 1000

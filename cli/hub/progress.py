@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from gptoss.cli.hub.sizes import show_bytes, show_seconds
-from gptoss.cli.output import Output
-from gptoss.cli.text import one_line
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.sizes import show_bytes, show_seconds
+from gptoss.cli.base.text import one_line
 
 _LINE_EVERY_S = 15.0
 _SPEED_WINDOW_S = 10.0

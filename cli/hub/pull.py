@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gptoss.cli.errors import PullError
+from gptoss.cli.base.errors import PullError
+from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.hub.client import quiet_library
 from gptoss.cli.hub.destinations import Destination, HubCache, PlainFolder
 from gptoss.cli.hub.listing import CONFIG, Listing, RemoteFile, checkpoint_files, fetch_listing
-from gptoss.cli.hub.sizes import show_bytes
 from gptoss.cli.hub.transfer import Transfer, Watch, disk_errors
 from gptoss.model.checkpoints.catalog import HubReference, default_hub_cache
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import CheckpointError, ConfigError, quote
-from gptoss.model.json_file import JsonError, parse_json_object
+from gptoss.model.storage.json_file import JsonError, parse_json_object
 
 
 class PullWatch(Watch, Protocol):

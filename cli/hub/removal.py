@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from gptoss.cli.errors import PullError
+from gptoss.cli.base.errors import PullError
 from gptoss.cli.hub.client import quiet_library
 from gptoss.cli.hub.destinations import PULL_LOCK, WORK_FOLDER, own_file, read_record
 from gptoss.cli.hub.inventory import InstalledModel, Place

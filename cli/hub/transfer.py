@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from gptoss.cli.errors import PullError
+from gptoss.cli.base.errors import PullError
 from gptoss.cli.hub.client import TransientError, endpoint, hub_errors, read_timeout_s, request_headers, retrying
 from gptoss.cli.hub.listing import Listing, RemoteFile
 from gptoss.model.errors import quote

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from gptoss.cli.errors import InputError
-from gptoss.cli.output import Output
+from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.output import Output
 
 # xterm takes no longer sequences, and others took their limit from it.
 _LONGEST_SEQUENCE = 74_994

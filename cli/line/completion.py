@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
+from gptoss.cli.base.text import one_line
 from gptoss.cli.slash.table import Command
-from gptoss.cli.text import one_line
 
 
 class CommandCompleter(Completer):

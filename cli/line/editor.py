@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from gptoss.cli.errors import InputError
-from gptoss.cli.text import one_line
+from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.text import one_line
 
 
 def edit(text: str, variables: Mapping[str, str]) -> str:

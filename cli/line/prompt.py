@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from gptoss.cli.errors import InputError
-from gptoss.cli.line.interrupts import Terminated, ending_calls, with_interrupts
+from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.interrupts import Terminated, ending_calls, with_interrupts
+from gptoss.cli.base.output import Output
 from gptoss.cli.line.keyboard import echo
-from gptoss.cli.output import Output
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rich.segment import Segment
 
+from gptoss.cli.base.text import one_line
 from gptoss.cli.terminal.styled_text import crop, width_of
-from gptoss.cli.text import one_line
 
 _BETWEEN = " \N{MIDDLE DOT} "
 

@@ -6,12 +6,12 @@ import shlex
 from itertools import islice
 from typing import Protocol
 
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.commands.sessions import listing_line
 from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.conversations.recorder import Recorder
-from gptoss.cli.errors import UsageError
-from gptoss.cli.session import Session
-from gptoss.cli.text import counted, one_line
+from gptoss.cli.session.session import Session
 
 _LISTED = 20
 _QUOTED = 60

@@ -6,14 +6,14 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptoss.cli.conversations.context_size import message_sizes
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.conversations.export import export as write_export, unused_path
-from gptoss.cli.conversations.turns import turns_of
-from gptoss.cli.display import stats_line
-from gptoss.cli.errors import UsageError
+from gptoss.cli.displays.text import stats_line
 from gptoss.cli.line import clipboard
+from gptoss.cli.session.context_size import message_sizes
+from gptoss.cli.session.turns import turns_of
 from gptoss.cli.terminal.markdown_parser import parser
-from gptoss.cli.text import counted, one_line
 from gptoss.harmony import DeveloperContent, Role
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptoss.cli.errors import UsageError
-from gptoss.cli.settings import Effort, ReasoningView
-from gptoss.cli.text import counted
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.settings import Effort, ReasoningView
+from gptoss.cli.base.text import counted
 from gptoss.harmony import DeveloperContent, SystemContent
 
 if TYPE_CHECKING:

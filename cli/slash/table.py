@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
-from gptoss.cli.errors import UsageError
-from gptoss.cli.settings import Effort
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.settings import Effort
 from gptoss.cli.slash import outputs, settings, turns
 from gptoss.cli.slash.conversations import COMMANDS as _KEEPING
 

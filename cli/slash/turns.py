@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptoss.cli.commands.inputs import read_text
-from gptoss.cli.conversations.turns import turns_of
-from gptoss.cli.errors import UsageError
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.inputs import read_text
+from gptoss.cli.base.interrupts import without_interrupts
+from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.line.editor import edit
-from gptoss.cli.line.interrupts import without_interrupts
 from gptoss.cli.line.keyboard import echo
+from gptoss.cli.session.turns import turns_of
 from gptoss.cli.slash.settings import effort_named
-from gptoss.cli.text import counted, one_line
 
 if TYPE_CHECKING:
     from gptoss.cli.commands.chat import Chat

@@ -11,9 +11,9 @@ from itertools import takewhile
 from rich.color import ColorSystem
 from rich.segment import Segment
 
-from gptoss.cli.output import Output
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.text import sanitize
 from gptoss.cli.terminal.styled_text import Line, crop, line_width, plain, skip
-from gptoss.cli.text import sanitize
 
 
 class LiveRegion:

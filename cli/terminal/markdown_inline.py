@@ -9,10 +9,10 @@ from markdown_it.token import Token
 from rich.segment import Segment
 from rich.style import Style
 
+from gptoss.cli.base.text import sanitize
 from gptoss.cli.terminal import theme
 from gptoss.cli.terminal.markdown_parser import has_open_math
 from gptoss.cli.terminal.styled_text import Line, plain
-from gptoss.cli.text import sanitize
 
 _STYLES = {"strong": theme.STRONG, "em": theme.EMPHASIS, "s": theme.DELETED, "link": theme.LINK}
 # What could still become markup when more comes. A bracket that is closed and not followed by `(` cannot.

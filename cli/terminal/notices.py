@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gptoss.cli.output import Output
-from gptoss.cli.text import one_line
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.text import one_line
 
 
 class Notices:

@@ -6,8 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from gptoss.cli.display import Display
-from gptoss.cli.events import (
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.settings import ReasoningView
+from gptoss.cli.base.text import counted, duration, one_line
+from gptoss.cli.displays.text import Display
+from gptoss.cli.session.events import (
     CommentaryDelta,
     Event,
     FinalDelta,
@@ -18,9 +21,6 @@ from gptoss.cli.events import (
     ToolCall,
     TurnFinished,
 )
-from gptoss.cli.output import Output
-from gptoss.cli.settings import ReasoningView
-from gptoss.cli.text import counted, duration, one_line
 
 # A status line is for prompts that take a while; for a shorter one it would only flicker.
 _QUIET_PREFILL_TOKENS = 128

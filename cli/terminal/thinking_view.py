@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.segment import Segment
 
+from gptoss.cli.base.text import counted, duration
 from gptoss.cli.terminal import theme
 from gptoss.cli.terminal.styled_text import Line, plain, skip, width_of, wrap
-from gptoss.cli.text import counted, duration
 
 _PROSE_WIDTH = 100
 _RULE_WIDTH = 40

@@ -9,8 +9,11 @@ from typing import Protocol
 
 from rich.segment import Segment
 
-from gptoss.cli.display import Display
-from gptoss.cli.events import (
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.settings import ReasoningView
+from gptoss.cli.base.text import Sanitizer, counted, one_line, sanitize
+from gptoss.cli.displays.text import Display
+from gptoss.cli.session.events import (
     CommentaryDelta,
     Event,
     FinalDelta,
@@ -22,14 +25,11 @@ from gptoss.cli.events import (
     ToolCall,
     TurnFinished,
 )
-from gptoss.cli.output import Output
-from gptoss.cli.settings import ReasoningView
 from gptoss.cli.terminal import theme
 from gptoss.cli.terminal.live import LiveRegion
 from gptoss.cli.terminal.markdown_view import MarkdownView
 from gptoss.cli.terminal.styled_text import Line, wrap
 from gptoss.cli.terminal.thinking_view import ThinkingView
-from gptoss.cli.text import Sanitizer, counted, one_line, sanitize
 
 # A prompt that is read in no time needs no progress; it would only flicker.
 _QUIET_PREFILL_TOKENS = 128

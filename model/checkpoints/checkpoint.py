@@ -28,7 +28,7 @@ from gptoss.model.checkpoints.tensor_names import (
 from gptoss.model.checkpoints.wrong_folder import explain_folder
 from gptoss.model.config import ModelConfig, load_config
 from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError, quote
-from gptoss.model.mxfp4 import BLOCK_SIZE
+from gptoss.model.tensors.mxfp4 import BLOCK_SIZE
 
 MAX_INDEX_BYTES = 4 << 20
 """The largest published index has less than 100 kB."""

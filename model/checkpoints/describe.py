@@ -11,8 +11,8 @@ from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import CheckpointError
-from gptoss.model.json_file import open_regular_file
-from gptoss.model.memory import cache_bytes
+from gptoss.model.loading.memory import cache_bytes
+from gptoss.model.storage.json_file import open_regular_file
 
 _PARTS = {
     "embedding": re.compile(r"embedding\.weight"),

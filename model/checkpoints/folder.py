@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from gptoss.model.checkpoints.wrong_folder import explain_file
 from gptoss.model.errors import CheckpointError, quote
-from gptoss.model.json_file import read_json_object
+from gptoss.model.storage.json_file import read_json_object
 
 MAX_CONFIG_BYTES = 4 << 20
 """The largest published `config.json` has a few kilobytes."""
@@ -84,7 +84,7 @@ class CheckpointFolder:
         """The JSON object in the file of this name.
 
         Raises:
-            CheckpointError: as `file`, or as `gptoss.model.json_file.read_json_object`.
+            CheckpointError: as `file`, or as `gptoss.model.storage.json_file.read_json_object`.
         """
         return read_json_object(self.file(name), max_bytes)
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gptoss.model.errors import CheckpointError, quote
-from gptoss.model.json_file import JsonError, open_regular_file, parse_json_object
+from gptoss.model.storage.json_file import JsonError, open_regular_file, parse_json_object
 from gptoss.model.storage.mapping import as_tensor, map_file
 
 MAX_HEADER_BYTES = 4 << 20

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from gptoss.model.config import ModelConfig
-from gptoss.model.mxfp4 import BLOCK_BYTES, BLOCK_SIZE
+from gptoss.model.tensors.mxfp4 import BLOCK_BYTES, BLOCK_SIZE
 
 
 class Layout(enum.Enum):

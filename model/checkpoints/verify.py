@@ -18,7 +18,7 @@ from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.checkpoints.published_hashes import PublishedHash, find_published_hashes
 from gptoss.model.config import load_generation_defaults
 from gptoss.model.errors import CheckpointError, quote
-from gptoss.model.mxfp4 import NAN_SCALE
+from gptoss.model.tensors.mxfp4 import NAN_SCALE
 
 _PIECE = 1 << 22
 """Numbers that are looked at together (8 MB in bf16)."""

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from gptoss.model.engine import Engine
+from gptoss.model.inference.engine import Engine
+from gptoss.model.interface import SamplingParams
 from gptoss.model.nano import data
 from gptoss.model.nano.problems import Effort
 from gptoss.model.nano.tokenizer import Tokenizer
-from gptoss.model.sampler import SamplingParams
 
 MAX_COMPLETION = 600  # tokens; the longest working has about half as many
 

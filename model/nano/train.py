@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.config import ModelConfig
 from gptoss.model.nano import data
 from gptoss.model.nano.muon import Muon
@@ -31,7 +32,6 @@ from gptoss.model.nano.trainable import (
     write_checkpoint,
 )
 from gptoss.model.nano.training_ops import TrainingOps
-from gptoss.model.transformer import Transformer
 
 VOCABULARY_SIZE = 768
 VOCABULARY_EXAMPLES = 6000

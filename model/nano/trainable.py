@@ -16,9 +16,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gptoss.model.config import ModelConfig
-from gptoss.model.mxfp4 import fake_quantize, quantize
 from gptoss.model.nano.tokenizer import Tokenizer
-from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
+from gptoss.model.tensors.mxfp4 import fake_quantize, quantize
+from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
 
 NUM_LAYERS = 4
 HIDDEN = 128

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptoss.model.ops.reference import ReferenceOps, swiglu
-from gptoss.model.weights import Experts, Linear
+from gptoss.model.tensors.weights import Experts, Linear
 
 
 class TrainingOps(ReferenceOps):

@@ -23,12 +23,12 @@ from gptoss.model.errors import DeviceError, quote
 
 # After torch, whose OpenMP pool it shares.
 from gptoss.model.kernels import _cpu
-from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.ops.interface import Dense
 from gptoss.model.ops.reference import ReferenceOps, activation_bytes
 from gptoss.model.storage.expert_pager import ExpertPager
 from gptoss.model.storage.made_weights import MadeWeights
-from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
+from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
+from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
 
 log = logging.getLogger(__name__)
 

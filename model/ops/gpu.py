@@ -18,12 +18,10 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from gptoss.model.cache import CacheSlot
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import DeviceError, quote
 from gptoss.model.kernels.triton import bandwidth, dense, experts as expert_kernels
 from gptoss.model.kernels.triton.launch import counts, launch
-from gptoss.model.mxfp4 import BLOCK_SIZE
 from gptoss.model.ops.gpu_attention import attend_many, attend_one
 from gptoss.model.ops.gpu_device import require_device
 from gptoss.model.ops.gpu_experts import few_tokens, many_tokens
@@ -45,7 +43,9 @@ from gptoss.model.ops.graphs import Recorder, recorder
 from gptoss.model.ops.interface import Drawing
 from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.storage.made_weights import MadeWeights
-from gptoss.model.weights import Experts, HostExperts, LayerWeights, Linear, Weights
+from gptoss.model.tensors.cache import CacheSlot
+from gptoss.model.tensors.mxfp4 import BLOCK_SIZE
+from gptoss.model.tensors.weights import Experts, HostExperts, LayerWeights, Linear, Weights
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from gptoss.model.kernels.triton import experts as kernels, grouped
 from gptoss.model.kernels.triton.launch import launch
-from gptoss.model.mxfp4 import BLOCK_SIZE, Mxfp4Tensor
 from gptoss.model.ops.gpu_tiles import Tiles, cdiv, power_of_two
 from gptoss.model.ops.gpu_weights import group_by_expert
-from gptoss.model.weights import Experts
+from gptoss.model.tensors.mxfp4 import BLOCK_SIZE, Mxfp4Tensor
+from gptoss.model.tensors.weights import Experts
 
 # By slots of a tile: what one program of each product computes, such that it spills no registers on compute
 # capability 8.0 or 9.0, and fits 99 KB of shared memory on the former's successors.

@@ -1,4 +1,4 @@
-"""Sampling on the device: the distribution of `gptoss.model.sampler`, from buffers alone, without waiting for the host.
+"""Sampling on the device: the distribution of `inference.sampler`, from buffers alone, without waiting for the host.
 
 Whatever changes from token to token lies in buffers, so that a recorded step can be repeated.
 """

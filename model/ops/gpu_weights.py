@@ -12,8 +12,8 @@ from torch import Tensor
 from gptoss.model.config import ModelConfig
 from gptoss.model.kernels.triton import dense
 from gptoss.model.kernels.triton.launch import launch
-from gptoss.model.mxfp4 import BLOCK_SIZE, Mxfp4Tensor
-from gptoss.model.weights import Experts, LayerWeights, Linear
+from gptoss.model.tensors.mxfp4 import BLOCK_SIZE, Mxfp4Tensor
+from gptoss.model.tensors.weights import Experts, LayerWeights, Linear
 
 Dense = Literal["int8", "bf16"]
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from gptoss.model.cache import CacheSlot
 from gptoss.model.config import ModelConfig
 from gptoss.model.storage.made_weights import MadeWeights
-from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
+from gptoss.model.tensors.cache import CacheSlot
+from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
 
 if TYPE_CHECKING:
     from gptoss.model.ops.graphs import Recorder

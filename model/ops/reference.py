@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptoss.model.config import ModelConfig
-from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.storage.made_weights import MadeWeights
-from gptoss.model.weights import ExpertMatrix, Experts, Linear, Weights
+from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
+from gptoss.model.tensors.weights import ExpertMatrix, Experts, Linear, Weights
 
 # Elements of a matrix that are widened to float32 at a time (64 MB): bounds the memory of the unembedding.
 _WIDENED_ELEMENTS = 1 << 24

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
-from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.storage.mapping import fetch
-from gptoss.model.weights import Experts
+from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
+from gptoss.model.tensors.weights import Experts
 
 # A disk is at its best when it is asked for many things at a time; left to the kernels, each of their threads waits for
 # the page that it touches.

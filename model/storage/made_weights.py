@@ -13,8 +13,8 @@ from itertools import accumulate
 from torch import Tensor
 
 from gptoss.model.errors import quote
-from gptoss.model.json_file import open_regular_file
 from gptoss.model.storage.disk_cache import MADE, CheckpointFiles
+from gptoss.model.storage.json_file import open_regular_file
 from gptoss.model.storage.mapping import as_tensor, map_file, new_memory
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gptoss.model.cache import KVCache
 from gptoss.model.storage.disk_cache import CheckpointFiles
 from gptoss.model.storage.prefix_files import PrefixFiles
+from gptoss.model.tensors.cache import KVCache
 
 log = logging.getLogger(__name__)
 

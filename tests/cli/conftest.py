@@ -21,8 +21,8 @@ from gptoss.cli.app import run
 from gptoss.cli.conversations.log import ConversationLog
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.conversations.store import Store
-from gptoss.cli.environment import Environment, LoadedModel
-from gptoss.cli.session import Session
+from gptoss.cli.session.session import Session
+from gptoss.cli.startup.environment import Environment, LoadedModel
 from gptoss.harmony import Conversation, Encoding, Message, Role
 
 SCRIPTED = Path(__file__).parent / "scripted.py"

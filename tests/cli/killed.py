@@ -23,7 +23,7 @@ from scripted import ScriptedEngine
 
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.conversations.store import Store
-from gptoss.cli.session import Session
+from gptoss.cli.session.session import Session
 from gptoss.harmony import Conversation, Encoding, Message
 
 TURN = "<|channel|>analysis<|message|>t{0}<|end|><|start|>assistant<|channel|>final<|message|>A{0}<|return|>"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss.cli.app import run
-from gptoss.cli.environment import Environment, LoadedModel, LoadRequest
+from gptoss.cli.startup.environment import Environment, LoadedModel, LoadRequest
 from gptoss.harmony import Encoding
 from gptoss.model.constraint import Forced
 

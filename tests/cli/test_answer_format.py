@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from gptoss.cli.answer_format import read_schema, schema_format
-from gptoss.cli.errors import SchemaError
+from gptoss.cli.base.errors import SchemaError
+from gptoss.cli.startup.answer_format import read_schema, schema_format
 
 OBJECT = {"type": "object", "additionalProperties": False}
 

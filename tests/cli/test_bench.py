@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gptoss.cli.loading import load_model
+from gptoss.cli.startup.loading import load_model
 from gptoss.model.checkpoints import published_configs
 
 KEYS = [

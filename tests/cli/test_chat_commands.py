@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from gptoss.cli.environment import LoadedModel
 from gptoss.cli.slash.table import TABLE
+from gptoss.cli.startup.environment import LoadedModel
 
 
 @pytest.fixture
@@ -128,9 +128,9 @@ def test_copy_where_there_is_no_clipboard(chat, reply) -> None:
 
 
 def test_copy_of_too_much() -> None:
-    from gptoss.cli.errors import InputError
+    from gptoss.cli.base.errors import InputError
+    from gptoss.cli.base.output import Output
     from gptoss.cli.line.clipboard import copy
-    from gptoss.cli.output import Output
 
     output = Output(None, "screen", {"TERM": "xterm"}, essential=False)
     output.is_terminal = True

@@ -4,9 +4,9 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from gptoss.cli.commands.completions import model_names
 from gptoss.cli.line.completion import CommandCompleter
 from gptoss.cli.slash.table import TABLE
+from gptoss.cli.startup.completions import model_names
 
 
 @pytest.fixture

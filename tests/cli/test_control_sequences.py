@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from gptoss.cli.environment import LoadedModel
+from gptoss.cli.startup.environment import LoadedModel
 
 # Each does something to a terminal that obeys it.
 CORPUS = [
@@ -130,9 +130,9 @@ def test_names_that_a_terminal_would_obey_are_not_completed(tmp_path) -> None:
     from prompt_toolkit.completion import CompleteEvent
     from prompt_toolkit.document import Document
 
-    from gptoss.cli.commands.completions import model_names
     from gptoss.cli.line.completion import CommandCompleter
     from gptoss.cli.slash.table import TABLE
+    from gptoss.cli.startup.completions import model_names
 
     for name in ("good", "b\x1b[2Jad", "b\x9bad", "b\nad"):
         (tmp_path / name).mkdir()

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from gptoss.cli.base.errors import InputError
 from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError
-from gptoss.cli.errors import InputError
 from gptoss.harmony import Conversation, Message
 
 HELLO = Conversation.of(Message.user("Hello"), Message.assistant("Hi", channel="final"))

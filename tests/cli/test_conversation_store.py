@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gptoss.cli.errors import UsageError
+from gptoss.cli.base.errors import UsageError
 
 
 def test_latest_does_not_depend_on_the_clock(store, create) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gptoss.cli.environment import LoadedModel, LoadRequest
-from gptoss.cli.loading import load_model
+from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.loading import load_model
 
 
 def requested(gptoss, scripted, encoding, reply, *arguments, **options):

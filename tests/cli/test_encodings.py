@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gptoss.cli.encodings import load_encoding
+from gptoss.cli.startup.encodings import load_encoding
 from gptoss.harmony import Encoding, VocabularyError, o200k
 from gptoss.model import CheckpointError
 

@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from gptoss.cli.environment import Environment, LoadRequest
-from gptoss.cli.line.interrupts import Terminated
-from gptoss.cli.output import Output
+from gptoss.cli.base.interrupts import Terminated
+from gptoss.cli.base.output import Output
+from gptoss.cli.startup.environment import Environment, LoadRequest
 
 WORDS = " ".join(str(number) for number in range(300))
 LONG = f"<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>{WORDS}<|return|>"
@@ -190,7 +190,7 @@ def test_ctrl_c_waits_for_the_end_of_an_import(monkeypatch, tmp_path) -> None:
 
     class Interrupting(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         def find_spec(self, name, path, target=None):
-            return importlib.util.spec_from_loader(name, self) if name == "gptoss.cli.loading" else None
+            return importlib.util.spec_from_loader(name, self) if name == "gptoss.cli.startup.loading" else None
 
         def exec_module(self, module) -> None:
             signal.raise_signal(signal.SIGINT)
@@ -198,7 +198,7 @@ def test_ctrl_c_waits_for_the_end_of_an_import(monkeypatch, tmp_path) -> None:
             module.load_model = None
             finished.append(module)
 
-    monkeypatch.delitem(sys.modules, "gptoss.cli.loading", raising=False)
+    monkeypatch.delitem(sys.modules, "gptoss.cli.startup.loading", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
     with pytest.raises(KeyboardInterrupt):
         Environment().load_model(LoadRequest("nano", tmp_path))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss.cli.commands import completions
+from gptoss.cli.startup import completions
 from gptoss.harmony import Conversation, Message
 
 FULL = "No space left on device"

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gptoss.cli import loading
-from gptoss.cli.environment import LoadedModel, LoadRequest
-from gptoss.cli.loading import load_model
+from gptoss.cli.startup import loading
+from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.loading import load_model
 from gptoss.model import DeviceError
 
 NO_CARD = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")

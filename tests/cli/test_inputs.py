@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gptoss.cli.commands.inputs import gather_prompt
-from gptoss.cli.errors import InputError, UsageError
+from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.inputs import gather_prompt
 
 
 class Piped:

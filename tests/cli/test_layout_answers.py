@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import gptoss.model.nano
-from gptoss.cli.loading import load_model
+from gptoss.cli.startup.loading import load_model
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 
 NANO = Path(gptoss.model.nano.__file__).parent / "checkpoint"

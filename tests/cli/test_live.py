@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from rich.segment import Segment
 
-from gptoss.cli.output import Output
+from gptoss.cli.base.output import Output
 from gptoss.cli.terminal.live import LiveRegion
 from gptoss.cli.terminal.styled_text import Line
 

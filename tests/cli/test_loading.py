@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from gptoss.cli import loading
-from gptoss.cli.environment import LoadedModel, LoadRequest
-from gptoss.cli.loading import load_model
+from gptoss.cli.startup import loading
+from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.loading import load_model
 from gptoss.model.storage import expert_pager
 
 
@@ -35,8 +35,8 @@ def test_the_kernels_run_on_as_many_threads_as_are_asked_for(tmp_path, asked):
     code = (
         "import sys, os\n"
         "from pathlib import Path\n"
-        "from gptoss.cli.environment import LoadRequest\n"
-        "from gptoss.cli.loading import load_model\n"
+        "from gptoss.cli.startup.environment import LoadRequest\n"
+        "from gptoss.cli.startup.loading import load_model\n"
         "import torch\n"
         # Choosing them starts threads of torch's own, which wait.
         f"torch.set_num_threads({asked})\n"

@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from gptoss.cli import loading
-from gptoss.cli.errors import MemoryShortageError
-from gptoss.cli.loading import load_model
-from gptoss.cli.machine import available_memory
-from gptoss.cli.memory import counted_context, require_memory, slowness
+from gptoss.cli.base.errors import MemoryShortageError
+from gptoss.cli.startup import loading
+from gptoss.cli.startup.loading import load_model
+from gptoss.cli.startup.machine import available_memory
+from gptoss.cli.startup.memory import counted_context, require_memory, slowness
 from gptoss.model.checkpoints.published_configs import published_config
-from gptoss.model.memory import memory_need
+from gptoss.model.loading.memory import memory_need
 from gptoss.model.ops import select_ops
 
 GB = 10**9

@@ -7,13 +7,13 @@ from datetime import date
 
 import pytest
 
-from gptoss.cli.environment import LoadRequest
-from gptoss.cli.events import FinalDelta, PrefillProgress
+from gptoss.cli.base.settings import Effort, Folders
 from gptoss.cli.hub.last_use import last_uses
-from gptoss.cli.loading import load_model
-from gptoss.cli.opening import open_conversation
-from gptoss.cli.session import Session
-from gptoss.cli.settings import Effort, Folders
+from gptoss.cli.session.events import FinalDelta, PrefillProgress
+from gptoss.cli.session.session import Session
+from gptoss.cli.startup.environment import LoadRequest
+from gptoss.cli.startup.loading import load_model
+from gptoss.cli.startup.opening import open_conversation
 
 QUESTION = "What is 347 + 85?"
 

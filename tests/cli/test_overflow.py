@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from gptoss.cli.conversations.context_size import prompt_size
-from gptoss.cli.conversations.overflow import DropOldest, TooLong, without_oldest
-from gptoss.cli.conversations.turns import without_last_turn
-from gptoss.cli.events import Started
-from gptoss.cli.session import Session
+from gptoss.cli.session.context_size import prompt_size
+from gptoss.cli.session.events import Started
+from gptoss.cli.session.overflow import DropOldest, TooLong, without_oldest
+from gptoss.cli.session.session import Session
+from gptoss.cli.session.turns import without_last_turn
 from gptoss.harmony import (
     Author,
     Channel,

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gptoss.cli.hub.sizes import show_bytes
-from gptoss.cli.loading import load_model
+from gptoss.cli.base.sizes import show_bytes
+from gptoss.cli.startup.loading import load_model
 from gptoss.harmony import Conversation, Message
 from gptoss.model.storage import prefix_store
 from gptoss.model.storage.prefix_store import BLOCK_TOKENS

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.conversations.log import ConversationLog
-from gptoss.cli.errors import InputError, UsageError
 from gptoss.harmony import Conversation, Message
 
 HELLO = Conversation.of(Message.user("Hello"), Message.assistant("Hi", channel="final"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gptoss.cli.base.exit_status import ExitStatus
 from gptoss.cli.commands import reference
-from gptoss.cli.exit_status import ExitStatus
 
 DOCS = Path(__file__).parents[2] / "docs"
 

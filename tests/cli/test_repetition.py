@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gptoss.cli.repetition import LEAST_TIMES, LEAST_TOKENS, LONGEST_PERIOD, RepetitionWatch
+from gptoss.cli.session.repetition import LEAST_TIMES, LEAST_TOKENS, LONGEST_PERIOD, RepetitionWatch
 
 
 def noticed_at(tokens: list[int]) -> int | None:

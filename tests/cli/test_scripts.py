@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss.cli.commands import inputs
+from gptoss.cli.base import inputs
 
 # Log probabilities
 

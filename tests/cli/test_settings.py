@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gptoss.cli.errors import SettingsError
-from gptoss.cli.settings import Effort, Folders, ReasoningView, Settings, load_settings
+from gptoss.cli.base.errors import SettingsError
+from gptoss.cli.base.settings import Effort, Folders, ReasoningView, Settings, load_settings
 
 
 @pytest.fixture

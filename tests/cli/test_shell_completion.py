@@ -8,8 +8,8 @@ import sys
 import pexpect
 import pytest
 
-from gptoss.cli.commands import completions
 from gptoss.cli.conversations.store import Store
+from gptoss.cli.startup import completions
 from gptoss.harmony import Conversation, Message
 
 

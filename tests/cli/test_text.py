@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from gptoss.cli.text import Sanitizer, one_line, sanitize
+from gptoss.cli.base.text import Sanitizer, one_line, sanitize
 
 HOSTILE = [
     "\x1b[2J\x1b[H",  # clear the screen

@@ -3,7 +3,7 @@
 import logging
 import time
 
-from gptoss.cli.output import Output
+from gptoss.cli.base.output import Output
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 

@@ -3,7 +3,9 @@
 import pyte
 import pytest
 
-from gptoss.cli.events import (
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.settings import ReasoningView
+from gptoss.cli.session.events import (
     CommentaryDelta,
     FinalDelta,
     PrefillProgress,
@@ -16,8 +18,6 @@ from gptoss.cli.events import (
     TurnTiming,
     Usage,
 )
-from gptoss.cli.output import Output
-from gptoss.cli.settings import ReasoningView
 from gptoss.cli.terminal.turn_view import TurnView
 
 RULE = "\u2500"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss.cli.loading import load_model
+from gptoss.cli.startup.loading import load_model
 
 ADVICE = "name a folder with config.json and .safetensors files\n"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gptoss.cli.session import Session
+from gptoss.cli.session.session import Session
 from gptoss.harmony import Conversation, Encoding, Message, SystemContent
 from gptoss.model import Engine, SamplingParams
-from gptoss.model.transformer import Transformer
+from gptoss.model.architecture.transformer import Transformer
 
 SPECIALS = ("return", "constrain", "endoftext", "channel", "start", "end", "message", "call")
 

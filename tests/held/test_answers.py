@@ -10,11 +10,11 @@ from collections import Counter
 import jsonschema
 import pytest
 
-from gptoss.cli.answer_format import answer_format, schema_format
+from gptoss.cli.base.errors import SchemaError
 from gptoss.cli.constraints.grammars import GrammarEngine
 from gptoss.cli.constraints.schemas import schema_grammar
-from gptoss.cli.errors import SchemaError
-from gptoss.cli.events import FinalDelta, ReasoningDelta, ToolCall, TurnFinished
+from gptoss.cli.session.events import FinalDelta, ReasoningDelta, ToolCall, TurnFinished
+from gptoss.cli.startup.answer_format import answer_format, schema_format
 from gptoss.harmony import Conversation, DeveloperContent, Message, SystemContent, ToolDescription
 from gptoss.model import ConstraintError
 

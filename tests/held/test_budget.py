@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from gptoss.cli.constraints.turn import TurnHolding
-from gptoss.cli.events import FinalDelta, ReasoningDelta, Sampled, TurnFinished
+from gptoss.cli.session.events import FinalDelta, ReasoningDelta, Sampled, TurnFinished
 from gptoss.harmony import Conversation, Message, SystemContent
 from gptoss.model import Forced
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gptoss.cli.events import ProblemFound, Sampled, TurnFinished
+from gptoss.cli.session.events import ProblemFound, Sampled, TurnFinished
 from gptoss.harmony import (
     Conversation,
     DeveloperContent,

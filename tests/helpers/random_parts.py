@@ -2,8 +2,8 @@
 
 import torch
 
-from gptoss.model.mxfp4 import Mxfp4Tensor
-from gptoss.model.weights import Experts
+from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
+from gptoss.model.tensors.weights import Experts
 
 
 def generator(seed: int) -> torch.Generator:

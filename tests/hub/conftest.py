@@ -22,8 +22,8 @@ import huggingface_hub.constants
 import pytest
 
 from gptoss.cli.app import run
-from gptoss.cli.environment import Environment
 from gptoss.cli.hub import client
+from gptoss.cli.startup.environment import Environment
 
 NAME = "owner/made"
 

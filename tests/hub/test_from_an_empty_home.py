@@ -90,8 +90,8 @@ class Asked:
 
 @pytest.fixture
 def loader() -> Asked:
-    from gptoss.cli.environment import LoadedModel
-    from gptoss.cli.errors import InputError
+    from gptoss.cli.base.errors import InputError
+    from gptoss.cli.startup.environment import LoadedModel
     from gptoss.model.checkpoints.catalog import locate
 
     def load(request) -> LoadedModel:
@@ -166,7 +166,7 @@ def test_the_first_screen_while_a_pull_is_unfinished(gptoss, hub, hub_server) ->
 )
 def test_what_would_run_here(gptoss, monkeypatch, free_gb, disk_gb, says) -> None:
     from gptoss.cli.commands import welcome
-    from gptoss.cli.machine import Machine
+    from gptoss.cli.startup.machine import Machine
 
     machine = Machine(16, free_gb * 10**9, disk_gb * 10**9, 100e9, has_nvidia=True)
     monkeypatch.setattr(welcome, "look_at_machine", lambda folder: machine)
@@ -179,7 +179,7 @@ def test_what_would_run_here(gptoss, monkeypatch, free_gb, disk_gb, says) -> Non
 
 
 def test_memory_of_a_container(tmp_path: Path) -> None:
-    from gptoss.cli.machine import available_memory
+    from gptoss.cli.startup.machine import available_memory
 
     (tmp_path / "meminfo").write_text("MemTotal: 99 kB\nMemAvailable:   2000000 kB\n")
     assert available_memory(tmp_path, tmp_path) == 2_048_000_000
@@ -191,6 +191,6 @@ def test_memory_of_a_container(tmp_path: Path) -> None:
 
 
 def test_the_bandwidth_is_that_of_a_memory() -> None:
-    from gptoss.cli.machine import copy_bandwidth
+    from gptoss.cli.startup.machine import copy_bandwidth
 
     assert 1e8 < copy_bandwidth(1) < 1e13

@@ -6,8 +6,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from gptoss.model import Checkpoint, Engine, Transformer, Weights, benchmark
-from gptoss.model.benchmark import (
+from gptoss.model import Checkpoint, Engine, Transformer, Weights
+from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
+from gptoss.model.measure import benchmark
+from gptoss.model.measure.benchmark import (
     FewLayers,
     Plan,
     WholeModel,
@@ -17,9 +19,8 @@ from gptoss.model.benchmark import (
     measure,
     weight_bytes_per_token,
 )
-from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
+from gptoss.model.measure.synthetic import synthetic_bytes, synthetic_weights
 from gptoss.model.ops import select_ops
-from gptoss.model.synthetic import synthetic_bytes, synthetic_weights
 
 PLAN = Plan(prompt_tokens=20, gen_tokens=6, repetitions=3, seconds=60.0)
 

@@ -15,7 +15,7 @@ from gptoss.model.checkpoints.safetensors_file import SafetensorsFile
 from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.config import LayerConfig, RopeConfig
 from gptoss.model.errors import CheckpointError
-from gptoss.model.mxfp4 import dequantize
+from gptoss.model.tensors.mxfp4 import dequantize
 
 # Sizes of which no two are the same, so that no axis can stand for another.
 ODD = {

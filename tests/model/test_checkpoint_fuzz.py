@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.checkpoints.verify import verify
 from gptoss.model.config import load_generation_defaults
 from gptoss.model.errors import CheckpointError, ConfigError, ModelError, UnsupportedModelError
-from gptoss.model.transformer import Transformer
 
 MUTANTS = 4000
 INDEX = "model.safetensors.index.json"

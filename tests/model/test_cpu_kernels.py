@@ -8,10 +8,10 @@ import torch
 from random_parts import bf16, generator, normal, outliers, packed, random_experts, relative_error
 
 from gptoss.model.errors import DeviceError
-from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.ops import select_ops
 from gptoss.model.ops.reference import ReferenceOps
-from gptoss.model.weights import Experts, Linear, Weights
+from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
+from gptoss.model.tensors.weights import Experts, Linear, Weights
 
 _cpu = pytest.importorskip("gptoss.model.kernels._cpu", reason="built without a compiler", exc_type=ImportError)
 cpu_ops = pytest.importorskip("gptoss.model.ops.cpu", reason="built without a compiler", exc_type=ImportError)
@@ -221,7 +221,7 @@ def test_weights_without_a_kernel_take_the_reference_path_and_say_so(ops, level,
 
 @pytest.mark.parametrize("dense", ["bf16", "int8"])
 def test_a_whole_model_with_its_cache(level, dense, make_transformer):
-    from gptoss.model.transformer import Transformer
+    from gptoss.model.architecture.transformer import Transformer
 
     reference = make_transformer()
     model = Transformer(reference.config, reference.weights, cpu_ops.CpuOps(dense=dense, isa=level))
@@ -242,7 +242,7 @@ def test_a_whole_model_with_its_cache(level, dense, make_transformer):
 @pytest.mark.parametrize("before", [3, 60, 254, 400])
 def test_few_tokens_together_are_to_the_bit_what_each_is_alone(level, dense, before, make_transformer):
     """Before and behind the end of a window; speculation stands on it."""
-    from gptoss.model.transformer import Transformer
+    from gptoss.model.architecture.transformer import Transformer
 
     reference = make_transformer()
     model = Transformer(reference.config, reference.weights, cpu_ops.CpuOps(dense=dense, isa=level))
@@ -256,7 +256,7 @@ def test_few_tokens_together_are_to_the_bit_what_each_is_alone(level, dense, bef
 
 
 def test_nothing_is_foreseen_where_a_part_takes_the_slow_path(make_transformer):
-    from gptoss.model.transformer import Transformer
+    from gptoss.model.architecture.transformer import Transformer
 
     reference = make_transformer()
     weights = replace(reference.weights, unembedding=Linear(reference.weights.unembedding.weight.float()))

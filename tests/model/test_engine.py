@@ -15,7 +15,7 @@ from gptoss.model import (
     StopTokens,
 )
 from gptoss.model.config import GenerationDefaults
-from gptoss.model.device import select_device
+from gptoss.model.loading.device import select_device
 
 GREEDY = SamplingParams(temperature=0)
 CHUNK = 200
@@ -79,7 +79,7 @@ def test_logprobs_are_those_of_the_model(engine, transformer):
 @pytest.fixture
 def chunks(monkeypatch):
     """Chunks of which a test's context holds more than one."""
-    monkeypatch.setattr("gptoss.model.context.PREFILL_CHUNK", CHUNK)
+    monkeypatch.setattr("gptoss.model.inference.context.PREFILL_CHUNK", CHUNK)
 
 
 @pytest.mark.usefixtures("chunks")
@@ -213,7 +213,7 @@ def test_an_older_generation_is_refused_once_another_has_begun(engine):
 def test_the_seed_decides_whatever_the_chunking(transformer, monkeypatch):
     params = SamplingParams(seed=7, max_tokens=20)
     whole = [t.id for t in Engine(transformer).generate(prompt(90), params)]
-    monkeypatch.setattr("gptoss.model.context.PREFILL_CHUNK", 13)
+    monkeypatch.setattr("gptoss.model.inference.context.PREFILL_CHUNK", 13)
     pieces = [t.id for t in Engine(transformer).generate(prompt(90), params)]
     assert whole == pieces
     assert whole != [t.id for t in Engine(transformer).generate(prompt(90), params.override(seed=8))]

@@ -8,7 +8,7 @@ from random_parts import bf16, normal, random_experts
 
 from gptoss.model.storage import expert_pager
 from gptoss.model.storage.expert_pager import ExpertPager
-from gptoss.model.weights import Linear
+from gptoss.model.tensors.weights import Linear
 
 cpu_ops = pytest.importorskip("gptoss.model.ops.cpu", reason="built without a compiler", exc_type=ImportError)
 

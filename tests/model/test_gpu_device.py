@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gptoss.model import DeviceError
-from gptoss.model.device import full_card_told, select_device
+from gptoss.model.loading.device import full_card_told, select_device
 from gptoss.model.ops import gpu_device, select_ops
 from gptoss.model.ops.gpu_device import reason_against
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from random_parts import bf16, generator, normal, outliers, packed, random_experts, relative_error
 
-from gptoss.model.cache import CacheSlot
-from gptoss.model.mxfp4 import Mxfp4Tensor
 from gptoss.model.ops.reference import ReferenceOps
-from gptoss.model.weights import Experts, Linear
+from gptoss.model.tensors.cache import CacheSlot
+from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
+from gptoss.model.tensors.weights import Experts, Linear
 
 pytest.importorskip("triton", reason="Triton runs on Linux")
 from gptoss.model.kernels.triton import launch
@@ -198,7 +198,7 @@ def test_attention_of_one_over_a_cache(ops, keys, capacity, window, dtype):
 )
 @pytest.mark.parametrize("dense", ["bf16", "int8"])
 def test_norm_projections_and_rope_of_one(make_transformer, hidden, heads, kv_heads, head_dim, dense):
-    from gptoss.model.cache import KVCache
+    from gptoss.model.tensors.cache import KVCache
 
     launch.reset_counts()
     ops = GpuOps(dense=dense, tiles=WIDE)
@@ -292,7 +292,7 @@ def test_norm_and_router_of_one(make_transformer):
     launch.reset_counts()
     actual = ops.decode_layer(x, 0, config, layer, angles, CacheSlot(cache, torch.tensor([0])))
     ran("norm_qkv_rope", "attend_one", "gemv", "norm_router", "experts_up", "experts_down")
-    from gptoss.model.layers import layer_forward
+    from gptoss.model.architecture.layers import layer_forward
 
     expected = layer_forward(x, 0, config, reference.weights.layers[0], angles, None, REFERENCE)
     assert relative_error(actual, expected) < 1e-5

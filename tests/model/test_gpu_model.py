@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from gptoss.model import DeviceError, Engine, Forced, Masked, SamplingParams
+from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.loading.upload import Uploader
 from gptoss.model.ops.reference import ReferenceOps
-from gptoss.model.transformer import Transformer
-from gptoss.model.upload import Uploader
-from gptoss.model.weights import HostExperts, Linear, Weights
+from gptoss.model.tensors.weights import HostExperts, Linear, Weights
 
 pytest.importorskip("triton", reason="Triton runs on Linux")
 from gptoss.model.kernels.triton import launch
@@ -103,7 +103,7 @@ def test_the_tiles_of_a_card_compute_the_same(make_transformer):
 
 def test_steps_go_on_where_the_cache_was_rewound_or_grew(make_transformer, monkeypatch):
     reference = make_transformer(num_layers=1)
-    monkeypatch.setattr("gptoss.model.cache._FIRST_CAPACITY", 4)
+    monkeypatch.setattr("gptoss.model.tensors.cache._FIRST_CAPACITY", 4)
     model = Transformer(reference.config, reference.weights, wide())
     cache = model.new_cache(dtype=torch.float32)
     ids = prompt(6)
@@ -180,7 +180,7 @@ def test_a_constraint_masks_and_forces_on_the_device(engine):
 
 @pytest.mark.parametrize("layout", ["original", "hub_mxfp4"])
 def test_a_checkpoint_is_copied_to_the_device_piece_by_piece(tmp_path, make_checkpoint, layout, monkeypatch):
-    monkeypatch.setattr("gptoss.model.transformer.Uploader", small_buffers)
+    monkeypatch.setattr("gptoss.model.architecture.transformer.Uploader", small_buffers)
     folder = make_checkpoint(tmp_path, layout)
     parts = []
     model = Transformer.from_checkpoint(folder, backend=wide(), progress=parts.append)
@@ -232,7 +232,7 @@ def test_a_card_that_is_too_small_is_told_of(tmp_path, make_checkpoint):
 
 
 def test_less_room_is_needed_with_less_context_and_with_eight_bits(tmp_path, make_checkpoint):
-    from gptoss.model.placement import place
+    from gptoss.model.loading.placement import place
 
     checkpoint = Checkpoint.open(make_checkpoint(tmp_path, vocabulary=4000))
 

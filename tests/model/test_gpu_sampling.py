@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gptoss.model import ConstraintError, Masked, Sampler, SamplingError, SamplingParams
+from gptoss.model.inference.sampler import Drawn
 from gptoss.model.ops import Drawing
-from gptoss.model.sampler import Drawn
 
 pytest.importorskip("triton", reason="Triton runs on Linux")
 from gptoss.model.kernels.triton import launch

@@ -11,7 +11,7 @@ from transformers import GptOssForCausalLM
 
 from gptoss.model import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
-from gptoss.model.mxfp4 import VALUES
+from gptoss.model.tensors.mxfp4 import VALUES
 
 # Longer than every window, and than the initial context of the rope.
 TOKENS = torch.randint(0, 96, (90,), generator=torch.Generator().manual_seed(7))

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gptoss.model.checkpoints.checkpoint import Checkpoint
-from gptoss.model.engine import Engine
-from gptoss.model.sampler import SamplingParams
+from gptoss.model.inference.engine import Engine
+from gptoss.model.interface import SamplingParams
 from gptoss.model.storage import disk_cache, made_weights
 from gptoss.model.storage.disk_cache import CheckpointFiles, DiskCache, clear, kept_models
 from gptoss.model.storage.read_ahead import ReadAhead

@@ -4,7 +4,7 @@ import pytest
 
 from gptoss.model import Checkpoint, Transformer, Weights
 from gptoss.model.checkpoints.published_configs import published_config
-from gptoss.model.memory import (
+from gptoss.model.loading.memory import (
     cache_bytes,
     dense_weights,
     expert_weights,

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.catalog import locate
-from gptoss.model.engine import Engine
+from gptoss.model.inference.engine import Engine
+from gptoss.model.interface import SamplingParams
 from gptoss.model.ops.reference import ReferenceOps
-from gptoss.model.sampler import SamplingParams
-from gptoss.model.transformer import Transformer
 
 CHECKPOINT = locate("nano", Path())
 pytestmark = pytest.mark.skipif(not torch.backends.mps.is_available(), reason="this machine has no mps")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from gptoss.model import mxfp4
-from gptoss.model.mxfp4 import Mxfp4Tensor, dequantize, fake_quantize, quantize
+from gptoss.model.tensors import mxfp4
+from gptoss.model.tensors.mxfp4 import Mxfp4Tensor, dequantize, fake_quantize, quantize
 
 SCALE_CODES = torch.arange(256, dtype=torch.uint8)
 

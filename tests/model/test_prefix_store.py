@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from gptoss.model.checkpoints.fingerprint import fingerprint
-from gptoss.model.engine import Engine
-from gptoss.model.sampler import SamplingParams
+from gptoss.model.inference.engine import Engine
+from gptoss.model.interface import SamplingParams
 from gptoss.model.storage import disk_cache, prefix_store
 from gptoss.model.storage.disk_cache import CheckpointFiles, DiskCache, kept_models, shrink
 from gptoss.model.storage.prefix_files import PrefixFiles

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from gptoss.model import CheckpointError, Engine, Transformer, UnsupportedModelError
 from gptoss.model.checkpoints.checkpoint import Checkpoint
-from gptoss.model.checkpoints.quantize import ExpertPacker, load_weights
-from gptoss.model.mxfp4 import Mxfp4Tensor, dequantize, quantize
+from gptoss.model.loading.quantize import ExpertPacker, load_weights
+from gptoss.model.tensors.mxfp4 import Mxfp4Tensor, dequantize, quantize
 
 
 def logits(folder, **options) -> torch.Tensor:
@@ -43,7 +43,7 @@ def test_what_was_packed_once_comes_back_exactly(tmp_path, make_checkpoint):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
 def test_values_and_error(tmp_path, make_checkpoint, dtype, monkeypatch):
     # Several pieces an expert, the last one smaller.
-    monkeypatch.setattr("gptoss.model.checkpoints.quantize._PIECE", 500)
+    monkeypatch.setattr("gptoss.model.loading.quantize._PIECE", 500)
     folder = make_checkpoint(tmp_path, "hub_bf16", experts=(3, 3), hidden=96)
     generator = torch.Generator().manual_seed(3)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.storage import mapping, read_ahead
 from gptoss.model.storage.read_ahead import ReadAhead
-from gptoss.model.transformer import Transformer
 
 SMAPS = Path("/proc/self/smaps")
 

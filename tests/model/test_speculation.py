@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.constraint import Forced
-from gptoss.model.engine import Engine
-from gptoss.model.sampler import SamplingParams
-from gptoss.model.speculation import PromptLookup
-from gptoss.model.transformer import Transformer
+from gptoss.model.inference.engine import Engine
+from gptoss.model.inference.speculation import PromptLookup
+from gptoss.model.interface import SamplingParams
 
 cpu_ops = pytest.importorskip("gptoss.model.ops.cpu", reason="built without a compiler", exc_type=ImportError)
 

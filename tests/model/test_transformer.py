@@ -6,7 +6,7 @@ from transformers import GptOssConfig, GptOssForCausalLM
 
 from gptoss.model import ContextFullError, Transformer
 from gptoss.model.config import ModelConfig
-from gptoss.model.weights import Experts, LayerWeights, Linear, Weights
+from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
 
 # name: (hidden, width, layers, experts, top_k, heads, kv_heads, head_dim, window, initial context, factor, tokens)
 SHAPES = {

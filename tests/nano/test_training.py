@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.config import ModelConfig
 from gptoss.model.nano import train
 from gptoss.model.nano.tokenizer import Tokenizer
@@ -16,7 +17,6 @@ from gptoss.model.nano.trainable import (
 )
 from gptoss.model.nano.training_ops import TrainingOps
 from gptoss.model.ops.reference import ReferenceOps
-from gptoss.model.transformer import Transformer
 
 
 @pytest.fixture(scope="module")

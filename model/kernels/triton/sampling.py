@@ -1,7 +1,7 @@
 """A token from logits, on the device: the mask of a constraint, temperature, min-p, and a draw, in three passes.
 
 Where top-k or top-p cut first, the weights they leave come in `kept` as logits of -inf. Tokens are drawn by inverting
-the distribution function over their ids in order, as `gptoss.model.sampler` does: the same draw gives the same token.
+the distribution function over their ids in order, as `inference.sampler` does: the same draw gives the same token.
 """
 
 import triton

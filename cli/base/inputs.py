@@ -1,0 +1,124 @@
+"""The prompt of `ask`: the arguments, then each file, then standard input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.text import one_line
+
+MAX_BYTES = 64 << 20
+"""Of one part of a prompt. No context holds so much; up to here the error can tell how many tokens there are."""
+
+
+def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None, *, optional: bool = False) -> str:
+    """Join all parts of a prompt by blank lines.
+
+    The words are joined by spaces. A file has its name above it and a fence around it, unless it is all there is.
+    Standard input is read when it is not a terminal, and stands as it is; among the files, as `-`, it is one of them.
+
+    Raises:
+        InputError: a part cannot be read, or is not text in UTF-8.
+        UsageError: the prompt is empty, and not `optional`.
+    """
+    said = _encodable(" ".join(words)).strip("\n")
+    contents = [(_name(path, files), read_named(path, stdin)[1]) for path in files]
+    is_file = any(str(path) == "-" for path in files)
+    piped = "" if stdin is None or is_file or stdin.isatty() else read_standard_input(stdin)
+    if len(contents) == 1 and not said.strip() and not piped.strip():
+        parts = [contents[0][1]]
+    else:
+        parts = [said, *(fenced(name, text) for name, text in contents), piped]
+    prompt = "\n\n".join(part for part in parts if part.strip())
+    if not prompt and not optional:
+        raise UsageError("the prompt is empty: say it as an argument, in a file (-f) or on standard input")
+    return prompt
+
+
+def read_standard_input(stdin: TextIO) -> str:
+    """The text on standard input, without its byte order mark and final line breaks.
+
+    Raises:
+        InputError: it cannot be read, or is not text in UTF-8.
+    """
+    try:
+        return _decode(_bounded(stdin.buffer, "standard input"), "standard input")
+    except OSError as error:
+        raise InputError(f"cannot read standard input: {error.strerror}") from None
+
+
+def read_named(path: Path, stdin: TextIO | None) -> tuple[str, str]:
+    """A file's name for messages, and the text in it; `-` is standard input.
+
+    Raises:
+        InputError: it cannot be read, or is not text in UTF-8.
+    """
+    if str(path) == "-":
+        return "standard input", "" if stdin is None else read_standard_input(stdin)
+    return one_line(str(path)), read_text(path)
+
+
+def read_text(path: Path) -> str:
+    """The text in a file, without its byte order mark and final line breaks.
+
+    Raises:
+        InputError: it cannot be read, or is not text in UTF-8.
+    """
+    return _decode(_read(path), one_line(str(path)))
+
+
+def _encodable(text: str) -> str:
+    """Arguments that are not UTF-8 reach Python as lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("the prompt in the arguments is not UTF-8 text") from None
+    return text
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return _bounded(file, one_line(str(path)))
+    except OSError as error:
+        raise InputError(f"cannot read {one_line(str(path))}: {error.strerror}") from None
+
+
+def _bounded(file: BinaryIO, name: str) -> bytes:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{name} is larger than {MAX_BYTES >> 20} MiB, more than any model can read")
+    return data
+
+
+def _decode(data: bytes, name: str) -> str:
+    """UTF-8 text without its byte order mark and final line breaks.
+
+    Raises:
+        InputError: it is binary, or in another encoding.
+    """
+    if b"\0" in data:
+        raise InputError(f"{name} is binary (a NUL at byte {data.index(0)}); only text in UTF-8 can be asked about")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = f"0x{data[error.start]:02x} at byte {error.start}"
+        raise InputError(f"{name} is not UTF-8 text ({place}); convert it, for example with iconv") from None
+    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").rstrip("\r\n")
+
+
+def _name(path: Path, files: Sequence[Path]) -> str:
+    """What to call a file: by its name alone, unless another of the files has that name."""
+    if str(path) == "-":
+        return "standard input"
+    return path.name if sum(path.name == other.name for other in files) == 1 else str(path)
+
+
+def fenced(name: str, text: str) -> str:
+    """A file with its name above and a fence around that is longer than any inside."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{one_line(name)}:\n{fence}\n{text}\n{fence}"

@@ -1,0 +1,291 @@
+"""What the user has chosen: a flag over an environment variable over the config file over the default.
+
+The config file is `config.toml` in the home folder: flat, with the names of the fields of `Settings` as keys.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from gptoss.cli.base.errors import SettingsError
+from gptoss.cli.base.text import one_line
+from gptoss.model.storage.json_file import open_regular_file
+
+
+class Effort(StrEnum):
+    """How long the model may reason; none closes the reasoning before it begins."""
+
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class Quantize(StrEnum):
+    """What experts that are not packed become while they are loaded."""
+
+    MXFP4 = "mxfp4"
+
+
+class DenseLayers(StrEnum):
+    """How the dense layers and the unembedding are kept on the CPU."""
+
+    INT8 = "int8"
+    BF16 = "bf16"
+
+
+class Overflow(StrEnum):
+    """What becomes of a conversation that does not fit the context."""
+
+    ERROR = "error"
+    DROP_OLDEST = "drop-oldest"
+
+
+class ReasoningView(StrEnum):
+    """What is seen of reasoning: auto shows it on a terminal only, fold one line of it when it is over."""
+
+    AUTO = "auto"
+    SHOW = "show"
+    FOLD = "fold"
+    HIDE = "hide"
+
+
+class Repetition(StrEnum):
+    """What is done with a model that only repeats itself any more."""
+
+    STOP = "stop"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run; None leaves the choice to the checkpoint or the machine."""
+
+    model: str = "20b"
+    effort: Effort = Effort.MEDIUM
+    instructions: str | None = None
+    reasoning: ReasoningView = ReasoningView.AUTO
+    repetition: Repetition = Repetition.STOP
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    think_budget: int | None = None
+    ctx: int | None = None
+    overflow: Overflow | None = None
+    device: str = "auto"
+    cpu_experts: int | None = None
+    threads: int | None = None
+    dense: DenseLayers | None = None
+    quantize: Quantize | None = None
+    save: bool = True
+    cache: bool = True
+    cache_gb: float = 4.0
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the files of the program lie."""
+
+    config: Path
+    models: Path
+    state: Path
+    cache: Path
+
+    @property
+    def computed(self) -> Path:
+        """What was computed of prompts, and made of weights."""
+        return self.cache / "computed"
+
+    @property
+    def conversations(self) -> Path:
+        """A log for each conversation."""
+        return self.models.parent / "conversations"
+
+    @property
+    def templates(self) -> Path:
+        """Prompts with gaps."""
+        return self.config.parent / "templates"
+
+    @classmethod
+    def locate(cls, variables: Mapping[str, str], home: Path | None = None) -> Folders:
+        """All under one home (the flag, else GPTOSS_HOME), else where the platform puts each."""
+        if home is None and variables.get("GPTOSS_HOME"):
+            home = Path(variables["GPTOSS_HOME"])
+        if home is not None:
+            home = home.expanduser()
+            return cls(config=home / "config.toml", models=home / "models", state=home / "state", cache=home / "cache")
+        import platformdirs
+
+        return cls(
+            config=platformdirs.user_config_path("gptoss") / "config.toml",
+            models=platformdirs.user_data_path("gptoss") / "models",
+            state=platformdirs.user_state_path("gptoss"),
+            cache=platformdirs.user_cache_path("gptoss"),
+        )
+
+
+def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config: Path) -> Settings:
+    """Resolve every setting.
+
+    Args:
+        flags: field name to the value of its flag; None where it was not given.
+        variables: the environment.
+        config: the config file, which need not exist.
+
+    Raises:
+        SettingsError: a flag, a variable or a key of the config file is unknown or has a value that cannot be used.
+    """
+    chosen = _read_config(config)
+    for name, variable in _VARIABLES.items():
+        if value := variables.get(variable):
+            chosen[name] = checked(name, value, f"environment variable {variable}")
+    for name, value in flags.items():
+        if value is not None:
+            # -s "" is how the instructions of the config file are left out.
+            is_left_out = name == "instructions" and not value.strip()
+            chosen[name] = value if is_left_out else checked(name, value, "the command line")
+    return Settings(**chosen)
+
+
+_MAX_CONFIG_BYTES = 1 << 20
+_VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT", "dense": "GPTOSS_CPU_DENSE"}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        text = read_config_text(path)
+        table = tomllib.loads(text)
+    except OSError as error:
+        raise SettingsError(f"cannot read {one_line(str(path))}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingsError(f"{one_line(str(path))}: not TOML: {one_line(str(error))}") from None
+    known = [field.name for field in fields(Settings)]
+    chosen = {}
+    for key, value in table.items():
+        place = f"{one_line(str(path))}{_line_of(key, text)}"
+        if key not in known:
+            raise unknown_key(key, place)
+        chosen[key] = checked(key, value, place)
+    return chosen
+
+
+def read_config_text(path: Path) -> str:
+    """The text of the config file; empty where there is none.
+
+    Raises:
+        OSError: it cannot be read, or is a folder, a pipe or a device.
+        UnicodeDecodeError: it is not UTF-8.
+        SettingsError: it is too large for a config file.
+    """
+    try:
+        with open_regular_file(path) as file:
+            data = file.read(_MAX_CONFIG_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    if len(data) > _MAX_CONFIG_BYTES:
+        raise SettingsError(f"{one_line(str(path))}: larger than {_MAX_CONFIG_BYTES >> 20} MiB: it is no config file")
+    return data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
+
+
+def _line_of(key: str, text: str) -> str:
+    """Where a top-level key stands; tomllib does not tell."""
+    begins = re.compile(rf"\s*[\[\"']*{re.escape(key)}\b")
+    lines = (number for number, line in enumerate(text.split("\n"), 1) if begins.match(line))
+    number = next(lines, None)
+    return "" if number is None else f", line {number}"
+
+
+def unknown_key(key: str, place: str | None = None) -> SettingsError:
+    """What to say of a setting that does not exist."""
+    known = [field.name for field in fields(Settings)]
+    guess = get_close_matches(key, known, n=1)
+    hint = f"did you mean {guess[0]!r}?" if guess else f"known are {', '.join(known)}"
+    return SettingsError(f"{'' if place is None else f'{place}: '}unknown key '{one_line(key)}': {hint}")
+
+
+def checked(name: str, value: Any, place: str) -> Any:
+    """The value of a setting as its field wants it.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    convert, wanted = _KINDS[name]
+    try:
+        return convert(value)
+    except (ValueError, TypeError):
+        raise SettingsError(f"{place}: {name} is {one_line(repr(value))}, it must be {wanted}") from None
+
+
+def _number(kind: type, holds: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | kind) or not holds(value):
+            raise ValueError
+        return kind(value)
+
+    return convert
+
+
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value
+
+
+def _instructions(value: Any) -> str:
+    _text(value).encode("utf-8")  # arguments that are not UTF-8 reach Python as lone surrogates
+    return str(value)
+
+
+def _device(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value, re.ASCII):
+        raise ValueError
+    return value
+
+
+# Where asking for more is a slip of the hand, and the system has no more threads to give.
+_MOST_THREADS = 1024
+_MOST_GB = 1_000_000
+_positive = _number(int, lambda n: n >= 1)
+_not_negative = _number(int, lambda n: n >= 0)
+
+# How each field is read from the config file or the environment, and what to say of a value that is not like that.
+_KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "model": (_text, "the name or the folder of a model"),
+    "effort": (Effort, f"one of {', '.join(Effort)}"),
+    "instructions": (_instructions, "text in UTF-8"),
+    "reasoning": (ReasoningView, f"one of {', '.join(ReasoningView)}"),
+    "repetition": (Repetition, f"one of {', '.join(Repetition)}"),
+    "temperature": (_number(float, lambda t: 0 <= t < float("inf")), "a number, 0 or more"),
+    "top_p": (_number(float, lambda p: 0 < p <= 1), "a number above 0 and at most 1"),
+    "top_k": (_positive, "a whole number, 1 or more"),
+    "min_p": (_number(float, lambda p: 0 <= p <= 1), "a number from 0 to 1"),
+    "seed": (_not_negative, "a whole number, 0 or more"),
+    "max_tokens": (_positive, "a whole number, 1 or more"),
+    "think_budget": (_not_negative, "a whole number, 0 or more"),
+    "ctx": (_positive, "a whole number, 1 or more"),
+    "overflow": (Overflow, f"one of {', '.join(Overflow)}"),
+    "device": (_device, "one of auto, cpu, cuda, mps"),
+    "cpu_experts": (_not_negative, "a whole number, 0 or more"),
+    "threads": (_number(int, lambda n: 1 <= n <= _MOST_THREADS), f"a whole number from 1 to {_MOST_THREADS}"),
+    "dense": (DenseLayers, f"one of {', '.join(DenseLayers)}"),
+    "quantize": (Quantize, "mxfp4"),
+    "save": (_yes_or_no, "true or false"),
+    "cache": (_yes_or_no, "true or false"),
+    "cache_gb": (_number(float, lambda gb: 0 < gb <= _MOST_GB), f"a number above 0, {_MOST_GB:,} at most"),
+}

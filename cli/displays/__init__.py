@@ -1,0 +1,1 @@
+"""Where events go when it is no terminal: text, JSON, tokens."""

@@ -1,0 +1,33 @@
+"""Tokens with their log probabilities, as the JSON forms tell them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gptoss.cli.session.events import SampledToken
+from gptoss.harmony import Encoding, EncodingError
+
+
+def token_with_logprobs(token: SampledToken, encoding: Encoding) -> dict[str, Any]:
+    """A sampled token, and the likeliest in its place."""
+    return {
+        **_token(token.id, token.logprob, encoding),
+        "top": [_token(other, logprob, encoding) for other, logprob in token.top],
+    }
+
+
+def _token(token_id: int, logprob: float, encoding: Encoding) -> dict[str, Any]:
+    try:
+        data = encoding.token_bytes(token_id)
+    except EncodingError:  # a spare row of the model
+        data = b""
+    # A token may be a part of a character: only the bytes tell it exactly.
+    text = data.decode("utf-8", "replace")
+    return {
+        "id": token_id,
+        "token": text,
+        "bytes": list(data),
+        # JSON has no infinity; a token that cannot be is told by null.
+        "logprob": logprob if math.isfinite(logprob) else None,
+    }

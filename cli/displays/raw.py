@@ -1,0 +1,39 @@
+"""`--raw`: the prompt and the sampled text as the model has them, special tokens by name."""
+
+from __future__ import annotations
+
+import codecs
+
+from gptoss.cli.base.output import Output
+from gptoss.cli.displays.text import Display
+from gptoss.cli.session.events import Event, Sampled, Started, TurnFinished
+from gptoss.harmony import Encoding, EncodingError
+
+
+class Raw(Display):
+    """Writes every token of the prompt and of the completion; nothing is added but a newline at the end."""
+
+    def __init__(self, output: Output, encoding: Encoding) -> None:
+        self._output = output
+        self._encoding = encoding
+        # A character can lie in several tokens.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def show(self, event: Event) -> None:
+        """Write the event's tokens, if it has any."""
+        match event:
+            case Started():
+                self._output.write_untrusted(self._encoding.decode(event.prompt))
+            case Sampled():
+                self._output.write_untrusted(self._decoder.decode(self._token_bytes(event.token.id)))
+            case TurnFinished():
+                self._output.write_untrusted(self._decoder.decode(b"", final=True))
+                self._output.finish_untrusted()
+                self._output.write("\n")
+
+    def _token_bytes(self, token: int) -> bytes:
+        """The bytes of a token; an id that is none, which a model with spare rows can sample, in angle brackets."""
+        try:
+            return self._encoding.token_bytes(token)
+        except EncodingError:
+            return f"<{token}>".encode()

@@ -1,0 +1,1 @@
+"""From a command line to a session: options, the model loaded, the conversation opened."""

@@ -1,0 +1,178 @@
+"""What an answer must look like: `--schema`, `--regex` and `--choice`, as a grammar and as what the model is told."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptoss.cli.base.errors import SchemaError, UsageError
+from gptoss.cli.base.inputs import read_text
+from gptoss.cli.base.text import one_line
+from gptoss.cli.constraints.grammars import Grammar, fits_nothing
+from gptoss.cli.constraints.schemas import schema_grammar
+from gptoss.harmony import ResponseFormat
+from gptoss.harmony.content import JSON
+
+_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+# A class begins with a capital letter, or stands in a module of a package; all else is a field.
+_CLASS = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?=:)|[A-Za-z_]\w*(?=:[A-Z])):([A-Za-z_]\w*)")
+_FIELD = re.compile(r"\s*([\w-]+)\s*(?::\s*(\w+)\s*(\[\s*\])?)?\s*")
+
+
+@dataclass(frozen=True)
+class AnswerFormat:
+    """The grammar of the final channel, and the response format in the developer message."""
+
+    grammar: Grammar
+    response_format: ResponseFormat
+
+
+def answer_format(schema: str | None, regex: str | None, choice: str | None) -> AnswerFormat | None:
+    """The format that the options ask for, if any.
+
+    Raises:
+        UsageError: there are several, or one cannot be used.
+        SchemaError: the grammar engine cannot hold it.
+        InputError: a file with a schema cannot be read.
+    """
+    given = [name for name, value in (("schema", schema), ("regex", regex), ("choice", choice)) if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} exclude each other")
+    if schema is not None:
+        return schema_format(read_schema(schema))
+    if regex is not None:
+        return regex_format(regex)
+    return None if choice is None else choice_format(choice)
+
+
+def schema_format(schema: Mapping[str, Any]) -> AnswerFormat:
+    """Answers that are JSON and valid under a schema.
+
+    Raises:
+        SchemaError: the grammar engine cannot hold it; with the place in it.
+    """
+    grammar = schema_grammar(schema, "--schema")
+    title = schema.get("title")
+    name = re.sub(r"\W+", "_", title).strip("_") if isinstance(title, str) else ""
+    return AnswerFormat(grammar, ResponseFormat(name or "answer", schema))
+
+
+def regex_format(regex: str) -> AnswerFormat:
+    """Answers that match a regular expression from beginning to end.
+
+    Raises:
+        SchemaError: it is none, or asks for what the grammar engine cannot hold.
+    """
+    from llguidance import LLMatcher
+
+    if not regex:
+        raise SchemaError("--regex is empty")
+    source = LLMatcher.grammar_from_regex(regex)
+    is_refused, messages = LLMatcher.validate_grammar_with_warnings(source)
+    if is_refused:
+        raise SchemaError(f"--regex: {_regex_error(messages[0])}")
+    if fits_nothing(source):
+        raise SchemaError("--regex: no text can match it")
+    told = ResponseFormat("answer", {"type": "string", "pattern": regex}, "Plain text, without quotes.")
+    return AnswerFormat(Grammar(source, is_json=False), told)
+
+
+def choice_format(choice: str) -> AnswerFormat:
+    """Answers that are one of a list, separated by commas.
+
+    Raises:
+        UsageError: there is nothing to choose from, or a choice is empty.
+    """
+    from llguidance import LLMatcher
+
+    choices = list(dict.fromkeys(part.strip() for part in choice.split(",")))
+    if "" in choices:
+        raise UsageError(f"--choice {choice!r}: a choice is empty; separate them by commas: --choice yes,no")
+    source = LLMatcher.grammar_from_lark(
+        "start: " + " | ".join(json.dumps(each, ensure_ascii=False) for each in choices)
+    )
+    enum: list[JSON] = [*choices]
+    told = ResponseFormat("answer", {"type": "string", "enum": enum}, "One of these, without quotes.")
+    return AnswerFormat(Grammar(source, is_json=False), told)
+
+
+def read_schema(value: str) -> Mapping[str, Any]:
+    """The schema that `--schema` names: JSON, fields (`name:str, n:int`), a class (`module:Class`), or a file.
+
+    Raises:
+        UsageError: it is none of these, or the class has no schema.
+        InputError: the file cannot be read.
+    """
+    if value.lstrip().startswith("{"):
+        return _parse(value, "--schema")
+    as_class = _CLASS.fullmatch(value.strip())
+    if as_class is not None:
+        return _class_schema(as_class[1], as_class[2])
+    path = Path(value)
+    is_file = path.suffix == ".json" or "/" in value
+    if is_file or (":" not in value and path.is_file()):
+        return _parse(read_text(path), one_line(value))
+    return _fields_schema(value)
+
+
+def _parse(text: str, what: str) -> Mapping[str, Any]:
+    try:
+        schema = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{what}: not JSON: {error.msg}, line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise UsageError(f"{what}: nested too deeply") from None
+    if not isinstance(schema, dict):
+        raise UsageError(f"{what}: a JSON schema is an object, not {json.dumps(schema)[:40]}")
+    return schema
+
+
+def _fields_schema(value: str) -> Mapping[str, Any]:
+    properties: dict[str, Any] = {}
+    for number, part in enumerate(value.split(","), 1):
+        found = _FIELD.fullmatch(part)
+        place = f"--schema, field {number}, {part.strip()!r}"
+        if found is None:
+            raise UsageError(f"{place}: write name or name:type, or give JSON, a file or module:Class")
+        name, kind, is_list = found[1], found[2] or "str", found[3]
+        if kind not in _TYPES:
+            raise UsageError(f"{place}: no type {kind!r}, known are {', '.join(_TYPES)}, and each with [] after it")
+        if name in properties:
+            raise UsageError(f"{place}: the name is there already")
+        item = {"type": _TYPES[kind]}
+        properties[name] = {"type": "array", "items": item} if is_list else item
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _class_schema(module: str, name: str) -> Mapping[str, Any]:
+    """The schema of a Pydantic class; modules of the working directory are found too."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), name)
+        schema = found.model_json_schema()
+    except (Exception, SystemExit) as error:
+        # Foreign code: whatever it raises is its user's to mend.
+        what = one_line(f"{type(error).__name__}: {error}")
+        raise UsageError(f"--schema {module}:{name}: no Pydantic class, or it has no JSON schema ({what})") from error
+    finally:
+        sys.path.remove(here)
+    if not isinstance(schema, dict):
+        raise UsageError(f"--schema {module}:{name}: its model_json_schema gives no object")
+    return schema
+
+
+def _regex_error(message: str) -> str:
+    """What is wrong and at which character, of an error that may have a picture: the pattern, a caret below, why."""
+    lines = message.split("\n")
+    for pattern, caret, reason in zip(lines, lines[1:], lines[2:], strict=False):
+        if caret.strip() and not caret.strip("^ ") and reason.startswith("error: "):
+            indent = len(pattern) - len(pattern.lstrip())
+            return f"at character {caret.index('^') - indent + 1}: {reason.removeprefix('error: ')}"
+    return one_line(lines[0].rpartition(" (in regex): ")[2])

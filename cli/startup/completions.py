@@ -1,0 +1,88 @@
+"""What a shell completes beside commands and options: models, conversations, templates, settings.
+
+Folders are those of the environment: a shell does not tell of `--home`. What cannot be read completes to nothing, for
+there is nobody to tell.
+
+The scripts of the shells evaluate what they are given. So only harmless names are offered, and of what was said only
+letters, digits and the plainest signs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.settings import Folders, Settings
+from gptoss.cli.base.text import one_line
+
+if TYPE_CHECKING:
+    from gptoss.cli.conversations.log import ConversationLog
+
+_DEEPEST = 2
+_HARMLESS = re.compile(r"\w[\w./@+=,-]*")
+_TOLD_CHARACTERS = 60
+
+
+def models(incomplete: str) -> list[str]:
+    """The catalogue, and the models in the folder of models."""
+    return _matching(model_names(_folders().models), incomplete)
+
+
+def model_names(folder: Path) -> list[str]:
+    """What `-m` takes on this machine: the catalogue, and the folders of models as `NAME` or `OWNER/NAME`."""
+    from gptoss.model.checkpoints.catalog import CATALOG
+
+    names = [spec.name for spec in CATALOG]
+    for depth in range(1, _DEEPEST + 1):
+        for config in folder.glob("*/" * depth + "config.json"):
+            names.append(str(config.parent.relative_to(folder)))
+    return list(dict.fromkeys(name for name in names if one_line(name) == name))
+
+
+def conversations(incomplete: str) -> list[tuple[str, str]]:
+    """Names, or ids where there is none that a shell takes as it is, with the first question."""
+    from gptoss.cli.conversations.store import Store
+    from gptoss.cli.startup.environment import Environment
+
+    logs: list[ConversationLog] = []
+    with suppress(InputError):  # a folder that cannot be read has nothing to offer
+        logs = list(Store(_folders().conversations, Environment().now).readable())
+    found = [(name if _is_harmless(name := log.saved.name or "") else log.saved.id, log.saved.title) for log in logs]
+    return [
+        (name, " ".join(re.sub(r"[^\w.,-]", " ", title).split())[:_TOLD_CHARACTERS])
+        for name, title in found
+        if name.startswith(incomplete) and _is_harmless(name)
+    ]
+
+
+def templates(incomplete: str) -> list[str]:
+    """Names in the folder of templates."""
+    from gptoss.cli.commands.templates import paths_of
+
+    found: list[Path] = []
+    with suppress(InputError):  # as above
+        found = paths_of(_folders().templates)
+    return _matching((path.stem for path in found), incomplete)
+
+
+def settings(incomplete: str) -> list[str]:
+    """The keys of the config file."""
+    return _matching((field.name for field in fields(Settings)), incomplete)
+
+
+def _folders() -> Folders:
+    return Folders.locate(os.environ)
+
+
+def _matching(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete) and _is_harmless(name)]
+
+
+def _is_harmless(name: str) -> bool:
+    return _HARMLESS.fullmatch(name) is not None

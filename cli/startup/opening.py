@@ -1,0 +1,211 @@
+"""From settings to a session: the model loaded, the sampling chosen, the conversation begun."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.settings import Effort, Quantize, Repetition, Settings
+from gptoss.cli.commands.pull import offer_pull
+from gptoss.cli.hub.last_use import record_use
+from gptoss.cli.line.keyboard import echo
+from gptoss.cli.session.session import Session
+from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.options import Invocation
+from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.ticker import Ticker
+from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
+from gptoss.model.checkpoints.catalog import is_built_in
+from gptoss.model.errors import ContextFullError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from gptoss.cli.startup.answer_format import AnswerFormat
+    from gptoss.model.interface import SamplingParams
+
+
+def open_session(invocation: Invocation, status_line: StatusLine) -> Session:
+    """Load the model and begin a conversation.
+
+    Raises:
+        ModelError: the model is missing or cannot be used.
+        UsageError: a sampling parameter is out of its range, the model cannot hold so long a context, or cannot do
+            without reasoning.
+    """
+    settings = invocation.settings
+    try:
+        loaded = load(invocation, settings.model, status_line)
+    except ContextFullError as error:
+        raise UsageError(str(error)) from None
+    check_effort(loaded, settings.effort)
+    return Session(
+        loaded.engine,
+        loaded.encoding,
+        open_conversation(
+            invocation.environment.today(), settings.effort, settings.instructions, invocation.answer_format
+        ),
+        model=loaded.name,
+        params=sampling_params(loaded.engine.defaults, settings),
+        skip_reasoning=settings.effort is Effort.NONE,
+        can_skip_reasoning=loaded.can_skip_reasoning,
+        stop_repetition=settings.repetition is Repetition.STOP,
+        answer_format=invocation.answer_format,
+        think_budget=settings.think_budget,
+    )
+
+
+def load(
+    invocation: Invocation, model: str, status_line: StatusLine, before_weights: Callable[[], None] | None = None
+) -> LoadedModel:
+    """Load a model as the settings want it, with its progress on the status line.
+
+    Raises:
+        ModelError: it is missing or cannot be used.
+    """
+    environment = invocation.environment
+    try:
+        loaded = _load(invocation, model, status_line, before_weights)
+    except ModelNotFoundError:
+        with echo(environment.stdin, on=True):
+            if not offer_pull(environment, model):
+                raise
+        loaded = _load(invocation, model, status_line, before_weights)
+    if loaded.folder is not None and not is_built_in(loaded.folder):
+        record_use(invocation.folders.state, loaded.folder)
+    for note in loaded.notes:
+        status_line.leave(note)
+    return loaded
+
+
+def _load(
+    invocation: Invocation, model: str, status_line: StatusLine, before_weights: Callable[[], None] | None
+) -> LoadedModel:
+    settings = invocation.settings
+    with Ticker(status_line, f"loading {model}") as ticker:
+
+        def tell(part: float) -> None:
+            doing = "loading" if settings.quantize is None else "packing the experts of"
+            ticker.text = f"{doing} {model}: {part:.0%}"
+
+        def tell_reading(done: int, total: int) -> None:
+            ticker.text = f"loading {model}: {done / 1e9:.1f} of {total / 1e9:.1f} GB read"
+
+        return invocation.environment.load_model(
+            LoadRequest(
+                model=model,
+                models_folder=invocation.folders.models,
+                device=settings.device,
+                cpu_experts=settings.cpu_experts,
+                ctx=settings.ctx,
+                threads=settings.threads,
+                dense=None if settings.dense is None else settings.dense.value,
+                quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
+                progress=tell,
+                reading=tell_reading,
+                before_weights=before_weights,
+                tell=lambda line: status_line.leave(f"gptoss: {line}", always=True),
+                cache_folder=invocation.folders.computed if settings.cache else None,
+                cache_bytes=int(settings.cache_gb * 1e9),
+            )
+        )
+
+
+def check_effort(model: LoadedModel | Session, effort: Effort) -> None:
+    """Refuse what a model is known to fail at.
+
+    Raises:
+        UsageError: the effort is none, and it answers wrongly so.
+    """
+    if effort is Effort.NONE and not model.can_skip_reasoning:
+        name = model.model if isinstance(model, Session) else model.name
+        raise UsageError(f"{name} is known to fail without its reasoning: choose the effort low, medium or high")
+
+
+def sampling_params(defaults: SamplingParams, settings: Settings) -> SamplingParams:
+    """The checkpoint's own sampling with what the settings say instead.
+
+    Raises:
+        UsageError: a parameter is out of its range.
+    """
+    from gptoss.model.errors import SamplingError
+
+    try:
+        return defaults.override(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            min_p=settings.min_p,
+            seed=settings.seed,
+            max_tokens=settings.max_tokens,
+        )
+    except SamplingError as error:
+        raise UsageError(str(error)) from None
+
+
+def open_conversation(
+    day: datetime.date, effort: Effort, instructions: str | None, answer_format: AnswerFormat | None = None
+) -> Conversation:
+    """A conversation with nothing said yet.
+
+    Args:
+        day: when it began; it stays the same for as long as the conversation lasts.
+        effort: for the system message; none is written as low, the nearest that the models were trained on.
+        instructions: of the developer message, if any.
+        answer_format: what answers are to look like, for the developer message too.
+    """
+    system = SystemContent(conversation_start_date=day.isoformat(), reasoning_effort=_harmony_effort(effort))
+    messages = [Message.system(system)]
+    if answer_format is not None:
+        messages.append(Message.developer(DeveloperContent(response_formats=(answer_format.response_format,))))
+    return with_instructions(Conversation.of(*messages), instructions)
+
+
+def begin_again(conversation: Conversation, day: datetime.date) -> Conversation:
+    """A conversation with nothing said yet and the same settings, begun on this day."""
+    settings = [message for message in conversation if message.role in (Role.SYSTEM, Role.DEVELOPER)]
+    return Conversation(tuple(_with_system(message, conversation_start_date=day.isoformat()) for message in settings))
+
+
+def with_effort(conversation: Conversation, effort: Effort) -> Conversation:
+    """The conversation with this effort in its system message, the day and all else as it was."""
+    return Conversation(
+        tuple(_with_system(message, reasoning_effort=_harmony_effort(effort)) for message in conversation)
+    )
+
+
+def with_instructions(conversation: Conversation, instructions: str | None) -> Conversation:
+    """The conversation with these instructions in its developer message, or without any; all else in it stays."""
+    system = [message for message in conversation if message.role is Role.SYSTEM]
+    rest = [message for message in conversation if message.role not in (Role.SYSTEM, Role.DEVELOPER)]
+    content = replace(_developer_content(conversation), instructions=instructions or None)
+    developer = [Message.developer(content)] if content != DeveloperContent() else []
+    return Conversation.of(*system, *developer, *rest)
+
+
+def effort_of(conversation: Conversation) -> Effort:
+    """The effort that its system message asks for."""
+    contents = [part for message in conversation for part in message.content]
+    written = [part.reasoning_effort for part in contents if isinstance(part, SystemContent)]
+    return Effort(written[0]) if written and written[0] else Effort.MEDIUM
+
+
+def instructions_of(conversation: Conversation) -> str | None:
+    """The instructions in its developer message."""
+    return _developer_content(conversation).instructions
+
+
+def _developer_content(conversation: Conversation) -> DeveloperContent:
+    """What its developer message holds; empty where there is none."""
+    contents = [part for message in conversation for part in message.content]
+    return next((part for part in contents if isinstance(part, DeveloperContent)), DeveloperContent())
+
+
+def _harmony_effort(effort: Effort) -> ReasoningEffort:
+    return ReasoningEffort.LOW if effort is Effort.NONE else ReasoningEffort(effort.value)
+
+
+def _with_system(message: Message, **changes: Any) -> Message:
+    content = tuple(replace(part, **changes) if isinstance(part, SystemContent) else part for part in message.content)
+    return replace(message, content=content)

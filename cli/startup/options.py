@@ -1,0 +1,246 @@
+"""The options that choose settings, the same for every command that runs a model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.paths import named_path
+from gptoss.cli.base.settings import (
+    DenseLayers,
+    Effort,
+    Folders,
+    Overflow,
+    Quantize,
+    ReasoningView,
+    Repetition,
+    Settings,
+    load_settings,
+)
+from gptoss.cli.startup import completions
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.policy import PolicyOption, policy_as_instructions
+
+if TYPE_CHECKING:
+    from gptoss.cli.startup.answer_format import AnswerFormat
+
+# One for each field of Settings.
+_SETTINGS: dict[str, Any] = {
+    "model": Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            help="nano (built in), 20b, 120b, or a folder. [default: 20b; variable: GPTOSS_MODEL]",
+            autocompletion=completions.models,
+        ),
+    ],
+    "effort": Annotated[
+        Effort | None,
+        typer.Option("-e", "--effort", help="How long it may reason. [default: medium; variable: GPTOSS_EFFORT]"),
+    ],
+    "instructions": Annotated[
+        str | None,
+        typer.Option("-s", "--system", metavar="INSTRUCTIONS", help="Instructions, as the developer message."),
+    ],
+    "reasoning": Annotated[
+        ReasoningView | None,
+        typer.Option(
+            "--reasoning",
+            help="Reasoning on standard error: auto shows it on a terminal, fold leaves one line. [default: auto]",
+        ),
+    ],
+    "repetition": Annotated[
+        Repetition | None,
+        typer.Option(help="What to do when the model only repeats itself any more. [default: stop]"),
+    ],
+    "max_tokens": Annotated[
+        int | None,
+        typer.Option("-n", "--max-tokens", min=1, metavar="N", help="Stop after N tokens, reasoning included."),
+    ],
+    "think_budget": Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Close the reasoning after N tokens and begin the answer."),
+    ],
+    "temperature": Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, metavar="T", help="0 takes the likeliest token. [default of all sampling: the checkpoint's]"
+        ),
+    ],
+    "top_p": Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, metavar="P", help="Keep the likeliest tokens that sum up to P.")
+    ],
+    "top_k": Annotated[int | None, typer.Option(min=1, metavar="K", help="Keep the K likeliest tokens.")],
+    "min_p": Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, metavar="P", help="Keep tokens at least P times as likely as the likeliest."),
+    ],
+    "seed": Annotated[int | None, typer.Option(min=0, metavar="N", help="The same seed gives the same answer.")],
+    "ctx": Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Tokens of prompt and answer together. [default: all the model can]"),
+    ],
+    "overflow": Annotated[
+        Overflow | None,
+        typer.Option(
+            help="When the conversation does not fit the context: fail, or leave its oldest turns out of the prompt. "
+            "[default: chat at a terminal asks; else error]"
+        ),
+    ],
+    "device": Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps. [default: auto]")],
+    "cpu_experts": Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="On a GPU: compute the experts of N layers on the CPU. [default: as few as its memory asks for]",
+        ),
+    ],
+    "threads": Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that compute on the CPU.")],
+    "dense": Annotated[
+        DenseLayers | None,
+        typer.Option(
+            help="Keep the dense layers in 8 bits, which is read faster, or exactly. "
+            "[default: int8, on a GPU bf16; variable: GPTOSS_CPU_DENSE]"
+        ),
+    ],
+    "quantize": Annotated[
+        Quantize | None,
+        typer.Option(help="Pack bf16 experts while loading: a quarter of the memory, a little less exact."),
+    ],
+    "save": Annotated[
+        bool | None, typer.Option("--save/--no-save", help="Keep the conversation on the disk. [default: save]")
+    ],
+    "cache": Annotated[
+        bool | None,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Keep on the disk what was computed of prompts and made of weights, and use what is there; see gptoss "
+            "cache. "
+            "[default: cache]",
+        ),
+    ],
+    "cache_gb": Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="GB", help="How much that cache may hold. [default: 4]"),
+    ],
+}
+# Which conversation goes on.
+_RESUMING: dict[str, Any] = {
+    "resume_latest": Annotated[
+        bool, typer.Option("-c", "--continue", help="Go on in the conversation in which something was said last.")
+    ],
+    "resume": Annotated[
+        str | None,
+        typer.Option(
+            "--session",
+            metavar="ID|NAME",
+            help="Go on in this conversation; see gptoss sessions.",
+            autocompletion=completions.conversations,
+        ),
+    ],
+}
+# What answers must look like; beside the settings, as it is asked for anew each time.
+_FORMATS: dict[str, Any] = {
+    "schema": Annotated[
+        str | None,
+        typer.Option(
+            "--schema",
+            metavar="SCHEMA",
+            help="Answer in JSON under a schema: a file, JSON, 'name:str, n:int', or module:Class (Pydantic).",
+        ),
+    ],
+    "regex": Annotated[
+        str | None, typer.Option("--regex", metavar="REGEX", help="Answer with what matches REGEX as a whole.")
+    ],
+    "choice": Annotated[str | None, typer.Option("--choice", metavar="A,B,C", help="Answer with one of these.")],
+}
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        parser=named_path,
+        metavar="FOLDER",
+        help="Keep config, models and history here, not where the platform puts them. [variable: GPTOSS_HOME]",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What a command runs with."""
+
+    environment: Environment
+    folders: Folders
+    settings: Settings
+    flags: frozenset[str] = frozenset()
+    """The settings that the command line itself has."""
+    resume_latest: bool = False
+    resume: str | None = None
+    answer_format: AnswerFormat | None = None
+
+
+def _answer_format(**options: str | None) -> AnswerFormat | None:
+    if not any(value is not None for value in options.values()):
+        return None
+    # Imported here, as the harmony package takes longer to import than `gptoss --help` may take in all.
+    from gptoss.cli.startup.answer_format import answer_format
+
+    return answer_format(**options)
+
+
+def with_settings(
+    command: Callable[..., ExitStatus], names: Collection[str] | None = None
+) -> Callable[..., ExitStatus]:
+    """Give a command the options of settings.
+
+    Args:
+        command: takes an `Invocation` first, then its own options.
+        names: the settings that it has options for; by default all, and with them those of whole conversations: which
+            one goes on, what answers look like, the policy.
+
+    Returns:
+        What Typer is to register: it takes the options of both, resolves the settings and calls `command`.
+    """
+    settings_options = {name: _SETTINGS[name] for name in names or _SETTINGS}
+    formats_options, resuming_options = ({}, {}) if names else (_FORMATS, _RESUMING)
+    policy_options = {} if names else {"policy": PolicyOption}
+
+    def invoke(context: typer.Context, home: Path | None, **values: Any) -> ExitStatus:
+        environment: Environment = context.obj
+        folders = Folders.locate(environment.variables, home)
+        flags = {name: values.pop(name) for name in settings_options}
+        policy = values.pop("policy", None)
+        if policy is not None:
+            flags["instructions"] = policy_as_instructions(policy, flags["instructions"])
+        settings = load_settings(flags, environment.variables, folders.config)
+        resuming = {name: values.pop(name) for name in resuming_options}
+        given = frozenset(name for name, value in flags.items() if value is not None)
+        formats = {name: values.pop(name) for name in formats_options}
+        invocation = Invocation(
+            environment, folders, settings, given, **resuming, answer_format=_answer_format(**formats)
+        )
+        return command(invocation, **values)
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    # A switch is off, all else is not given.
+    others = {**settings_options, **formats_options, **resuming_options, **policy_options, "home": HomeOption}
+    defaults = {"resume_latest": False}
+    invoke.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("context", keyword, annotation=typer.Context),
+            *(parameter.replace(kind=keyword) for parameter in own),
+            *(inspect.Parameter(n, keyword, default=defaults.get(n), annotation=a) for n, a in others.items()),
+        ]
+    )
+    invoke.__annotations__ = {"context": typer.Context}
+    invoke.__name__, invoke.__doc__ = command.__name__, command.__doc__
+    return invoke

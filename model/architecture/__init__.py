@@ -1,0 +1,1 @@
+"""The transformer, read top down."""

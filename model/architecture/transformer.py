@@ -1,0 +1,215 @@
+"""The gpt-oss transformer (OpenAI, "gpt-oss-120b & gpt-oss-20b Model Card", 2025), read top down.
+
+Token ids in, logits out. Knows nothing of text, sampling or conversations, nor how its operations are computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptoss.model.architecture.decode import DecodeStep
+from gptoss.model.architecture.layers import layer_forward
+from gptoss.model.architecture.rope import RotaryEmbedding
+from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.config import ModelConfig
+from gptoss.model.loading.placement import Placement, free_device_bytes, place
+from gptoss.model.loading.quantize import PackingReport, Progress, Quantization, load_weights
+from gptoss.model.loading.upload import Uploader
+from gptoss.model.ops import Ops, StepOps, select_ops
+from gptoss.model.storage.disk_cache import CheckpointFiles
+from gptoss.model.storage.made_weights import MadeWeights
+from gptoss.model.storage.read_ahead import ReadAhead, Reading
+from gptoss.model.tensors.cache import CacheSlot, KVCache
+from gptoss.model.tensors.weights import Weights
+
+log = logging.getLogger(__name__)
+
+Logits = Literal["all", "last", "none"]
+
+
+class Transformer:
+    """A function of its configuration and weights; the only state between calls is the cache that a caller passes.
+
+    Attributes:
+        packing: what packing the experts did, where `from_checkpoint` was asked for it and there was something to pack.
+        placement: which experts `from_checkpoint` left in host memory, where the model lies on a card.
+        made: what the backend made of the weights, where it may be kept for other runs.
+    """
+
+    packing: PackingReport | None = None
+    placement: Placement | None = None
+
+    def __init__(
+        self, config: ModelConfig, weights: Weights, ops: Ops | None = None, made: MadeWeights | None = None
+    ) -> None:
+        self.config = config
+        self.device = weights.embedding.device
+        self.ops = ops or select_ops(device=self.device)
+        self.weights = self.ops.prepare(weights, made)
+        self.made = made
+        self._rope = RotaryEmbedding(config.head_dim, config.rope, self.device)
+        self._step_ops = self.ops if isinstance(self.ops, StepOps) else None
+        self._step: DecodeStep | None = None
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: Path | str,
+        device: torch.device | str = "cpu",
+        backend: str | Ops | None = None,
+        *,
+        quantize: Quantization | None = None,
+        progress: Progress | None = None,
+        context: int | None = None,
+        cpu_experts: int | None = None,
+        device_bytes: int | None = None,
+        reading: Reading | None = None,
+        files: CheckpointFiles | None = None,
+    ) -> Self:
+        """Load the checkpoint in a folder, in any published layout.
+
+        Args:
+            path: the folder.
+            device: where to compute.
+            backend: how to compute, by name or made already; by default as `select_ops` chooses.
+            quantize: "mxfp4" packs experts that are not packed in the checkpoint; None leaves them as they are.
+            progress: called with the part of the packing, or of the copying to a device, that is done, up to 1.
+            context: positions for which a card must have room beside the weights.
+            cpu_experts: on a card, the experts of so many layers stay in host memory; by default as few as must.
+            device_bytes: of a card that may be used; by default what is free.
+            reading: reads the mapped files into memory, all of them, and is called with the bytes that are there, and
+                those in all; None leaves each page until it is needed, as a model larger than the memory must.
+            files: where what a backend on the CPU makes of the weights may be kept.
+
+        Raises:
+            CheckpointError: it is missing, broken or not of this architecture, or its experts cannot be packed.
+            DeviceError: it does not fit on the card.
+        """
+        device = torch.device(device)
+        ops = select_ops(backend, device)
+        checkpoint = Checkpoint.open(Path(path))
+        placement: Placement | None = None
+        uploader: Uploader | None = None
+        made: MadeWeights | None = None
+        if device.type == "cpu" and not isinstance(ops, StepOps):
+            made = MadeWeights(ops.made_bytes(checkpoint.config), files, ops.name)
+        with contextlib.ExitStack() as stack:
+            if reading is not None:
+                stack.enter_context(ReadAhead(_read_parts(checkpoint, made), reading))
+            if isinstance(ops, StepOps):
+                free = free_device_bytes(device) if device_bytes is None else device_bytes
+                packs = quantize is not None
+                placement = place(
+                    checkpoint, ops, packs=packs, context=context, free_bytes=free, cpu_experts=cpu_experts
+                )
+                log.info("%s", placement)
+                uploader = Uploader(device, checkpoint.nbytes, None if packs else progress)
+                weights, packing = load_weights(
+                    checkpoint, quantize, progress, uploader, placement.host_layers, ops.prepare_layer
+                )
+            else:
+                if device.type != "cpu":
+                    uploader = Uploader(device, checkpoint.nbytes, None if quantize else progress)
+                weights, packing = load_weights(checkpoint, quantize, progress, uploader)
+            if uploader is not None:
+                uploader.finish()
+            transformer = cls(checkpoint.config, weights, ops, made)
+        transformer.packing = packing
+        transformer.placement = placement
+        return transformer
+
+    def __call__(
+        self,
+        token_ids: Sequence[int] | Tensor,
+        cache: KVCache | None = None,
+        logits: Logits = "all",
+        layer_done: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Logits of the token after each position.
+
+        Args:
+            token_ids: (tokens,); without a cache also (batch, tokens), equally long and unpadded.
+            cache: holds the positions before `token_ids` and takes theirs.
+            logits: of "all" positions, of the "last" alone, or of "none".
+            layer_done: called after each layer with how many are done.
+
+        Returns:
+            float32, (..., tokens, vocabulary), (..., 1, vocabulary) or (..., 0, vocabulary).
+
+        Raises:
+            ContextFullError: the cache cannot hold them.
+        """
+        if isinstance(token_ids, Sequence) and len(token_ids) == 1 and cache is not None:
+            step = self.step(cache)
+            if step is not None:
+                return self._by_step(step, token_ids[0], logits, layer_done)
+        ids = torch.as_tensor(token_ids, dtype=torch.long, device=self.device)
+        angles = self._rope(0 if cache is None else cache.length, ids.shape[-1])
+        x = self._layers(ids, angles, cache, layer_done)
+        if cache is not None:
+            cache.advance(ids.shape[-1])
+        if logits != "all":
+            x = x[..., -1:, :] if logits == "last" else x[..., :0, :]
+        return self._head(x)
+
+    def step(self, cache: KVCache) -> DecodeStep | None:
+        """How to append one token to this cache on the device alone; None: not with this backend, or these weights."""
+        ops = self._step_ops
+        if ops is None or not ops.is_whole:
+            return None
+        if self._step is None or self._step.cache is not cache:
+            self._step = DecodeStep.on(self._decode, ops, cache, self.config.vocab_size, self.device)
+        return self._step
+
+    def _by_step(
+        self, step: DecodeStep, token_id: int, logits: Logits, layer_done: Callable[[int], None] | None
+    ) -> Tensor:
+        if logits == "none":
+            step.append(token_id)
+            out = torch.empty(0, self.config.vocab_size, device=self.device)
+        else:
+            out = step.logits(token_id).unsqueeze(0)
+        if layer_done is not None:
+            layer_done(self.config.num_layers)
+        return out
+
+    def _decode(self, token: Tensor, slot: CacheSlot, wants_logits: bool) -> Tensor:
+        x = self._layers(token, self._rope.at(slot.position), slot)
+        return self._head(x) if wants_logits else x
+
+    def _layers(
+        self,
+        ids: Tensor,
+        angles: tuple[Tensor, Tensor],
+        cache: KVCache | CacheSlot | None,
+        layer_done: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        x = F.embedding(ids, self.weights.embedding).float()
+        for index, layer in enumerate(self.weights.layers):
+            x = layer_forward(x, index, self.config, layer, angles, cache, self.ops)
+            if layer_done is not None:
+                layer_done(index + 1)
+        return x
+
+    def _head(self, x: Tensor) -> Tensor:
+        x = self.ops.rms_norm(x, self.weights.norm, self.config.rms_norm_eps)
+        return self.ops.linear(x, self.weights.unembedding)
+
+    def new_cache(self, max_length: int | None = None, dtype: torch.dtype = torch.bfloat16) -> KVCache:
+        """An empty cache for this model, by default for as many positions as the model was made for."""
+        return KVCache(self.config, max_length or self.config.max_context_length, self.device, dtype)
+
+
+def _read_parts(checkpoint: Checkpoint, made: MadeWeights | None) -> list[Tensor]:
+    """What computing reads of the files: of the dense layers what was made of them, where that is there already."""
+    if made is None or not made.is_filled:
+        return checkpoint.stored_bytes()
+    return [*checkpoint.stored_bytes(without_dense=True), made.data]

@@ -1,0 +1,1 @@
+"""Token ids in, sampled tokens out: the engine, its contexts, its generations."""

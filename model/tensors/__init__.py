@@ -1,0 +1,1 @@
+"""What the operations work on: weights, packed weights, keys and values."""
