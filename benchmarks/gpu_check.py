@@ -39,7 +39,7 @@ from gptoss.model.checkpoints.published_configs import PUBLISHED, published_conf
 from gptoss.model.config import LayerConfig, ModelConfig
 from gptoss.model.loading.placement import expert_bytes
 from gptoss.model.measure.synthetic import STD, random_layers
-from gptoss.model.ops import Ops, select_ops
+from gptoss.model.ops import ComputeOptions, Ops, select_ops
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
 from gptoss.model.tensors.weights import Experts, HostExperts, Linear
 
@@ -175,7 +175,7 @@ def device_ops(dense: str, dry: bool) -> Ops:
     from gptoss.model.ops.gpu import GpuOps
     from gptoss.model.ops.gpu_tiles import Tiles
 
-    host = select_ops(None, "cpu")
+    host = select_ops("cpu")
     wide = Tiles(dense_rows=64, pairs=16, router_rows=8, expert_rows=64)
     return GpuOps(dense=dense, host=host, tiles=wide if dry else None)  # type: ignore[arg-type]
 
@@ -185,7 +185,7 @@ def agreement(figures: Figures, name: str, plan: Plan, weights: Weights, dry: bo
     config = replace(plan.config, layers=plan.config.layers[: plan.checked_layers])
     ids = [(37 * i + 11) % config.vocab_size for i in range(40)]
     with torch.inference_mode():
-        right = Transformer(config, moved(weights, "cpu"), select_ops("reference"))(ids)
+        right = Transformer(config, moved(weights, "cpu"), select_ops("cpu", ComputeOptions("reference")))(ids)
 
         def hold(what: str, logits: Tensor, tolerance: float) -> None:
             expected = right[: len(logits)]

@@ -31,7 +31,7 @@ from triton.runtime import driver
 
 from gptoss.model import Transformer
 from gptoss.model.checkpoints.published_configs import published_config
-from gptoss.model.kernels.triton import launch
+from gptoss.model.kernels.triton.launch import Grid, Launcher
 from gptoss.model.ops import Drawing
 from gptoss.model.ops.gpu import GpuOps
 from gptoss.model.tensors.cache import CacheSlot
@@ -63,19 +63,15 @@ def compiled_kernels(capability: int, quick: bool = False) -> dict[tuple[str, st
     driver.set_active(AbsentCard(capability))
     found: dict[tuple[str, str], Any] = {}
 
-    def compile_only(kernel: Any, grid: launch.Grid, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    def compile_only(kernel: Any, grid: Grid, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         compiled = kernel.warmup(*args, grid=grid, **options)
         found[kernel.__name__, compiled.hash] = compiled
 
-    launch.redirect(compile_only)
-    try:
-        models = [("20b", "bf16"), ("20b", "int8"), ("120b", "bf16")]
-        for name, dense in models[: 2 if quick else 3]:
-            few = published_config(name, num_layers=2)  # one with a window and one without
-            sizes = ((30, 2048), (256, 4096)) if quick else ((2, 30, 200, 600, 2048), (256, 1024, 4096))
-            _start_all(few, GpuOps(dense=dense), *sizes)
-    finally:
-        launch.redirect(None)
+    models = [("20b", "bf16"), ("20b", "int8"), ("120b", "bf16")]
+    for name, dense in models[: 2 if quick else 3]:
+        few = published_config(name, num_layers=2)  # one with a window and one without
+        sizes = ((30, 2048), (256, 4096)) if quick else ((2, 30, 200, 600, 2048), (256, 1024, 4096))
+        _start_all(few, GpuOps(dense=dense, launch=Launcher(compile_only)), *sizes)
     return found
 
 
@@ -96,7 +92,7 @@ def _start_all(config: Any, ops: GpuOps, prompts: tuple[int, ...], capacities: t
         logits = model._decode(integer, CacheSlot(cache, integer), True).flatten()
     for filtered in (False, True):
         ops.draw(Drawing.on(META, len(logits)), logits, filtered=filtered)
-    ops.read_once(torch.empty(1 << 20, dtype=torch.uint8, device=META))
+    ops.block_sums(torch.empty(1 << 20, dtype=torch.int64, device=META))
 
 
 def resources(compiled: Any) -> dict[str, int]:

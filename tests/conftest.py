@@ -13,21 +13,36 @@ from safetensors.torch import save_file
 
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.config import LayerConfig, ModelConfig, RopeConfig
+from gptoss.model.ops import select
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor, dequantize
 from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
 
 VOCABULARY = 300
 
-# Before anything imports triton: its kernels then run on the CPU.
+# Before anything imports the Triton kernels, which then run on the CPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+_AUTOMATIC_BACKEND = select.automatic_backend
 
 
 @pytest.fixture(scope="session", autouse=True)
 def reference_backend() -> Iterator[None]:
-    """What is not about a fast backend holds the program to the exact one, whatever was compiled."""
+    """Compute with the exact backend unless a test asks for another, whatever was compiled.
+
+    In this process the automatic choice is replaced; programs that tests start read the environment variable.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(select, "automatic_backend", lambda device: "reference")
         patch.setenv("GPTOSS_BACKEND", "reference")
         yield
+
+
+@pytest.fixture
+def automatic_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo `reference_backend`: the backend is chosen as it is outside the tests."""
+    monkeypatch.setattr(select, "automatic_backend", _AUTOMATIC_BACKEND)
+    monkeypatch.delenv("GPTOSS_BACKEND")
 
 
 @pytest.fixture(scope="session", autouse=True)

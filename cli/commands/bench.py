@@ -176,7 +176,7 @@ def _measure_synthetic(invocation: Invocation, model: Synthetic, plan: Plan, sta
     from gptoss.model.loading.device import select_device
     from gptoss.model.loading.memory import memory_need
     from gptoss.model.measure.benchmark import few_layers
-    from gptoss.model.ops import select_ops
+    from gptoss.model.ops import ComputeOptions, select_ops
 
     settings = invocation.settings
     whole = published_config(model)
@@ -185,7 +185,7 @@ def _measure_synthetic(invocation: Invocation, model: Synthetic, plan: Plan, sta
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = select_device(settings.device)
-    ops = select_ops(device=device, dense=None if settings.dense is None else settings.dense.value)
+    ops = select_ops(device, ComputeOptions(dense=None if settings.dense is None else settings.dense.value))
     num_layers = _layers_that_fit(model, ops, plan)
     with Ticker(status_line, f"making {num_layers} layers of {model} at random"):
         subject, load_s = few_layers(whole, num_layers, device, ops, plan.context)

@@ -17,7 +17,7 @@ from gptoss.model.inference.context import PREFILL_CHUNK, require_context
 from gptoss.model.inference.engine import Engine
 from gptoss.model.loading.device import select_device
 from gptoss.model.loading.memory import memory_need
-from gptoss.model.ops import Ops, select_ops
+from gptoss.model.ops import ComputeOptions, Ops, select_ops
 from gptoss.model.storage.disk_cache import DiskCache
 from gptoss.model.storage.expert_pager import ExpertPager
 
@@ -80,7 +80,7 @@ def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint)
     # Read whole, before it is computed with, is what has room in memory; of what has not, experts when they are chosen.
     is_read = is_mapped and memory is not None and checkpoint.nbytes < memory
     is_paged = is_mapped and memory is not None and not is_read
-    ops = select_ops(device=device, dense=request.dense, pager=ExpertPager() if is_paged else None)
+    ops = select_ops(device, ComputeOptions(dense=request.dense), ExpertPager() if is_paged else None)
     if device.type == "cpu":
         _look_at_memory(request, checkpoint, ops, memory)
     disk_cache = None

@@ -52,7 +52,7 @@ class Transformer:
     ) -> None:
         self.config = config
         self.device = weights.embedding.device
-        self.ops = ops or select_ops(device=self.device)
+        self.ops = ops or select_ops(self.device)
         self.weights = self.ops.prepare(weights, made)
         self.made = made
         self._rope = RotaryEmbedding(config.head_dim, config.rope, self.device)
@@ -64,7 +64,7 @@ class Transformer:
         cls,
         path: Path | str,
         device: torch.device | str = "cpu",
-        backend: str | Ops | None = None,
+        backend: Ops | None = None,
         *,
         quantize: Quantization | None = None,
         progress: Progress | None = None,
@@ -79,7 +79,7 @@ class Transformer:
         Args:
             path: the folder.
             device: where to compute.
-            backend: how to compute, by name or made already; by default as `select_ops` chooses.
+            backend: how to compute; by default what `select_ops` chooses for the device.
             quantize: "mxfp4" packs experts that are not packed in the checkpoint; None leaves them as they are.
             progress: called with the part of the packing, or of the copying to a device, that is done, up to 1.
             context: positions for which a card must have room beside the weights.
@@ -94,7 +94,7 @@ class Transformer:
             DeviceError: it does not fit on the card.
         """
         device = torch.device(device)
-        ops = select_ops(backend, device)
+        ops = backend or select_ops(device)
         checkpoint = Checkpoint.open(Path(path))
         placement: Placement | None = None
         uploader: Uploader | None = None

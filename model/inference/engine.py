@@ -64,7 +64,7 @@ class Engine:
         *,
         device: str = "auto",
         max_context: int | None = None,
-        backend: str | Ops | None = None,
+        backend: Ops | None = None,
         quantize: Quantization | None = None,
         progress: Callable[[float], None] | None = None,
         cpu_experts: int | None = None,
@@ -80,7 +80,7 @@ class Engine:
 
         Raises:
             CheckpointError: it is missing, broken or not of this architecture.
-            DeviceError: there is no such device or backend, or a card is too small.
+            DeviceError: there is no such device, or a card is too small.
             ContextFullError: `max_context` is more than the model was made for.
         """
         files: CheckpointFiles | None = None

@@ -1,19 +1,18 @@
 """The CPU backend: C++ kernels for AVX-512, AVX2 and any other machine, chosen at run time.
 
-Experts in MXFP4 are read where the checkpoint is mapped. Dense layers are kept as they are ("bf16", computed in
-float32) or in eight bits with one scale for 32 weights ("int8", made at load); activations that meet MXFP4 or
-eight-bit weights are 16-bit integers with one scale for 32. What the kernels do not cover (other types or layouts
-of weights, odd head sizes) goes through the reference backend, and a warning says so. Not differentiable.
+Experts in MXFP4 are read from the mapped checkpoint. Dense layers are used as they are ("bf16", computed in float32)
+or packed at load as 8-bit integers with one bfloat16 scale per 32 columns of a row ("int8"). Products with MXFP4 or
+8-bit weights take activations as 16-bit integers with one float32 scale per 32. What the kernels do not cover (other
+types or layouts of weights, head sizes that are no multiple of 16) falls back to the reference backend; for weights a
+warning says so. Not differentiable.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -21,9 +20,9 @@ from torch import Tensor
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import DeviceError, quote
 
-# After torch, whose OpenMP pool it shares.
+# After torch, so that both use the same OpenMP library.
 from gptoss.model.kernels import _cpu
-from gptoss.model.ops.interface import Dense
+from gptoss.model.ops.options import Dense
 from gptoss.model.ops.reference import ReferenceOps, activation_bytes
 from gptoss.model.storage.expert_pager import ExpertPager
 from gptoss.model.storage.made_weights import MadeWeights
@@ -32,22 +31,20 @@ from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
 
 log = logging.getLogger(__name__)
 
-ISA_VARIABLE = "GPTOSS_CPU_ISA"
-DENSE_VARIABLE = "GPTOSS_CPU_DENSE"
 HEAD_DIM_STEP = 16
-"""The kernels take heads of a multiple of this many dimensions."""
+"""The attention kernel takes head sizes that are a multiple of this."""
 
 
 @dataclass(frozen=True)
 class BoundLinear(Linear):
-    """A dense layer whose weights the kernels know."""
+    """A dense layer whose weights the kernels can read; `kernel` refers to their memory and keeps it alive."""
 
     kernel: _cpu.Dense | None = None
 
 
 @dataclass(frozen=True)
 class BoundExperts(Experts):
-    """Experts whose weights the kernels know."""
+    """Experts whose weights the kernels can read; `kernel` refers to their memory and keeps it alive."""
 
     kernel: _cpu.Experts | None = None
 
@@ -55,70 +52,90 @@ class BoundExperts(Experts):
 class CpuOps(ReferenceOps):
     """The kernels; see :class:`gptoss.model.ops.interface.Ops` for shapes.
 
+    The level, the number of threads and the counts belong to the instance; instances do not affect each other. Two
+    things are shared all the same: the fallbacks are plain torch and run on torch's global number of threads, and the
+    C library is told to keep up to 256 MB of freed memory for the whole process.
+
     Args:
-        dense: how dense layers are kept; by default as the variable GPTOSS_CPU_DENSE says, else "int8".
-        isa: the level of the kernels; by default as the variable GPTOSS_CPU_ISA says, else the best of the machine.
-        pager: reads the experts that tokens have chosen; for a model that does not fit into memory.
+        dense: form of the dense layers.
+        isa: instruction-set level of the kernels; by default the machine's best.
+        threads: threads that the kernels run on, whichever thread calls them; by default torch's number now.
+        pager: reads the chosen experts, for a model that does not fit into memory.
 
     Raises:
-        DeviceError: the machine does not run that level, or there is no such way to keep dense layers.
+        DeviceError: this machine does not run that level.
     """
 
     name = "cpu"
 
-    def __init__(self, dense: Dense | None = None, isa: str | None = None, pager: ExpertPager | None = None) -> None:
+    def __init__(
+        self,
+        dense: Dense | None = None,
+        isa: str | None = None,
+        threads: int | None = None,
+        pager: ExpertPager | None = None,
+    ) -> None:
+        self.dense: Dense = dense or "int8"
         self._pager = pager
-        chosen = dense or os.environ.get(DENSE_VARIABLE) or "int8"
-        if chosen not in get_args(Dense):
-            raise DeviceError(f"{DENSE_VARIABLE} is {quote(chosen)}: choose one of {', '.join(get_args(Dense))}")
-        self.dense = chosen
-        isa = isa or os.environ.get(ISA_VARIABLE) or _cpu.isas()[0]
-        try:
-            _cpu.use_isa(isa)
-        except ValueError:
-            raise DeviceError(f"this machine has no {quote(isa)}: set {ISA_VARIABLE} to {_names()}") from None
+        levels = _cpu.isas()
+        if isa is not None and isa not in levels:
+            raise DeviceError(f"this machine has no instruction set {quote(isa)}: choose one of {', '.join(levels)}")
+        self._kernels = _cpu.Kernels(isa or levels[0], torch.get_num_threads() if threads is None else threads)
         _cpu.keep_freed_memory()
-        log.info("cpu kernels: %s, dense layers in %s, %d threads", isa, chosen, torch.get_num_threads())
+        log.info("cpu kernels: %s, dense layers in %s, %d threads", self.isa, self.dense, self.threads)
+
+    @property
+    def isa(self) -> str:
+        """Instruction-set level of the kernels."""
+        return self._kernels.isa
+
+    @property
+    def threads(self) -> int:
+        """Threads that the kernels run on."""
+        return self._kernels.threads
 
     @property
     def description(self) -> str:
-        """The level of the kernels and how dense layers are kept."""
-        return f"{self.name} ({_cpu.isa()}, dense layers in {self.dense})"
+        """The level, and the form of the dense layers."""
+        return f"{self.name} ({self.isa}, dense layers in {self.dense})"
 
     @property
     def identity(self) -> str:
-        """The level, the dense layers' form, and the build of the kernels."""
+        """The level, the form of the dense layers, and the build of the kernels.
+
+        Not the number of threads: results are bit for bit the same for any.
+        """
         built = Path(_cpu.__file__).stat()
-        return f"{super().identity}, {_cpu.isa()}, {self.dense}, built {built.st_size} {built.st_mtime_ns}"
+        return f"{super().identity}, {self.isa}, {self.dense}, built {built.st_size} {built.st_mtime_ns}"
 
     def made_bytes(self, config: ModelConfig) -> int:
-        """The eight-bit layers, where they are wanted."""
+        """The 8-bit layers, if `dense` asks for them."""
         return int8_bytes(config) if self.dense == "int8" else 0
 
     def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:  # noqa: ARG002 - as the interface
-        """Activations; scores are never held."""
+        """Activations; the scores of attention stay in the caches."""
         return activation_bytes(config, tokens)
 
     def bytes_read(self, layer: Linear) -> int:
-        """What the kernel has of it."""
+        """Bytes of the form that the kernels read."""
         if not isinstance(layer, BoundLinear) or layer.kernel is None:
             return super().bytes_read(layer)
         return layer.kernel.bytes
 
-    def read_once(self, data: Tensor) -> None:
-        """A loop of the same vector loads that the kernels make."""
-        _cpu.read_once(data.reshape(-1).view(torch.uint8), torch.get_num_threads())
+    def read_once(self, data: Tensor) -> int:
+        """A loop of the vector loads that the kernels use, on the kernels' threads."""
+        return self._kernels.read_once(data.reshape(-1).view(torch.uint8))
 
     def counts(self) -> dict[str, int]:
-        """By level and operation."""
-        return _cpu.counts()
+        """Calls by "level.operation"; of the experts, one for each expert in each call."""
+        return self._kernels.counts()
 
     def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:
-        """Bind every matrix to its kernel; those without one stay as they are."""
+        """Bind every matrix that the kernels can read; the others stay as they are."""
         if weights.embedding.device.type != "cpu":
             raise DeviceError(f"the backend {self.name!r} runs on the CPU, but the weights are on another device")
         dense = [weights.unembedding, *(x for layer in weights.layers for x in (layer.q, layer.k, layer.v, layer.o))]
-        bound = _bind_int8(dense, made) if self.dense == "int8" else list(map(_bind_bf16, dense))
+        bound = _bind_int8(self._kernels, dense, made) if self.dense == "int8" else list(map(_bind_bf16, dense))
         unembedding, *projections = bound
         prepared = replace(
             weights,
@@ -132,7 +149,7 @@ class CpuOps(ReferenceOps):
         return prepared
 
     def bind_moe(self, router: Linear, experts: Experts) -> tuple[Linear, Experts]:
-        """Bind both to their kernels."""
+        """Bind both."""
         return _bind_bf16(router), _experts(experts)
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
@@ -140,7 +157,7 @@ class CpuOps(ReferenceOps):
         return self.linears(x, (layer,))[0]
 
     def linears(self, x: Tensor, layers: Sequence[Linear]) -> list[Tensor]:
-        """All in one go of the threads."""
+        """All layers in one parallel region, so that the threads are woken once."""
         kernels = [layer.kernel for layer in layers if isinstance(layer, BoundLinear) and layer.kernel is not None]
         if len(kernels) < len(layers):
             return [super(CpuOps, self).linear(x, layer) for layer in layers]
@@ -148,29 +165,28 @@ class CpuOps(ReferenceOps):
         outs = [x.new_empty(*x.shape[:-1], layer.weight.shape[0]) for layer in layers]
         tokens = x.numel() // x.shape[-1]
         if tokens:
-            addresses = [out.data_ptr() for out in outs]
-            _cpu.dense_forward(kernels, x.data_ptr(), tokens, addresses, torch.get_num_threads())
+            self._kernels.dense_forward(kernels, x.data_ptr(), tokens, [out.data_ptr() for out in outs])
         return outs
 
     def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:
         """`x / sqrt(mean(x^2) + eps) * scale`."""
         x, scale = _floats(x), _floats(scale)
-        out, columns, threads = torch.empty_like(x), x.shape[-1], torch.get_num_threads()
-        _cpu.rms_norm(x.data_ptr(), scale.data_ptr(), x.numel() // columns, columns, eps, out.data_ptr(), threads)
+        out, columns = torch.empty_like(x), x.shape[-1]
+        self._kernels.rms_norm(x.data_ptr(), scale.data_ptr(), x.numel() // columns, columns, eps, out.data_ptr())
         return out
 
     def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotate the first half of each head against its second half."""
         x, cos, sin = _floats(x), _floats(cos), _floats(sin)
-        out, threads = torch.empty_like(x), torch.get_num_threads()
+        out = torch.empty_like(x)
         *lead, tokens, heads, head_dim = x.shape
         for part, to in zip(x.flatten(0, -4), out.flatten(0, -4), strict=True) if lead else [(x, out)]:
             addresses = part.data_ptr(), cos.data_ptr(), sin.data_ptr()
-            _cpu.rope(*addresses, tokens, heads, head_dim // 2, to.data_ptr(), threads)
+            self._kernels.rope(*addresses, tokens, heads, head_dim // 2, to.data_ptr())
         return out
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:
-        """Blocks of keys with a running softmax."""
+        """Blocks of keys with a running softmax; one call per sequence of the batch."""
         *lead, tokens, heads, head_dim = q.shape
         keys, kv_heads = k.shape[-3:-1]
         if head_dim % HEAD_DIM_STEP or not tokens:
@@ -178,13 +194,13 @@ class CpuOps(ReferenceOps):
         q, sinks, k, v = _floats(q), _floats(sinks), _stored(k), _stored(v)
         if k.dtype != v.dtype:
             k, v = _floats(k), _floats(v)
-        out, threads = torch.empty_like(q), torch.get_num_threads()
+        out = torch.empty_like(q)
         if not lead:
             parts = [(q, k, v, out)]
         else:
             parts = list(zip(*(t.reshape(-1, *t.shape[-3:]) for t in (q, k, v, out)), strict=True))
         for pq, pk, pv, to in parts:
-            _cpu.attention(
+            self._kernels.attention(
                 pq.data_ptr(),
                 *(pk.data_ptr(), pk.stride(0), pk.stride(1)),
                 *(pv.data_ptr(), pv.stride(0), pv.stride(1)),
@@ -197,29 +213,27 @@ class CpuOps(ReferenceOps):
                 head_dim,
                 window or 0,
                 to.data_ptr(),
-                threads,
             )
         return out
 
     def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
-        """Tokens grouped by expert; few read each row once, many meet it unpacked."""
+        """Tokens grouped by expert; for many tokens the weights are unpacked once and used by all."""
         if not isinstance(experts, BoundExperts) or experts.kernel is None:
             return super().moe(x, router, experts, top_k, alpha, limit)
         x = _floats(x)
         logits, out = self.linear(x, router), torch.empty_like(x)
         tokens = x.numel() // x.shape[-1]
-        # The many experts of a prompt are read while others are computed, and in the order in which they lie.
+        # Not for a prompt, whose many experts are read in file order while others are computed.
         if self._pager is not None and tokens <= _cpu.GEMV_TOKENS:
             self._pager.read(experts, logits.topk(top_k).indices.flatten().tolist())
         if tokens:
-            threads = torch.get_num_threads()
             addresses = x.data_ptr(), logits.data_ptr()
-            experts.kernel.forward(*addresses, tokens, top_k, alpha, limit, out.data_ptr(), threads)
+            self._kernels.experts_forward(experts.kernel, *addresses, tokens, top_k, alpha, limit, out.data_ptr())
         return out
 
 
 def int8_bytes(config: ModelConfig) -> int:
-    """Bytes of all dense layers but the routers in eight bits."""
+    """Bytes of all dense layers but the routers, packed in eight bits."""
     hidden, heads = config.hidden_size, config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
     size = _cpu.int8_bytes
@@ -228,7 +242,7 @@ def int8_bytes(config: ModelConfig) -> int:
 
 
 def _is_known(layer: Linear) -> bool:
-    """Whether the kernels take such a matrix."""
+    """Whether the kernels can read the layer: contiguous bfloat16; a warning if not."""
     weight = layer.weight
     if weight.dtype == torch.bfloat16 and weight.is_contiguous() and _is_vector(layer.bias):
         return True
@@ -236,25 +250,25 @@ def _is_known(layer: Linear) -> bool:
     return False
 
 
-def _bind_int8(layers: Sequence[Linear], made: MadeWeights | None) -> list[Linear]:
-    """Each as the kernels read it in eight bits, packed into `made` unless that is there already."""
+def _bind_int8(kernels: _cpu.Kernels, layers: Sequence[Linear], made: MadeWeights | None) -> list[Linear]:
+    """Bind the layers in eight bits, packed into `made` one after the other unless an earlier run has filled it.
+
+    Layers that the kernels cannot read are returned as they are.
+    """
     known = [layer for layer in layers if _is_known(layer)]
     sizes = [_cpu.int8_bytes(*layer.weight.shape) for layer in known]
     if made is None or made.data.numel() != sum(sizes):
         made = MadeWeights(sum(sizes))
-    if made.is_filled and not all(map(_is_packed_from, known, made.parts(sizes))):
+    weights = [layer.weight for layer in known]
+    if made.is_filled and not all(map(kernels.is_packed_from, weights, made.parts(sizes))):
         made.discard()
     parts = made.parts(sizes)
     if not made.is_filled:
-        for layer, packed in zip(known, parts, strict=True):
-            _cpu.pack_int8(layer.weight, packed, torch.get_num_threads())
+        for weight, packed in zip(weights, parts, strict=True):
+            kernels.pack_int8(weight, packed)
         made.is_filled = True
     bound = {id(layer): _bind_packed(layer, packed) for layer, packed in zip(known, parts, strict=True)}
     return [bound.get(id(layer), layer) for layer in layers]
-
-
-def _is_packed_from(layer: Linear, packed: Tensor) -> bool:
-    return _cpu.is_packed_from(layer.weight, packed)
 
 
 def _bind_packed(layer: Linear, packed: Tensor) -> Linear:
@@ -279,7 +293,7 @@ def _layer(layer: LayerWeights, projections: Sequence[Linear]) -> LayerWeights:
         k=k,
         v=v,
         o=o,
-        # A choice of experts turns on small differences, and the router weighs little.
+        # Never in eight bits: small differences decide which experts are chosen, and the router is small.
         router=_bind_bf16(layer.router),
         experts=_experts(layer.experts),
     )
@@ -300,7 +314,7 @@ def _experts(experts: Experts) -> Experts:
 
 
 def _all_bound(weights: Weights) -> bool:
-    """Whether nothing takes the slow path."""
+    """Whether nothing falls back to the reference backend."""
     layers = weights.layers
     linears = [
         weights.unembedding,
@@ -322,11 +336,7 @@ def _floats(x: Tensor) -> Tensor:
 
 
 def _stored(x: Tensor) -> Tensor:
-    """Keys or values as the kernel reads them: bfloat16 or float32, the dimensions of a head together."""
+    """Keys or values (..., keys, kv_heads, head_dim) in bfloat16 or float32, with the last dimension contiguous."""
     if x.dtype not in (torch.bfloat16, torch.float32):
         x = x.float()
     return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _names() -> str:
-    return " or ".join(_cpu.isas())

@@ -1,4 +1,4 @@
-"""Attention on a GPU: one query over the buffers of a cache, and many over keys and values of known length."""
+"""Attention on a GPU: one query over the buffers of a cache, or many over keys and values of known length."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import torch
 from torch import Tensor
 
 from gptoss.model.kernels.triton import attention as kernels
-from gptoss.model.kernels.triton.launch import launch
+from gptoss.model.kernels.triton.launch import Launcher
 from gptoss.model.ops.gpu_tiles import Tiles, cdiv, head_block, power_of_two
 
 SPLITS = ((256, 1), (2048, 8))
-"""Positions that a cache may hold up to which attention over all of them is split so many times."""
+"""(positions, splits): with room for up to so many positions, one query's keys are split between so many programs."""
 MANY_SPLITS = 32
+"""Splits beyond."""
 EXACT_TILE = 32, 32
-"""Rows and keys of a tile in float32, which is multiplied without tensor cores: larger ones spill registers."""
+"""Rows and keys of a tile in float32, which is multiplied without tensor cores; larger tiles spill registers."""
 
 
 def attend_one(
+    launch: Launcher,
     tiles: Tiles,
     q: Tensor,
     buffers: tuple[Tensor, Tensor],
@@ -24,7 +26,20 @@ def attend_one(
     sinks: Tensor,
     window: int | None,
 ) -> Tensor:
-    """One query (1, heads, head_dim) at `position` (1,) over the buffers of a cache: (1, heads * head_dim)."""
+    """One query over a cache, at a position that only the device knows.
+
+    Args:
+        launch: starts the kernels.
+        tiles: sizes of the programs.
+        q: (1, heads, head_dim) float32.
+        buffers: keys and values, (capacity, kv_heads, head_dim) each, filled up to `position` and including it.
+        position: (1,) int64.
+        sinks: (heads,)
+        window: as `Ops.attention`.
+
+    Returns:
+        (1, heads * head_dim) float32.
+    """
     keys, values = buffers
     _, heads, head_dim = q.shape
     kv_heads = keys.shape[1]
@@ -65,8 +80,10 @@ def attend_one(
     return out.view(1, heads * head_dim)
 
 
-def attend_many(tiles: Tiles, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:
-    """Tiles of queries (..., tokens, heads, head_dim) against tiles of keys: see `Ops.attention`."""
+def attend_many(
+    launch: Launcher, tiles: Tiles, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None
+) -> Tensor:
+    """Tiles of queries against tiles of keys, one launch per sequence of the batch; shapes as `Ops.attention`."""
     *lead, tokens, heads, head_dim = q.shape
     out = torch.empty_like(q)
     k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (k, v))

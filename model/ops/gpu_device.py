@@ -1,30 +1,25 @@
-"""Whether a device can run the GPU backend, and what to say if not."""
+"""Whether a device can run the GPU backend, and if not, why."""
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 
 import torch
 
 from gptoss.model.errors import DeviceError
+from gptoss.model.kernels.triton.interpreter import in_interpreter
 
 CAPABILITY = (8, 0)
-"""Compute capability that the kernels need: bfloat16 products."""
-
-
-def in_interpreter() -> bool:
-    """Whether Triton's kernels run on the CPU, in its interpreter."""
-    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+"""Compute capability that the kernels need, for products of bfloat16 matrices."""
 
 
 def has_triton() -> bool:
-    """Whether the package is there; torch brings it with its Linux wheels for CUDA."""
+    """Whether the package is installed; torch's Linux wheels for CUDA depend on it."""
     return find_spec("triton") is not None
 
 
 def reason_against(device: torch.device) -> str | None:
-    """Why the kernels do not run on this device; None: they do."""
+    """Why the kernels do not run on this device; None if they do."""
     if not has_triton():
         return "the package triton is missing: it comes with torch's Linux wheels for CUDA"
     if device.type == "cpu" and in_interpreter():
@@ -39,10 +34,10 @@ def reason_against(device: torch.device) -> str | None:
 
 
 def require_device(device: torch.device) -> None:
-    """Refuse a device on which the kernels do not run.
+    """Refuse a device on which the kernels do not run; tensors without data ("meta") are for compiling only.
 
     Raises:
-        DeviceError: and why.
+        DeviceError: they do not.
     """
     if device.type == "meta":
         return

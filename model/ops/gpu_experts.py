@@ -1,4 +1,4 @@
-"""The mixture of experts on a GPU, from the router's logits on: for few tokens, and for many."""
+"""The mixture of experts on a GPU, from the router's logits on: for few tokens, or for many."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from gptoss.model.kernels.triton import experts as kernels, grouped
-from gptoss.model.kernels.triton.launch import launch
+from gptoss.model.kernels.triton.launch import Launcher
 from gptoss.model.ops.gpu_tiles import Tiles, cdiv, power_of_two
 from gptoss.model.ops.gpu_weights import group_by_expert
 from gptoss.model.tensors.mxfp4 import BLOCK_SIZE, Mxfp4Tensor
 from gptoss.model.tensors.weights import Experts
 
-# By slots of a tile: what one program of each product computes, such that it spills no registers on compute
-# capability 8.0 or 9.0, and fits 99 KB of shared memory on the former's successors.
+# BLOCK_M -> options of `grouped_up` and `grouped_down`, chosen so that no registers are spilled on compute capability
+# 8.0 and 9.0; compiled for 8.0 they need at most 99 KB of shared memory, which is all that 8.6, 8.9 and 12.0 have.
 _GROUPED = {
     16: ({"BLOCK_N": 64, "BLOCK_K": 64, "num_warps": 4}, {"BLOCK_N": 128, "BLOCK_K": 64, "num_warps": 4}),
     32: ({"BLOCK_N": 64, "BLOCK_K": 64, "num_warps": 4}, {"BLOCK_N": 128, "BLOCK_K": 64, "num_warps": 4}),
@@ -23,6 +23,7 @@ _GROUPED = {
 
 
 def few_tokens(
+    launch: Launcher,
     tiles: Tiles,
     lifted: Tensor,
     factors: Tensor,
@@ -34,7 +35,24 @@ def few_tokens(
     limit: float,
     add: Tensor | None,
 ) -> Tensor:
-    """Each token through its experts: what `norm_router` left of it -> (tokens, hidden), added to `add`."""
+    """Each token through its own experts.
+
+    Args:
+        launch: starts the kernels.
+        tiles: sizes of the programs.
+        lifted: (tokens, 8, hidden / 8), as `norm_router` leaves it: before the norm's factor, times 2^63, by code.
+        factors: (tokens,), the norm's factors.
+        logits: (tokens, experts), the router's.
+        experts: for their biases.
+        packed: their matrices gate_up and down.
+        top_k: experts per token.
+        alpha: of the SwiGLU.
+        limit: of the SwiGLU.
+        add: (tokens, hidden), added to the result.
+
+    Returns:
+        (tokens, hidden) float32.
+    """
     up, down = packed
     count, hidden, width = logits.shape[-1], up.shape[-1], down.shape[-1]
     tokens = logits.shape[0]
@@ -66,6 +84,7 @@ def few_tokens(
 
 
 def many_tokens(
+    launch: Launcher,
     x: Tensor,
     logits: Tensor,
     experts: Experts,
@@ -74,7 +93,11 @@ def many_tokens(
     alpha: float,
     limit: float,
 ) -> Tensor:
-    """Tokens (tokens, hidden) grouped by expert, by the router's `logits` (tokens, experts)."""
+    """Tokens grouped by expert, as products of bfloat16 matrices: x (tokens, hidden), logits (tokens, experts).
+
+    Returns:
+        (tokens, hidden) float32.
+    """
     up, down = packed
     (tokens, hidden), count, width = x.shape, logits.shape[-1], down.shape[-1]
     chosen_logits, chosen = torch.topk(logits, top_k, dim=-1)

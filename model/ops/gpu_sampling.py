@@ -1,6 +1,6 @@
-"""Sampling on the device: the distribution of `inference.sampler`, from buffers alone, without waiting for the host.
+"""Sampling on the device: the distribution of `inference.sampler`, without waiting for the host.
 
-Whatever changes from token to token lies in buffers, so that a recorded step can be repeated.
+Everything that changes from token to token is in buffers on the device, so that a recorded step can be replayed.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ import torch
 from torch import Tensor
 
 from gptoss.model.kernels.triton import sampling
-from gptoss.model.kernels.triton.launch import launch
+from gptoss.model.kernels.triton.launch import Launcher
 from gptoss.model.ops.interface import Drawing
 
 BLOCK = 1024
-"""Logits that one program looks at."""
+"""Logits per program."""
 
 
-def draw(drawing: Drawing, logits: Tensor, *, filtered: bool) -> None:
+def draw(launch: Launcher, drawing: Drawing, logits: Tensor, *, filtered: bool) -> None:
     """Sample from `logits` (vocabulary,) float32 into `drawing.result`.
 
     Args:
-        drawing: the buffers.
-        logits: left as they are.
-        filtered: whether top-k and top-p are looked at; they cost a sort.
+        launch: starts the kernels.
+        drawing: the buffers; `settings` and `mask` are read.
+        logits: not modified.
+        filtered: whether to apply top-k and top-p, which costs a sort.
     """
     vocabulary = logits.shape[0]
     blocks = -(-vocabulary // BLOCK)
@@ -56,15 +57,24 @@ def draw(drawing: Drawing, logits: Tensor, *, filtered: bool) -> None:
 
 
 def _cut(masked: Tensor, peaks: Tensor, settings: Tensor) -> Tensor:
-    """Logits over the temperature, the peak moved to 0; -inf where top-k or top-p cut."""
+    """Apply top-k and top-p to masked logits.
+
+    Args:
+        masked: (vocabulary,), -inf for tokens that are not allowed.
+        peaks: (blocks,), the largest of each block.
+        settings: see `Drawing`.
+
+    Returns:
+        (vocabulary,): (logit - largest logit) / temperature, or -inf for tokens that are cut.
+    """
     temperature, top_k, top_p = settings[1].float(), settings[3].long(), settings[4].float()
     scaled = (masked - peaks.max()) / temperature
     ordered, order = scaled.sort(descending=True, stable=True)
-    # Constants go into the kernels: a tensor made of one on the host could not be copied while a step is recorded.
+    # Only Python constants below: a tensor created on the host could not be copied while a step is recorded.
     last = top_k.masked_fill(top_k <= 0, ordered.shape[0]).clamp(max=ordered.shape[0]) - 1
     ordered = ordered.masked_fill(ordered < ordered.index_select(0, last.view(1)), -torch.inf)
     probabilities = torch.softmax(ordered, -1)
-    # The token that crosses top-p is kept; 1 keeps all, whatever rounding says.
+    # The token that crosses top-p is kept. A top-p of 1 keeps all, even if rounding makes a sum exceed 1 early.
     beyond = (probabilities.cumsum(-1) - probabilities >= top_p) & (top_p < 1)
     beyond = beyond & (torch.arange(beyond.shape[0], device=beyond.device) > 0)
     return torch.empty_like(scaled).scatter_(0, order, ordered.masked_fill(beyond, -torch.inf))

@@ -1,52 +1,51 @@
-"""Weights as the GPU's kernels want them: dense layers in eight bits, projections joined, tokens sorted by expert."""
+"""Weights in the layouts of the GPU kernels: 8-bit dense layers, joined projections; and tokens grouped by expert."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gptoss.model.config import ModelConfig
 from gptoss.model.kernels.triton import dense
-from gptoss.model.kernels.triton.launch import launch
+from gptoss.model.kernels.triton.launch import Launcher
 from gptoss.model.tensors.mxfp4 import BLOCK_SIZE, Mxfp4Tensor
 from gptoss.model.tensors.weights import Experts, LayerWeights, Linear
 
-Dense = Literal["int8", "bf16"]
-
 _LARGEST = 127
+"""Largest magnitude of an 8-bit weight."""
 _PIECE_ROWS = 1 << 13
 """Rows that are packed at a time: bounds the memory beside the result."""
 _UNPACKED_GROUPS = 64
-"""Groups that one program unpacks."""
+"""Groups of 32 weights that one program unpacks."""
 
 
 @dataclass(frozen=True)
 class EightBitLinear(Linear):
-    """A dense layer of int8 weights (out, in) with one bfloat16 scale for 32 of them: `scales` (out, in / 32)."""
+    """A dense layer in eight bits: `weight` int8 (out, in), `scales` bfloat16 (out, in / 32), one per 32 columns."""
 
     scales: Tensor | None = None
 
     @classmethod
     def of(cls, weight: Tensor, scales: Tensor, bias: Tensor | None) -> EightBitLinear:
-        """From what `pack_rows` gives."""
+        """Make one of the results of `pack_rows` and a bias."""
         return cls(weight, bias, scales)
 
 
 @dataclass(frozen=True)
 class FusedLayer(LayerWeights):
-    """A layer whose three projections also stand as one, in one piece of memory."""
+    """A layer whose q, k and v are views of one matrix `qkv`, (heads + 2 * kv_heads) * head_dim rows in that order."""
 
     qkv: Linear | None = None
 
 
 def pack_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix (out, in), in a multiple of 32, as int8 (out, in) and bfloat16 scales (out, in / 32).
+    """Pack a matrix (out, in), `in` a multiple of 32, as int8 (out, in) and bfloat16 scales (out, in / 32).
 
-    The scale is a 127th of the largest magnitude, rounded up to bfloat16, so that no weight is beyond 127.
+    A scale is the largest magnitude of its 32 weights divided by 127, rounded up to bfloat16 so that no integer exceeds
+    127.
     """
     rows, columns = weight.shape
     packed = torch.empty(rows, columns, dtype=torch.int8, device=weight.device)
@@ -62,8 +61,8 @@ def pack_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return packed, scales
 
 
-def unpacked(layer: EightBitLinear, rows: slice) -> Tensor:
-    """Some rows of an eight-bit layer, in bfloat16."""
+def unpacked(launch: Launcher, layer: EightBitLinear, rows: slice) -> Tensor:
+    """Some rows of an 8-bit layer in bfloat16: (rows, in)."""
     assert layer.scales is not None
     weight, scales = layer.weight[rows], layer.scales[rows]
     out = torch.empty(weight.shape, dtype=torch.bfloat16, device=weight.device)
@@ -74,7 +73,7 @@ def unpacked(layer: EightBitLinear, rows: slice) -> Tensor:
 
 
 def int8_bytes(config: ModelConfig) -> int:
-    """Bytes of all dense layers but the routers in eight bits."""
+    """Bytes of all dense layers but the routers, packed in eight bits."""
     heads = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
     weights = config.num_layers * 2 * (heads + kv) * config.hidden_size + config.vocab_size * config.hidden_size
@@ -82,7 +81,7 @@ def int8_bytes(config: ModelConfig) -> int:
 
 
 def scales_of(layer: Linear) -> tuple[Tensor, bool]:
-    """The scales that a kernel is given, and whether it is to look at them."""
+    """The pointer to pass to a kernel for scales, and whether the layer has 8 bits, so that the kernel reads it."""
     if isinstance(layer, EightBitLinear):
         assert layer.scales is not None
         return layer.scales, True
@@ -90,7 +89,7 @@ def scales_of(layer: Linear) -> tuple[Tensor, bool]:
 
 
 def joined(*layers: Linear) -> Linear:
-    """Layers with the same input as one. Where they lie one behind the other in memory, nothing is copied."""
+    """One layer of the rows of several with the same input. Nothing is copied if they are adjacent in memory."""
     first, rows = layers[0].weight, sum(layer.weight.shape[0] for layer in layers)
     biases = [layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias for layer in layers]
     if _are_neighbours([layer.weight for layer in layers]):
@@ -101,7 +100,7 @@ def joined(*layers: Linear) -> Linear:
 
 
 def parts(layer: Linear, rows: Sequence[int]) -> list[Linear]:
-    """The layers that were joined, as views."""
+    """Split a joined layer into layers of so many rows each, as views."""
     bias = layer.bias
     assert bias is not None
     weights, biases = torch.split(layer.weight, list(rows)), torch.split(bias, list(rows))
@@ -113,27 +112,31 @@ def parts(layer: Linear, rows: Sequence[int]) -> list[Linear]:
 
 
 def packed_experts(experts: Experts) -> tuple[Mxfp4Tensor, Mxfp4Tensor] | None:
-    """Both matrices, where the kernels can read them."""
+    """The matrices gate_up and down if the kernels can read them: MXFP4, contiguous, aligned; else None."""
     up, down = experts.gate_up, experts.down
     if not (isinstance(up, Mxfp4Tensor) and isinstance(down, Mxfp4Tensor)):
         return None
     arrays = up.blocks, up.scales, experts.gate_up_bias, down.blocks, down.scales, experts.down_bias
-    # Blocks are read as words of 32 bits.
+    # Blocks are read as 32-bit words.
     aligned = up.blocks.storage_offset() % 4 == 0 and down.blocks.storage_offset() % 4 == 0
     return (up, down) if aligned and all(array.is_contiguous() for array in arrays) else None
 
 
 def group_by_expert(chosen: Tensor, experts: int, block: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cut the slots of each expert into tiles of at most `block`, without asking the device how many there are.
+    """Cut the slots of each expert into tiles of at most `block` slots, without reading anything back from the device.
+
+    Slot s is the pair of token s // top_k and the s % top_k-th of its experts. The number of tiles is the largest that
+    can occur; tiles beyond those that do have the expert `experts`.
 
     Args:
         chosen: (tokens, top_k), the expert of each slot.
-        experts: how many there are.
-        block: slots a tile.
+        experts: their number.
+        block: slots per tile.
 
     Returns:
-        All int32: the expert of each tile that there can be (`experts`: there is none), where its slots begin in the
-        last of these; where the slots of each expert begin, and the end; the slots, sorted by expert.
+        All int32: expert of each tile (tiles,); index of each tile's first slot in `order` (tiles,); index of each
+        expert's first slot in `order`, and the number of slots (experts + 1,); `order`, the slots sorted by expert
+        (slots,).
     """
     flat = chosen.flatten()
     order = torch.argsort(flat, stable=True)
@@ -149,11 +152,12 @@ def group_by_expert(chosen: Tensor, experts: int, block: int) -> tuple[Tensor, T
 
 
 def _after_zero(sums: Tensor) -> Tensor:
-    """Running sums with the zero before them."""
+    """Put a zero before running sums."""
     return torch.nn.functional.pad(sums, (1, 0))
 
 
 def _are_neighbours(tensors: Sequence[Tensor]) -> bool:
+    """Whether contiguous tensors of one type follow each other in one storage without gaps."""
     at = tensors[0].data_ptr()
     storage = tensors[0].untyped_storage().data_ptr()
     for tensor in tensors:

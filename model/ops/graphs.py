@@ -1,7 +1,7 @@
-"""Recording of a step: as CUDA graphs that repeat it at the cost of one launch each, or plainly where there are none.
+"""Recording of a decode step: as CUDA graphs, each replayed by one launch; without CUDA the step is simply run again.
 
-A step works on buffers of fixed places and sizes, never waits for the device, and never asks it anything. Where part of
-it runs on the host (experts in host memory), the recording is cut there: a graph, the host's part, another graph.
+A recorded step works on buffers of fixed addresses and sizes and never waits for the device. If part of it runs on the
+host (experts in host memory), the recording is cut there: a graph, the host's part, another graph.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ Step = Callable[[], None]
 
 
 class Recorder(Protocol):
-    """Makes steps that can be repeated."""
+    """Records steps for replay."""
 
     def record(self, step: Step) -> Step:
-        """Run `step` once, and return what does the same again."""
+        """Run `step` once, and return a function that does the same again."""
         ...
 
     def on_host(self, function: Step) -> None:
-        """Run, or record, what waits for the device and computes on the host."""
+        """Run, or record, a part of a step that waits for the device and computes on the host."""
         ...
 
 
 class PlainSteps:
-    """Nothing is recorded: a step is repeated by running it."""
+    """Without CUDA nothing is recorded; a step is run again."""
 
     def record(self, step: Step) -> Step:
-        """`step` itself."""
+        """Run `step` and return it."""
         step()
         return step
 
@@ -41,12 +41,12 @@ class PlainSteps:
 
 
 class CudaGraphs:
-    """CUDA graphs; those of one recording share a pool of memory.
+    """CUDA graphs; those of one recording share a memory pool.
 
     Args:
-        device: whose.
+        device: on which the step runs.
         new_graph: makes an empty graph.
-        side_stream: a context in which to record; the stream that torch uses by default cannot be recorded.
+        side_stream: a context in which to record; torch's default stream cannot be recorded.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CudaGraphs:
         self._pool: Any = None
 
     def record(self, step: Step) -> Step:
-        """Run the step, so that its kernels are compiled and its libraries loaded, then record it."""
+        """Run the step, which compiles its kernels and loads its libraries, then record it."""
         step()
         pieces: list[Step] = []
         self._pieces, self._pool = pieces, None
@@ -75,7 +75,7 @@ class CudaGraphs:
                 self._abandon()
                 raise
             self._end()
-        # What is recorded lives as long as who asked for it.
+        # The recording belongs to the returned function; nothing here keeps it alive.
         self._pieces = []
 
         def again() -> None:
@@ -85,7 +85,7 @@ class CudaGraphs:
         return again
 
     def on_host(self, function: Step) -> None:
-        """Run it; while recording, cut the graph there."""
+        """Run it; while recording, end the graph, note the function, and begin the next graph."""
         if self._graph is None:
             function()
             return
@@ -95,7 +95,7 @@ class CudaGraphs:
 
     def _begin(self) -> None:
         self._graph = self._new_graph()
-        # Pieces are repeated in the order in which they were recorded, so they can use the same memory.
+        # Graphs are replayed in the order of recording, so they can share memory.
         arguments = {} if self._pool is None else {"pool": self._pool}
         self._graph.capture_begin(**arguments, capture_error_mode="thread_local")
 
@@ -112,7 +112,7 @@ class CudaGraphs:
         try:
             graph.capture_end()
         except RuntimeError:
-            return  # what made it fail is being raised already
+            return  # the original exception is being raised already
 
     def _own_stream(self) -> AbstractContextManager[Any]:
         torch.cuda.synchronize(self._device)
@@ -120,5 +120,5 @@ class CudaGraphs:
 
 
 def recorder(device: torch.device) -> Recorder:
-    """What records on this device."""
+    """The recorder for a device."""
     return CudaGraphs(device) if device.type == "cuda" else PlainSteps()

@@ -1,14 +1,15 @@
-"""The interface of a backend: what it computes, on tensors of which shapes.
+"""The interface of a backend: the operations, and the shapes and types of their arguments.
 
-Shapes are written with `...` for leading dimensions: one sequence has none, a batch of equally long sequences has
-one. Activations are float32; weights have the checkpoint's own types (bfloat16, float32, MXFP4) and stay so in memory.
+Shapes are written with `...` for leading dimensions: none for one sequence, one for a batch of equally long sequences.
+Activations are float32. Weights are passed as `Ops.prepare` returned them: in the checkpoint's own types (bfloat16,
+float32, MXFP4) or packed by the backend.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,73 +22,94 @@ from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
 if TYPE_CHECKING:
     from gptoss.model.ops.graphs import Recorder
 
-Dense = Literal["int8", "bf16"]
-"""How the dense layers and the unembedding are kept: in eight bits, made at load, or as the checkpoint has them."""
-
 
 class Ops(Protocol):
-    """One way to compute the operations of the model."""
+    """A backend: the operations of the model, and the facts about them that callers need.
+
+    An instance computes one model at a time: `prepare` sets the attributes that depend on it. Instances share no
+    state; several, with different options, can be used in one process.
+    """
 
     name: str
     identical_tokens: int
-    """Up to so many tokens computed together have, to the bit, the logits that each would have alone."""
+    """Up to this many tokens computed together have bit for bit the logits that each has when computed alone."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that the kernels run on."""
+        ...
 
     @property
     def description(self) -> str:
-        """How it computes, for people: the kernels, and how dense layers are kept."""
-        ...
-
-    def made_bytes(self, config: ModelConfig) -> int:
-        """Bytes that `prepare` makes of a model's dense weights, beside those that it is given."""
-        ...
-
-    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
-        """Bytes that computing `tokens` at a time takes beside weights and cache, near the end of a context."""
-        ...
-
-    def bytes_read(self, layer: Linear) -> int:
-        """Bytes of weights that using a prepared dense layer once reads."""
-        ...
-
-    def read_once(self, data: Tensor) -> None:
-        """Read every byte of `data` once, as fast as a plain loop can; it has been read when this returns."""
-        ...
-
-    def counts(self) -> dict[str, int]:
-        """Calls of compiled kernels so far, by name; empty where there are none."""
+        """One line for people: the kernels, and the form of the dense layers."""
         ...
 
     @property
     def identity(self) -> str:
-        """What decides, beside the weights, how results are rounded."""
+        """Everything but the weights that affects numerics; part of the prefix-cache key."""
+        ...
+
+    def made_bytes(self, config: ModelConfig) -> int:
+        """Bytes that `prepare` allocates for packed copies of the dense weights."""
+        ...
+
+    def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
+        """Peak bytes beside weights and cache for a chunk of `tokens` at the end of `context` positions."""
+        ...
+
+    def bytes_read(self, layer: Linear) -> int:
+        """Bytes of weights that one use of a prepared dense layer reads."""
+        ...
+
+    def read_once(self, data: Tensor) -> int:
+        """Read every byte of `data`, contiguous, once, as fast as a plain loop can: the bandwidth to compare with.
+
+        Returns:
+            The sum of the data as 64-bit words in the machine's byte order, the last word padded with zero bytes,
+            modulo 2^64. It depends on every byte, so nothing can be skipped; all has been read when this returns.
+        """
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Calls of compiled kernels by this instance so far, by name; empty if it has none."""
         ...
 
     def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:
-        """The weights as this backend wants them; what its operations are given comes from here.
+        """Convert the weights of a model to the form that this backend's operations take.
 
         Args:
-            weights: of all of the model, as the checkpoint has them.
-            made: memory for what is made of them, `made_bytes` of it; without, the backend takes its own.
+            weights: the whole model, as in the checkpoint.
+            made: memory of `made_bytes` for packed copies, perhaps filled by an earlier run; by default the backend
+                allocates its own.
 
         Raises:
-            DeviceError: they lie where this backend does not compute.
+            DeviceError: the weights are on a device where this backend does not compute.
         """
         ...
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
-        """`x @ weight.T + bias`: (..., in) -> (..., out)."""
+        """`x @ weight.T + bias`: x (..., in), weight (out, in), bias (out,) -> (..., out)."""
         ...
 
     def linears(self, x: Tensor, layers: Sequence[Linear]) -> list[Tensor]:
-        """`linear` of one input by each of several layers."""
+        """`linear` of the same input by each of several layers."""
         ...
 
     def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:
-        """Root-mean-square norm (Zhang and Sennrich 2019) over the last dimension: (..., n), (n,) -> (..., n)."""
+        """`x / sqrt(mean(x^2) + eps) * scale` (Zhang and Sennrich 2019): x (..., n), scale (n,) -> (..., n)."""
         ...
 
     def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotate pairs (i, i + head_dim / 2): (..., tokens, heads, head_dim), (tokens, head_dim / 2) -> as x."""
+        """Rotate the pairs (i, i + head_dim / 2) of each head by the angle of its position.
+
+        Args:
+            x: (..., tokens, heads, head_dim)
+            cos: (tokens, head_dim / 2)
+            sin: (tokens, head_dim / 2)
+
+        Returns:
+            As x.
+        """
         ...
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:
@@ -97,8 +119,8 @@ class Ops(Protocol):
             q: (..., tokens, heads, head_dim), the queries of the *last* `tokens` of the `keys` positions.
             k: (..., keys, kv_heads, head_dim), any floating dtype; heads is a multiple of kv_heads.
             v: as k.
-            sinks: (heads,)
-            window: how many positions a query sees, its own included; None for all.
+            sinks: (heads,); each is the logit of an extra key whose value is zero.
+            window: number of positions that a query sees, its own included; None for all.
 
         Returns:
             (..., tokens, heads, head_dim) float32.
@@ -106,28 +128,31 @@ class Ops(Protocol):
         ...
 
     def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
-        """The mixture of experts: each token through its `top_k` experts, weighted by the softmax of their logits.
+        """Mixture of experts: each token through its `top_k` experts, weighted by the softmax of their logits.
 
         Args:
             x: (..., hidden)
-            router: (experts, hidden) and (experts,)
-            experts: their two matrices; gate and up rows are interleaved, even rows gate.
-            top_k: experts a token.
+            router: weight (experts, hidden), bias (experts,)
+            experts: gate_up (experts, 2 * width, hidden), even rows gate, odd rows up; down (experts, hidden, width).
+            top_k: experts per token.
             alpha: slope of the sigmoid in the SwiGLU.
-            limit: clamp of the SwiGLU's inputs.
+            limit: the gate is clamped to at most this, up to between minus and plus this.
+
+        Returns:
+            (..., hidden)
         """
         ...
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """The buffers of one step's sampling, on the device.
+    """Buffers for sampling one token on the device.
 
     Attributes:
-        settings: float64, (5,): the draw, temperature, natural log of min-p, top-k (0: all), top-p.
-        mask: int32, a bit for each token that may come, lowest bit first.
-        result: float64, (3,): the token, its log probability, what is wrong (0: nothing, 1: the logits are no numbers,
-            2: none is allowed).
+        settings: float64, (5,): the random draw in [0, 1), temperature, natural log of min-p, top-k (0: off), top-p.
+        mask: int32, (ceil(vocabulary / 32),): bit t % 32 of word t // 32 is set if token t is allowed.
+        result: float64, (3,): the token id, its log probability before temperature and cuts, and an error code (0: no
+            error, 1: the largest logit is infinite or not a number, 2: no token is allowed).
     """
 
     settings: Tensor
@@ -144,13 +169,13 @@ class Drawing:
 
 @runtime_checkable
 class StepOps(Ops, Protocol):
-    """A backend that can decode one token without waiting for the host: token, position and sampling in buffers."""
+    """A backend that can decode one token without waiting for the host: token, position and sampling are in buffers."""
 
     recorder: Recorder
     is_whole: bool
-    """Whether all of the model prepared last can be decoded so."""
+    """Whether every layer of the model prepared last can be decoded in this way."""
     prefill_chunk: int
-    """Tokens of a prompt that are best computed at a time."""
+    """Prompt tokens to compute at a time."""
 
     def decode_layer(
         self,
@@ -161,13 +186,25 @@ class StepOps(Ops, Protocol):
         angles: tuple[Tensor, Tensor],
         slot: CacheSlot,
     ) -> Tensor:
-        """Layer `index` on the residual stream (1, hidden) of one token, whose keys and values go to their slot."""
+        """One layer for one token whose position only the device knows.
+
+        Args:
+            x: (1, hidden), the residual stream.
+            index: of the layer.
+            config: of the model.
+            weights: of the layer, prepared.
+            angles: cosines and sines of the token's position, (1, head_dim / 2) each.
+            slot: the cache, and the position in it where keys and values are stored.
+
+        Returns:
+            (1, hidden), the residual stream after the layer.
+        """
         ...
 
     def prepare_layer(self, layer: LayerWeights) -> LayerWeights:
-        """A layer as `prepare` leaves it, for one who has no room for both forms of all layers."""
+        """Convert one layer as `prepare` does; for loading layer by layer, when both forms of all would not fit."""
         ...
 
     def draw(self, drawing: Drawing, logits: Tensor, *, filtered: bool) -> None:
-        """Sample from `logits` (vocabulary,) into the drawing's result; with top-k and top-p only where `filtered`."""
+        """Sample from `logits` (vocabulary,) into `drawing.result`; top-k and top-p are applied only if `filtered`."""
         ...

@@ -1,11 +1,12 @@
-"""The reference backend: plain torch in float32, on any device, differentiable, as exact as float32 is.
+"""The reference backend: plain torch in float32, on any device, differentiable, as exact as float32.
 
-Weights stay in the checkpoint's types; each is widened to float32 where it is used, a piece at a time, so that no
-second copy of a large matrix is ever held.
+Weights stay in the checkpoint's types. They are converted to float32 when used, a piece at a time, so that there is
+never a second copy of a large matrix. The number of threads is torch's own, which is one for the whole process.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -17,9 +18,9 @@ from gptoss.model.storage.made_weights import MadeWeights
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
 from gptoss.model.tensors.weights import ExpertMatrix, Experts, Linear, Weights
 
-# Elements of a matrix that are widened to float32 at a time (64 MB): bounds the memory of the unembedding.
+# Elements of a matrix that are converted to float32 at a time (64 MB): bounds the memory of the unembedding.
 _WIDENED_ELEMENTS = 1 << 24
-# Elements of the attention scores that are held at a time (256 MB): bounds the memory of a long prefill.
+# Attention scores that are computed at a time (256 MB): bounds the memory of a long prefill.
 _SCORE_ELEMENTS = 1 << 26
 
 
@@ -30,16 +31,21 @@ class ReferenceOps:
     identical_tokens = 1
 
     @property
+    def threads(self) -> int:
+        """Torch's number, of the whole process."""
+        return torch.get_num_threads()
+
+    @property
     def description(self) -> str:
-        """That it is plain torch."""
+        """Plain torch."""
         return f"{self.name} (plain torch, weights as they are)"
 
     def made_bytes(self, config: ModelConfig) -> int:  # noqa: ARG002 - as the interface
-        """Nothing is made."""
+        """No packed copies."""
         return 0
 
     def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
-        """Activations, a widened piece of a matrix or an expert, and the scores: bare, with sinks, as weights."""
+        """Activations, a piece of a matrix or an expert in float32, and scores: as they are, with sinks, softmaxed."""
         expert = 2 * 2 * config.intermediate_size * config.hidden_size
         piece = min(_WIDENED_ELEMENTS, config.vocab_size * config.hidden_size)
         scores = min(_SCORE_ELEMENTS, config.num_attention_heads * tokens * context)
@@ -49,18 +55,18 @@ class ReferenceOps:
         """All of the matrix."""
         return int(layer.weight.nbytes)
 
-    def read_once(self, data: Tensor) -> None:
-        """A sum over it as 64-bit integers; taking its value waits for the device."""
-        flat = data.reshape(-1).view(torch.uint8)
-        flat[: flat.numel() // 8 * 8].view(torch.int64).sum().item()
+    def read_once(self, data: Tensor) -> int:
+        """Torch's sum; reading its value waits for the device."""
+        words, rest = split_words(data)
+        return (int(words.sum()) + rest) % (1 << 64)
 
     def counts(self) -> dict[str, int]:
-        """There are no compiled kernels."""
+        """No compiled kernels."""
         return {}
 
     @property
     def identity(self) -> str:
-        """This backend, and torch's version."""
+        """The backend and torch's version."""
         return f"{self.name}, torch {torch.__version__}"
 
     def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:  # noqa: ARG002 - as the interface
@@ -68,7 +74,7 @@ class ReferenceOps:
         return weights
 
     def bind_moe(self, router: Linear, experts: Experts) -> tuple[Linear, Experts]:
-        """A router and its experts as `moe` wants them, where another backend has the rest of the model."""
+        """Prepare a router and its experts for `moe`, when another backend computes the rest of the model."""
         return router, experts
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
@@ -90,7 +96,7 @@ class ReferenceOps:
         return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int | None) -> Tensor:
-        """Blocks of queries, each against the keys that it can see."""
+        """Blocks of queries, each against the keys that it sees."""
         tokens, heads, keys = q.shape[-3], q.shape[-2], k.shape[-3]
         start = keys - tokens
         block = max(1, _SCORE_ELEMENTS // (heads * keys * max(1, q[..., 0, 0, 0].numel())))
@@ -114,7 +120,7 @@ class ReferenceOps:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-3)
 
     def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
-        """One expert after the other, over the tokens that chose it."""
+        """One expert after the other, on the tokens that chose it."""
         shape = x.shape
         x = x.reshape(-1, shape[-1])
         chosen_logits, chosen = torch.topk(self.linear(x, router), top_k, dim=-1)
@@ -128,8 +134,16 @@ class ReferenceOps:
         return out.reshape(shape)
 
 
+def split_words(data: Tensor) -> tuple[Tensor, int]:
+    """The whole 64-bit words of contiguous data as an int64 view, and the rest, padded with zero bytes, as a number."""
+    flat = data.reshape(-1).view(torch.uint8)
+    end = flat.numel() // 8 * 8
+    rest = bytes(flat[end:].tolist()).ljust(8, b"\0")
+    return flat[:end].view(torch.int64), int.from_bytes(rest, sys.byteorder)
+
+
 def activation_bytes(config: ModelConfig, tokens: int) -> int:
-    """Bytes of the float32 activations of `tokens`: residual stream, attention, and the experts of each."""
+    """Bytes of the float32 activations of `tokens`: residual stream, attention, and the chosen experts of each."""
     attention = (2 * config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
     sent = max(layer.experts_per_token for layer in config.layers)
     experts = sent * (3 * config.intermediate_size + 2 * config.hidden_size)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING
 
 import torch
 
-from gptoss.model.errors import DeviceError, quote
+from gptoss.model.errors import DeviceError
 from gptoss.model.ops.gpu_device import reason_against
-from gptoss.model.ops.interface import Dense, Ops
+from gptoss.model.ops.interface import Ops
+from gptoss.model.ops.options import AUTOMATIC, Backend, ComputeOptions
 from gptoss.model.ops.reference import ReferenceOps
 
 if TYPE_CHECKING:
@@ -19,64 +19,71 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKENDS = ("cpu", "gpu", "reference")
-ENVIRONMENT_VARIABLE = "GPTOSS_BACKEND"
-
 
 def select_ops(
-    backend: str | Ops | None = None,
-    device: torch.device | str = "cpu",
-    dense: Dense | None = None,
-    pager: ExpertPager | None = None,
+    device: torch.device | str = "cpu", options: ComputeOptions = AUTOMATIC, pager: ExpertPager | None = None
 ) -> Ops:
-    """The backend named by `backend`, else by the environment variable GPTOSS_BACKEND, else the best for the device.
+    """Make a backend for a device.
 
     Args:
-        backend: its name; one that was made already is returned as it is.
-        device: where the weights will lie.
-        dense: how it is to keep dense layers; by default as it chooses.
-        pager: reads experts of a model that does not fit into memory, where the CPU computes.
+        device: where the weights will be.
+        options: by default everything is chosen automatically.
+        pager: reads the chosen experts of a model that does not fit into memory; used by the CPU backend only.
 
     Raises:
-        DeviceError: there is no backend of that name, or it does not run here.
+        DeviceError: the backend, or the instruction-set level, does not run here.
     """
-    if backend is not None and not isinstance(backend, str):
-        return backend
-    name = backend or os.environ.get(ENVIRONMENT_VARIABLE)
-    if name is not None and name not in BACKENDS:
-        raise DeviceError(f"no backend {quote(name)}: this build has {', '.join(BACKENDS)}")
     device = torch.device(device)
-    ops: Ops | None = None
-    if name == "gpu" or (name is None and device.type == "cuda"):
-        reason = reason_against(device)
-        if reason is None:
-            ops = _gpu_ops(dense)
-        elif name is not None:
-            raise DeviceError(f"{reason}; use the device cpu, or the backend reference")
-        else:
-            log.warning("%s: the model takes the slow path, in plain torch", reason)
-    elif name == "cpu" or (name is None and device.type == "cpu"):
-        ops = _cpu_ops(dense, pager)
-        if ops is None and name is not None:
-            raise DeviceError("the backend cpu is not in this build: it was installed without a C++ compiler")
-        if ops is None:
-            log.warning("this build has no compiled kernels: the model takes the slow path, in plain torch")
-    if ops is None:
+    backend = options.backend or automatic_backend(device)
+    ops: Ops
+    if backend == "gpu":
+        ops = _gpu_ops(device, options)
+    elif backend == "cpu":
+        ops = _cpu_ops(options, pager)
+    else:
         ops = ReferenceOps()
-        if dense == "int8":
+        if options.dense == "int8":
             log.warning("the backend %s keeps dense layers as they are, not in int8", ops.name)
     log.info("backend: %s", ops.name)
     return ops
 
 
-def _gpu_ops(dense: Dense | None) -> Ops:
+def automatic_backend(device: torch.device) -> Backend:
+    """The fastest backend that runs on a device; a warning says why it is the reference backend on a CPU or GPU."""
+    if device.type == "cuda":
+        reason = reason_against(device)
+        if reason is None:
+            return "gpu"
+        log.warning("%s: the model takes the slow path, in plain torch", reason)
+    elif device.type == "cpu":
+        if _cpu_backend() is not None:
+            return "cpu"
+        log.warning("this build has no compiled kernels: the model takes the slow path, in plain torch")
+    return "reference"
+
+
+def _gpu_ops(device: torch.device, options: ComputeOptions) -> Ops:
+    reason = reason_against(device)
+    if reason is not None:
+        raise DeviceError(f"{reason}; use the device cpu, or the backend reference")
     # Imports triton.
     from gptoss.model.ops.gpu import GpuOps
 
-    return GpuOps(dense, host=_cpu_ops(None))
+    # Computes the experts that stay in host memory. Their router is never packed, so `dense` does not concern it.
+    backend = _cpu_backend()
+    host = ReferenceOps() if backend is None else backend(isa=options.isa, threads=options.threads)
+    return GpuOps(options.dense, host=host)
 
 
-def _cpu_ops(dense: Dense | None, pager: ExpertPager | None = None) -> CpuOps | None:
+def _cpu_ops(options: ComputeOptions, pager: ExpertPager | None) -> Ops:
+    backend = _cpu_backend()
+    if backend is None:
+        raise DeviceError("the backend cpu is not in this build: it was installed without a C++ compiler")
+    return backend(options.dense, options.isa, options.threads, pager)
+
+
+def _cpu_backend() -> type[CpuOps] | None:
+    """The class, unless the kernels were not compiled."""
     try:
         from gptoss.model.ops.cpu import CpuOps
     except ModuleNotFoundError as error:
@@ -88,4 +95,4 @@ def _cpu_ops(dense: Dense | None, pager: ExpertPager | None = None) -> CpuOps | 
         if error.name != "gptoss.model.kernels":
             raise
         return None
-    return CpuOps(dense, pager=pager)
+    return CpuOps

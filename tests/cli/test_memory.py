@@ -12,7 +12,7 @@ from gptoss.cli.startup.machine import available_memory
 from gptoss.cli.startup.memory import counted_context, require_memory, slowness
 from gptoss.model.checkpoints.published_configs import published_config
 from gptoss.model.loading.memory import memory_need
-from gptoss.model.ops import select_ops
+from gptoss.model.ops import ComputeOptions, select_ops
 
 GB = 10**9
 
@@ -83,7 +83,7 @@ def test_odd_lines_are_passed_over(machine, own):
 
 def needed(name, context=4096, dense="int8"):
     pytest.importorskip("gptoss.model.kernels._cpu")
-    config, ops = published_config(name), select_ops("cpu", dense=dense)
+    config, ops = published_config(name), select_ops(options=ComputeOptions("cpu", dense))
     return memory_need(config, ops, counted_context(config, context), 256), config, ops
 
 

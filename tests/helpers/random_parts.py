@@ -1,5 +1,6 @@
 """Random tensors and experts by seed, and how far two results lie apart: for the tests of kernels."""
 
+import numpy as np
 import torch
 
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
@@ -45,3 +46,10 @@ def random_experts(count: int, hidden: int, width: int) -> Experts:
         packed(count, hidden, width, seed=3),
         bf16(count, hidden, seed=4),
     )
+
+
+def sum_of_words(data: torch.Tensor) -> int:
+    """What `Ops.read_once` is to return, computed by NumPy: the sum of 64-bit words, the last one padded with zeros."""
+    content = data.flatten().view(torch.uint8).numpy().tobytes()
+    words = np.frombuffer(content.ljust(-(-len(content) // 8) * 8, b"\0"), dtype=np.uint64)
+    return int(words.sum(dtype=np.uint64))

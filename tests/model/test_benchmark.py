@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from random_parts import sum_of_words
 
 from gptoss.model import Checkpoint, Engine, Transformer, Weights
 from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
@@ -20,14 +21,15 @@ from gptoss.model.measure.benchmark import (
     weight_bytes_per_token,
 )
 from gptoss.model.measure.synthetic import synthetic_bytes, synthetic_weights
-from gptoss.model.ops import select_ops
+from gptoss.model.ops import ComputeOptions, select_ops
+from gptoss.model.ops.reference import ReferenceOps
 
 PLAN = Plan(prompt_tokens=20, gen_tokens=6, repetitions=3, seconds=60.0)
 
 
 def cpu_ops(dense):
     pytest.importorskip("gptoss.model.kernels._cpu")
-    return select_ops("cpu", dense=dense)
+    return select_ops(options=ComputeOptions("cpu", dense))
 
 
 class Recorded:
@@ -131,11 +133,14 @@ def test_kernels_that_ran_are_counted(make_transformer):
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-def test_the_read_loop_reads_every_size(backend):
-    ops = cpu_ops("bf16") if backend == "cpu" else select_ops("reference")
-    for size in (1, 7, 8, 1000):
-        ops.read_once(torch.ones(size, dtype=torch.uint8))
-    ops.read_once(torch.ones(3, 5, dtype=torch.bfloat16))
+def test_the_read_loop_reads_every_byte(backend):
+    ops = cpu_ops("bf16") if backend == "cpu" else ReferenceOps()
+    # The CPU kernels read pieces of 1 MiB, of which a thread takes four at a time.
+    for size in (0, 1, 7, 8, 1000, 5 << 20, (5 << 20) + 13):
+        data = torch.randint(0, 256, (size,), dtype=torch.uint8)
+        assert ops.read_once(data) == sum_of_words(data)
+    numbers = torch.randn(3, 5).to(torch.bfloat16)
+    assert ops.read_once(numbers) == sum_of_words(numbers)
 
 
 def test_published_configs():
@@ -164,7 +169,7 @@ def test_synthetic_weights_have_the_shapes_of_the_config(small):
     assert sum(tensor.nbytes for tensor in tensors) == synthetic_bytes(small)
     spans = sorted((tensor.data_ptr(), tensor.nbytes) for tensor in tensors)
     assert all(begin + size <= after for (begin, size), (after, _) in pairwise(spans))
-    logits = Transformer(small, weights, select_ops("reference"))([1, 2, 3])
+    logits = Transformer(small, weights, ReferenceOps())([1, 2, 3])
     assert torch.isfinite(logits).all()
     assert logits.std() > 0
 

@@ -1,14 +1,18 @@
 """The CPU backend against the reference backend, at every level that this machine runs."""
 
-import itertools
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
-from random_parts import bf16, generator, normal, outliers, packed, random_experts, relative_error
+from calls import new_calls
+from random_parts import bf16, generator, normal, outliers, packed, random_experts, relative_error, sum_of_words
 
 from gptoss.model.errors import DeviceError
-from gptoss.model.ops import select_ops
+from gptoss.model.ops import ComputeOptions, select_ops
 from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
 from gptoss.model.tensors.weights import Experts, Linear, Weights
@@ -23,14 +27,10 @@ ALPHA, LIMIT = 1.702, 7.0
 
 @pytest.fixture(params=LEVELS)
 def level(request):
-    """One level after the other; the counts begin at none."""
+    """One level after the other."""
     if request.param not in _cpu.isas():
         pytest.skip(f"this machine does not run {request.param}")
-    before = _cpu.isa()
-    _cpu.use_isa(request.param)
-    _cpu.reset_counts()
-    yield request.param
-    _cpu.use_isa(before)
+    return request.param
 
 
 @pytest.fixture
@@ -39,16 +39,16 @@ def ops(level):
 
 
 def bind(layer: Linear, dense: str) -> Linear:
-    """A layer as the backend has it that keeps dense layers so."""
-    return cpu_ops._bind_int8([layer], None)[0] if dense == "int8" else cpu_ops._bind_bf16(layer)
+    """A layer as a backend prepares it that keeps dense layers so; all levels pack alike."""
+    kernels = _cpu.Kernels("portable", 1)
+    return cpu_ops._bind_int8(kernels, [layer], None)[0] if dense == "int8" else cpu_ops._bind_bf16(layer)
 
 
-def ran(level: str) -> dict[str, int]:
-    """What ran since the last look, by operation; nothing may have run at another level."""
-    counts = _cpu.counts()
-    _cpu.reset_counts()
-    assert all(name.startswith(f"{level}.") for name in counts), counts
-    return {name.removeprefix(f"{level}."): n for name, n in counts.items()}
+def ran(ops) -> dict[str, int]:
+    """What the backend has called since the last look, by operation; it counts under its own level."""
+    counts = new_calls(ops)
+    assert all(name.startswith(f"{ops.isa}.") for name in counts), counts
+    return {name.removeprefix(f"{ops.isa}."): n for name, n in counts.items()}
 
 
 # Rows and columns around every width that a kernel knows: vectors, panels of 32, pieces of 8 groups, chunks of 16.
@@ -68,7 +68,7 @@ def test_a_dense_layer(level, dense, rows, columns):
         # int8: 127 steps to the largest of 32 weights.
         assert error < (2e-6 if dense == "bf16" else 0.02), (tokens, error)
         kind = "gemv" if tokens <= _cpu.GEMV_TOKENS else "gemm"
-        assert ran(level)[f"{dense}_{kind}"] == 1
+        assert ran(ops)[f"{dense}_{kind}"] == 1
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 9])
@@ -98,11 +98,11 @@ def test_the_mixture_of_experts(ops, level, tokens, hidden, width):
     x = normal(tokens, hidden, seed=tokens)
     bound = cpu_ops._experts(experts)
     bound_router = bind(router, "bf16")
-    _cpu.reset_counts()
+    ran(ops)
     actual = ops.moe(x, bound_router, bound, 3, ALPHA, LIMIT)
     expected = REFERENCE.moe(x, router, experts, 3, ALPHA, LIMIT)
     assert relative_error(actual, expected) < 2e-4
-    counts = ran(level)
+    counts = ran(ops)
     used = torch.bincount(torch.topk(REFERENCE.linear(x, router), 3).indices.flatten(), minlength=8)
     few = used <= _cpu.GEMV_TOKENS
     assert counts.get("mxfp4_gemv", 0) == int(((used > 0) & few).sum())
@@ -152,7 +152,7 @@ def test_activations_that_are_no_numbers_are_not_hidden(level, dense, tokens, po
 def test_rms_norm(ops, level, columns, tokens):
     x, scale = outliers(tokens, columns), normal(columns, seed=1)
     assert relative_error(ops.rms_norm(x, scale, 1e-5), REFERENCE.rms_norm(x, scale, 1e-5)) < 1e-6
-    assert ran(level) == {"rms_norm": 1}
+    assert ran(ops) == {"rms_norm": 1}
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 64), (9, 2, 16), (2, 3, 5, 24)])
@@ -160,7 +160,7 @@ def test_rope(ops, level, shape):
     x, angle = normal(*shape), normal(shape[-3], shape[-1] // 2, seed=1)
     cos, sin = angle.cos(), angle.sin()
     assert relative_error(ops.rope(x, cos, sin), REFERENCE.rope(x, cos, sin)) < 1e-6
-    assert set(ran(level)) == {"rope"}
+    assert set(ran(ops)) == {"rope"}
 
 
 @pytest.mark.parametrize("window", [None, 1, 7, 64, 128, 300])
@@ -181,7 +181,7 @@ def test_attention(ops, level, tokens, keys, window, dtype):
         # As a cache that keeps each head's positions together hands them out.
         strided = (t.transpose(0, 1).contiguous().transpose(0, 1) for t in (k, v))
         assert relative_error(ops.attention(q, *strided, sinks, window), expected) < 2e-6
-        assert ran(level) == {"attention": 2}
+        assert ran(ops) == {"attention": 2}
 
 
 def test_attention_over_a_batch_and_with_odd_heads(ops, level):
@@ -189,10 +189,10 @@ def test_attention_over_a_batch_and_with_odd_heads(ops, level):
     sinks = normal(4, seed=3)
     expected = REFERENCE.attention(q, k, v, sinks, 6)
     assert relative_error(ops.attention(q, k, v, sinks, 6), expected) < 2e-6
-    assert ran(level) == {"attention": 2}
+    assert ran(ops) == {"attention": 2}
     odd = [t[..., :10] for t in (q, k, v)]
     assert torch.equal(ops.attention(*odd, sinks, None), REFERENCE.attention(*odd, sinks, None))
-    assert ran(level) == {}
+    assert ran(ops) == {}
 
 
 @pytest.mark.parametrize("keys", [90, 700])
@@ -216,7 +216,7 @@ def test_weights_without_a_kernel_take_the_reference_path_and_say_so(ops, level,
     assert torch.equal(ops.moe(x, router, cpu_ops._experts(plain), 2, ALPHA, LIMIT), expected)
     assert cpu_ops._experts(strided) is strided
     assert caplog.text.count("slow path") == 4
-    assert ran(level) == {}
+    assert ran(ops) == {}
 
 
 @pytest.mark.parametrize("dense", ["bf16", "int8"])
@@ -279,36 +279,99 @@ def in_eight_bits(weights: Weights) -> Weights:
     return replace(weights, layers=layers, unembedding=rounded(weights.unembedding))
 
 
-def test_the_same_for_any_number_of_threads(level):
-    ops = cpu_ops.CpuOps(dense="int8", isa=level)
+def some_of_everything(ops) -> list[torch.Tensor]:
+    """Results of every kernel, for one token and for many."""
     experts, router = cpu_ops._experts(random_experts(8, 96, 64)), bind(Linear(bf16(8, 96)), "bf16")
-    dense = bind(Linear(bf16(200, 96)), "int8")
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(
-                [
-                    f(normal(n, 96))
-                    for n in (1, 20)
-                    for f in (lambda x: ops.moe(x, router, experts, 2, ALPHA, LIMIT), lambda x: ops.linear(x, dense))
-                ]
-            )
-    finally:
-        torch.set_num_threads(before)
-    for one, other in itertools.pairwise(results):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    dense = [bind(Linear(bf16(200, 96)), form) for form in ("int8", "bf16")]
+    keys, values, sinks = normal(600, 2, 16, seed=1), normal(600, 2, 16, seed=2), normal(4)
+    results = []
+    for tokens in (1, 20):
+        x, q, angle = outliers(tokens, 96), normal(tokens, 4, 16), normal(tokens, 8)
+        results += [ops.moe(x, router, experts, 2, ALPHA, LIMIT), *(ops.linear(x, layer) for layer in dense)]
+        results += [ops.attention(q, keys, values, sinks, None), ops.rms_norm(x, normal(96, seed=3), 1e-5)]
+        results.append(ops.rope(q, angle.cos(), angle.sin()))
+    return results
 
 
-def test_what_the_machine_cannot_do_is_refused(monkeypatch, make_transformer):
-    monkeypatch.setenv("GPTOSS_CPU_ISA", "abacus")
-    with pytest.raises(DeviceError, match="GPTOSS_CPU_ISA"):
-        select_ops("cpu")
-    monkeypatch.delenv("GPTOSS_CPU_ISA")
-    monkeypatch.setenv("GPTOSS_CPU_DENSE", "float3")
-    with pytest.raises(DeviceError, match="GPTOSS_CPU_DENSE"):
-        select_ops("cpu")
+def are_equal(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+def test_the_same_for_any_number_of_threads(level):
+    one, two, three = (some_of_everything(cpu_ops.CpuOps(isa=level, threads=n)) for n in (1, 2, 3))
+    assert are_equal(one, two)
+    assert are_equal(one, three)
+
+
+def test_instances_of_different_levels_and_threads_do_not_affect_each_other():
+    best = _cpu.isas()[0]
+    if best == "portable":
+        pytest.skip("this machine runs one level only")
+    alone = [some_of_everything(cpu_ops.CpuOps(isa=isa)) for isa in (best, "portable")]
+    assert not are_equal(*alone), "levels add in different orders, so results tell them apart"
+    first = cpu_ops.CpuOps(isa=best, threads=1)
+    before = first.description, first.identity
+    second = cpu_ops.CpuOps(dense="bf16", isa="portable", threads=2)
+    assert (first.description, first.identity) == before
+    assert (first.isa, first.threads, second.isa, second.threads) == (best, 1, "portable", 2)
+    assert first.identity != second.identity
+    ran(first), ran(second)
+    for _ in range(2):
+        assert are_equal(some_of_everything(first), alone[0])
+        counts = ran(first)
+        assert set(counts) > {"attention", "mxfp4_gemv", "mxfp4_gemm"}
+        assert ran(second) == {}
+        assert are_equal(some_of_everything(second), alone[1])
+        assert (ran(first), ran(second)) == ({}, counts)
+
+
+def test_an_instance_computes_the_same_in_several_threads_at_once():
+    ops = cpu_ops.CpuOps(threads=2)
+    expected = some_of_everything(ops)
+    with ThreadPoolExecutor(3) as pool:
+        for result in pool.map(lambda _: [some_of_everything(ops) for _ in range(5)], range(3)):
+            assert all(are_equal(each, expected) for each in result)
+
+
+THREADS = """
+import os
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from gptoss.model.ops.cpu import CpuOps
+
+def workers_of(ops):
+    # The threads that OpenMP starts for the calling thread; they wait for its next call.
+    before = len(os.listdir("/proc/self/task"))
+    ops.read_once(data)
+    return len(os.listdir("/proc/self/task")) - before
+
+torch.set_num_threads(2)
+data = torch.frombuffer(bytearray(32 << 20), dtype=torch.uint8)
+counts, pools = [workers_of(CpuOps(threads=3))], []
+for number in (1, 4, 2):
+    pools.append(ThreadPoolExecutor(1))
+    pools[-1].submit(int).result()  # starts the Python thread before threads are counted
+    counts.append(pools[-1].submit(workers_of, CpuOps(threads=number)).result())
+print(*counts)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux does")
+def test_kernels_run_on_the_threads_of_their_instance_whichever_thread_calls():
+    """OpenMP's own number is that of OMP_NUM_THREADS in each Python thread, and torch's is another one."""
+    environment = os.environ | {"OMP_NUM_THREADS": "6"}
+    done = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["2", "0", "3", "1"]
+
+
+def test_what_the_machine_cannot_do_is_refused():
+    with pytest.raises(DeviceError, match=r"instruction set 'abacus': choose one of .*portable$"):
+        select_ops(options=ComputeOptions("cpu", isa="abacus"))
+    with pytest.raises(ValueError, match="abacus"):
+        _cpu.Kernels("abacus", 1)
+    with pytest.raises(ValueError, match="thread"):
+        _cpu.Kernels("portable", 0)
 
 
 def test_shapes_that_do_not_go_together_are_refused():
@@ -327,11 +390,12 @@ def test_shapes_that_do_not_go_together_are_refused():
 
 def test_packed_layers_of_another_size_are_refused():
     weight, memory = bf16(40, 64), torch.zeros(_cpu.int8_bytes(40, 64) + 64, dtype=torch.uint8)
+    kernels = _cpu.Kernels("portable", 1)
     for part in (memory, memory[:-128], memory[1:-63]):  # too long, too short, not aligned
         with pytest.raises(ValueError, match="packed layer"):
-            _cpu.pack_int8(weight, part, 1)
+            kernels.pack_int8(weight, part)
         with pytest.raises(ValueError, match="packed layer"):
-            _cpu.is_packed_from(weight, part)
+            kernels.is_packed_from(weight, part)
         with pytest.raises(ValueError, match="packed layer"):
             _cpu.dense_int8(part, 40, 64, None)
 
@@ -339,27 +403,40 @@ def test_packed_layers_of_another_size_are_refused():
 @pytest.mark.parametrize("shape", [(40, 64), (32, 96), (1, 31), (200, 33)])
 def test_what_was_packed_from_other_weights_is_known(level, shape):
     weight, memory = bf16(*shape), torch.zeros(_cpu.int8_bytes(*shape), dtype=torch.uint8)
-    assert not _cpu.is_packed_from(weight, memory)
-    _cpu.pack_int8(weight, memory, 2)
-    assert _cpu.is_packed_from(weight, memory)
-    assert not _cpu.is_packed_from(weight.neg(), memory)
-    assert not _cpu.is_packed_from(weight * 2, memory), "the scales"
-    assert ran(level) == {"int8_pack": 1}
+    kernels = _cpu.Kernels(level, 2)
+    assert not kernels.is_packed_from(weight, memory)
+    kernels.pack_int8(weight, memory)
+    assert kernels.is_packed_from(weight, memory)
+    assert not kernels.is_packed_from(weight.neg(), memory)
+    assert not kernels.is_packed_from(weight * 2, memory), "the scales"
+    assert kernels.counts() == {f"{level}.int8_pack": 1}
 
 
 def test_every_level_packs_alike():
     weight = bf16(200, 352)
     weight[3, :32] = 0
-    results, before = [], _cpu.isa()
+    results = []
     for each in _cpu.isas():
-        _cpu.use_isa(each)
         results.append(torch.zeros(_cpu.int8_bytes(200, 352), dtype=torch.uint8))
-        _cpu.pack_int8(weight, results[-1], 1)
-    _cpu.use_isa(before)
+        _cpu.Kernels(each, 1).pack_int8(weight, results[-1])
     assert all(torch.equal(result, results[0]) for result in results)
 
 
-def test_the_kernels_are_what_runs_where_they_were_built(monkeypatch):
-    monkeypatch.delenv("GPTOSS_BACKEND", raising=False)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_read_loop_reads_every_byte(level, threads):
+    """Its checksum changes with each byte, wherever a kernel's vectors, pieces and shares of threads end."""
+    ops = cpu_ops.CpuOps(isa=level, threads=threads)
+    for size in (0, 1, 9, 511, 513, 5 << 20, (9 << 20) + 525):
+        data = torch.randint(0, 256, (size,), generator=generator(size), dtype=torch.uint8)
+        expected = sum_of_words(data)
+        assert ops.read_once(data) == expected
+        for place in {place % size for place in (0, 1 << 20, (1 << 22) - 1, size // 2, size - 1)} if size else ():
+            data[place] ^= 255
+            assert ops.read_once(data) != expected
+            data[place] ^= 255
+
+
+@pytest.mark.usefixtures("automatic_backend")
+def test_the_kernels_are_what_runs_where_they_were_built():
     assert select_ops().name == "cpu"
-    assert select_ops("reference").name == "reference"
+    assert select_ops(options=ComputeOptions("reference")).name == "reference"

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from random_parts import bf16, generator, normal, outliers, packed, random_experts, relative_error
+from calls import new_calls
+from random_parts import bf16, generator, normal, outliers, packed, random_experts, relative_error, sum_of_words
 
 from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.tensors.cache import CacheSlot
@@ -11,7 +12,7 @@ from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
 from gptoss.model.tensors.weights import Experts, Linear
 
 pytest.importorskip("triton", reason="Triton runs on Linux")
-from gptoss.model.kernels.triton import launch
+from gptoss.model.kernels.triton.launch import Launcher
 from gptoss.model.ops.gpu import FEW_TOKENS, FEW_TOKENS_TO_EXPERTS, GpuOps
 from gptoss.model.ops.gpu_attention import attend_one
 from gptoss.model.ops.gpu_tiles import Tiles
@@ -34,15 +35,12 @@ def quiet_interpreter():
 
 @pytest.fixture
 def ops():
-    """Counts begin at none."""
-    launch.reset_counts()
     return GpuOps(dense="bf16", tiles=WIDE)
 
 
-def ran(*names: str) -> None:
+def ran(ops: GpuOps, *names: str) -> None:
     """Just these kernels ran since the last look."""
-    counts = launch.counts()
-    launch.reset_counts()
+    counts = new_calls(ops)
     assert set(counts) == set(names), counts
 
 
@@ -53,10 +51,10 @@ def test_a_dense_layer(ops, rows, columns, tokens):
     error = relative_error(ops.linear(x, layer), REFERENCE.linear(x, layer))
     if tokens <= FEW_TOKENS:
         assert error < 2e-6
-        ran("gemv")
+        ran(ops, "gemv")
     else:
         assert error < ROUNDED
-        ran()  # the library's product of matrices
+        ran(ops)  # the library's product of matrices
 
 
 @pytest.mark.parametrize("columns", [32, 2880])
@@ -65,7 +63,7 @@ def test_a_dense_layer_in_eight_bits(ops, columns, tokens):
     layer, x = Linear(bf16(40, columns, seed=1), bf16(40, seed=2)), outliers(tokens, columns)
     bound = EightBitLinear.of(*pack_rows(layer.weight), layer.bias)
     actual = ops.linear(x, bound)
-    ran("gemv" if tokens == 1 else "unpack_8_bits")
+    ran(ops, "gemv" if tokens == 1 else "unpack_8_bits")
     # 127 steps to the largest of 32 weights.
     assert relative_error(actual, REFERENCE.linear(x, layer)) < 0.02
     # And exactly what the packed weights say.
@@ -82,8 +80,8 @@ def test_eight_bits_hold_what_fits_them_and_zeros():
     weight[4] = 0
     layer = EightBitLinear.of(*pack_rows(weight), None)
     assert torch.equal(layer.weight[:4].float(), integers[:4])
-    assert relative_error(unpacked(layer, slice(0, 9)).float(), weight.float()) < 2e-3
-    assert not unpacked(layer, slice(4, 5)).any()
+    assert relative_error(unpacked(Launcher(), layer, slice(0, 9)).float(), weight.float()) < 2e-3
+    assert not unpacked(Launcher(), layer, slice(4, 5)).any()
 
 
 def test_a_dense_layer_of_another_type_or_shape(ops):
@@ -98,7 +96,7 @@ def test_a_dense_layer_of_another_type_or_shape(ops):
 def test_rms_norm(ops, tokens, columns):
     x, scale = outliers(tokens, columns), normal(columns, seed=1)
     assert relative_error(ops.rms_norm(x, scale, 1e-5), REFERENCE.rms_norm(x, scale, 1e-5)) < 1e-6
-    ran("rms_norm")
+    ran(ops, "rms_norm")
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 64), (9, 2, 16), (2, 3, 5, 24)])
@@ -106,7 +104,7 @@ def test_rope(ops, shape):
     x, angle = normal(*shape), normal(shape[-3], shape[-1] // 2, seed=1)
     cos, sin = angle.cos(), angle.sin()
     assert relative_error(ops.rope(x, cos, sin), REFERENCE.rope(x, cos, sin)) < 1e-6
-    ran("rope")
+    ran(ops, "rope")
 
 
 @pytest.mark.parametrize("window", [None, 1, 7, 128])
@@ -121,7 +119,7 @@ def test_attention_of_many(ops, tokens, keys, window, dtype):
         expected = REFERENCE.attention(q, k, v, sinks, window)
         limit = ROUNDED if dtype == torch.bfloat16 else 2e-6
         assert relative_error(ops.attention(q, k, v, sinks, window), expected) < limit
-        ran("attend_many")
+        ran(ops, "attend_many")
     # As a cache that keeps each head's positions together hands them out.
     strided = (t.transpose(0, 1).contiguous().transpose(0, 1) for t in (k, v))
     assert relative_error(ops.attention(q, *strided, sinks, window), expected) < limit
@@ -180,17 +178,18 @@ def test_attention_of_one_over_a_cache(ops, keys, capacity, window, dtype):
         sinks = normal(heads, seed=3)
         sinks[0] = float("-inf")
         slot = CacheSlot(_Cache(k, v, capacity), torch.tensor([keys - 1]))
-        actual = attend_one(WIDE, q, slot.buffers(0), slot.position, sinks, window)
+        actual = attend_one(ops._launch, WIDE, q, slot.buffers(0), slot.position, sinks, window)
         expected = REFERENCE.attention(q, k, v, sinks, window)
         assert relative_error(actual, expected.flatten(1)) < 2e-5
         split = min(window or capacity, capacity) > 256
-        ran(*(["attend_one", "combine"] if split else ["attend_one"]))
+        ran(ops, *(["attend_one", "combine"] if split else ["attend_one"]))
         if head_dim == 64 and keys > 64:
             k[keys - 2] = float("nan")
             poisoned = CacheSlot(_Cache(k, v, capacity), slot.position)
             is_seen = window is None or window > 1
-            assert attend_one(WIDE, q, poisoned.buffers(0), slot.position, sinks, window).isnan().all() == is_seen
-            launch.reset_counts()
+            out = attend_one(ops._launch, WIDE, q, poisoned.buffers(0), slot.position, sinks, window)
+            assert out.isnan().all() == is_seen
+            new_calls(ops)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +199,6 @@ def test_attention_of_one_over_a_cache(ops, keys, capacity, window, dtype):
 def test_norm_projections_and_rope_of_one(make_transformer, hidden, heads, kv_heads, head_dim, dense):
     from gptoss.model.tensors.cache import KVCache
 
-    launch.reset_counts()
     ops = GpuOps(dense=dense, tiles=WIDE)
     config = one_layer(make_transformer, heads, kv_heads, head_dim, None, hidden)
     layer = make_transformer().weights.layers[0]
@@ -223,9 +221,9 @@ def test_norm_projections_and_rope_of_one(make_transformer, hidden, heads, kv_he
     cache.reserve(16)
     for buffer in cache.buffers(0):
         buffer.fill_(-5.0)
-    launch.reset_counts()
+    new_calls(ops)
     q = ops._qkv(x, 0, config, prepared, angles, CacheSlot(cache, torch.tensor([11])))
-    ran("norm_qkv_rope")
+    ran(ops, "norm_qkv_rope")
     h = REFERENCE.rms_norm(x, layer.attention_norm, config.rms_norm_eps)
 
     def expected(own):
@@ -251,7 +249,7 @@ def test_the_mixture_of_experts(ops, tokens, hidden, width):
     x = normal(tokens, hidden, seed=tokens)
     actual = ops.moe(x, router, experts, 3, ALPHA, LIMIT)
     few = tokens <= FEW_TOKENS_TO_EXPERTS
-    ran(*(("experts_up", "experts_down") if few else ("grouped_up", "grouped_down")))
+    ran(ops, *(("experts_up", "experts_down") if few else ("grouped_up", "grouped_down")))
     assert relative_error(actual, REFERENCE.moe(x, router, experts, 3, ALPHA, LIMIT)) < (2e-6 if few else ROUNDED)
 
 
@@ -289,9 +287,9 @@ def test_norm_and_router_of_one(make_transformer):
     cache.reserve(1)
     x, angle = outliers(1, 64), normal(1, 8)
     angles = angle.cos(), angle.sin()
-    launch.reset_counts()
+    new_calls(ops)
     actual = ops.decode_layer(x, 0, config, layer, angles, CacheSlot(cache, torch.tensor([0])))
-    ran("norm_qkv_rope", "attend_one", "gemv", "norm_router", "experts_up", "experts_down")
+    ran(ops, "norm_qkv_rope", "attend_one", "gemv", "norm_router", "experts_up", "experts_down")
     from gptoss.model.architecture.layers import layer_forward
 
     expected = layer_forward(x, 0, config, reference.weights.layers[0], angles, None, REFERENCE)
@@ -362,6 +360,14 @@ def test_slots_are_cut_into_tiles_of_one_expert(slots, experts, block):
     assert sorted(seen) == list(range(slots))
 
 
-def test_the_read_loop(ops):
-    ops.read_once(torch.zeros(100_001, dtype=torch.uint8))
-    ran("read")
+@pytest.mark.parametrize("size", [0, 1, 8, 65_537, 200_001])
+def test_the_read_loop_reads_every_byte(ops, size):
+    data = torch.randint(0, 256, (size,), generator=generator(size), dtype=torch.uint8)
+    assert ops.read_once(data) == sum_of_words(data)
+    ran(ops, *(["read"] if size >= 8 else []))
+
+
+def test_backends_count_for_themselves(ops):
+    other = GpuOps(dense="int8")
+    ops.rms_norm(normal(1, 8), torch.ones(8), 1e-5)
+    assert (ops.counts(), other.counts()) == ({"rms_norm": 1}, {})

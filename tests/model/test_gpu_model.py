@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from calls import new_calls
 
 from gptoss.model import DeviceError, Engine, Forced, Masked, SamplingParams
 from gptoss.model.architecture.transformer import Transformer
@@ -15,7 +16,6 @@ from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.tensors.weights import HostExperts, Linear, Weights
 
 pytest.importorskip("triton", reason="Triton runs on Linux")
-from gptoss.model.kernels.triton import launch
 from gptoss.model.ops.gpu import GpuOps
 from gptoss.model.ops.gpu_tiles import Tiles
 from gptoss.model.ops.gpu_weights import pack_rows
@@ -33,7 +33,6 @@ def quiet_interpreter():
 
 
 def wide(dense="bf16", **options) -> GpuOps:
-    launch.reset_counts()
     return GpuOps(dense=dense, tiles=WIDE, **options)
 
 
@@ -80,10 +79,10 @@ def test_a_whole_model_with_its_cache(reference, dense):
     expected = reference(ids)
     # Many tokens are rounded to bfloat16 before each product.
     assert usual_error(model(ids), expected) < 0.03
-    launch.reset_counts()
+    new_calls(model.ops)
     cache = model.new_cache(dtype=torch.float32)
     last = [model([token], cache, "last") for token in ids[:8]]
-    assert set(launch.counts()) == STEP
+    assert set(new_calls(model.ops)) == STEP
     # One token is not rounded.
     assert relative_error(torch.cat(last), expected[:8]) < 1e-3
     parts = [model(ids[8:20], cache), model(ids[20:21], cache, "last"), model(ids[21:], cache)]
@@ -136,7 +135,7 @@ def greedy_by_hand(transformer, ids, n):
 
 def test_generation_samples_on_the_device_and_reuses_the_prefix(engine):
     tokens = list(engine.generate(prompt(12), GREEDY.override(max_tokens=5)))
-    assert launch.counts()["pick"] == 4, "all but the first, whose logits the prompt leaves"
+    assert engine.transformer.ops.counts()["pick"] == 4, "all but the first, whose logits the prompt leaves"
     assert [t.id for t in tokens] == greedy_by_hand(engine.transformer, prompt(12), 5)
     for token in tokens[1:]:
         assert token.logprob < 0
@@ -188,7 +187,7 @@ def test_a_checkpoint_is_copied_to_the_device_piece_by_piece(tmp_path, make_chec
     assert parts[-1] == 1.0
     qkv = model.weights.layers[0].qkv.weight
     assert qkv.data_ptr() == model.weights.layers[0].q.weight.data_ptr(), "the three lie in one piece of memory"
-    expected = Transformer.from_checkpoint(folder, backend="reference")
+    expected = Transformer.from_checkpoint(folder, backend=ReferenceOps())
     cache, theirs = model.new_cache(), expected.new_cache()
     assert relative_error(model([3], cache, "last"), expected([3], theirs, "last")) < 1e-3
     assert model.placement.host_layers == 0
@@ -200,7 +199,7 @@ def small_buffers(*arguments):
 
 def test_experts_that_do_not_fit_stay_on_the_host(tmp_path, make_checkpoint, caplog):
     folder = make_checkpoint(tmp_path, experts=(4, 4, 4), windows=(8, None, 8))
-    expected = Transformer.from_checkpoint(folder, backend="reference")
+    expected = Transformer.from_checkpoint(folder, backend=ReferenceOps())
     everything = Transformer.from_checkpoint(folder, backend=wide(), device_bytes=1 << 40)
     assert everything.placement.host_layers == 0
     needed = everything.placement.device_bytes
@@ -214,10 +213,10 @@ def test_experts_that_do_not_fit_stay_on_the_host(tmp_path, make_checkpoint, cap
         model = Transformer.from_checkpoint(folder, backend=wide(), cpu_experts=host_layers)
         ids, cache, theirs = prompt(3), model.new_cache(), expected.new_cache()
         ids = [i % 96 for i in ids]
-        launch.reset_counts()
+        new_calls(model.ops)
         for token in ids:
             actual, right = model([token], cache, "last"), expected([token], theirs, "last")
-        assert launch.counts().get("experts_up", 0) == (3 - host_layers) * len(ids)
+        assert new_calls(model.ops).get("experts_up", 0) == (3 - host_layers) * len(ids)
         assert relative_error(actual, right) < 2e-3
         assert usual_error(model(ids * 2, cache), expected(ids * 2, theirs)) < 0.03
 

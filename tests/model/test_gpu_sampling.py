@@ -11,7 +11,7 @@ from gptoss.model.inference.sampler import Drawn
 from gptoss.model.ops import Drawing
 
 pytest.importorskip("triton", reason="Triton runs on Linux")
-from gptoss.model.kernels.triton import launch
+from gptoss.model.kernels.triton.launch import Launcher
 from gptoss.model.ops.gpu_sampling import draw
 
 VOCABULARY = 2500
@@ -35,8 +35,8 @@ def sample(sampler: Sampler, logits: torch.Tensor, mask: Masked | None = None):
         if mask is not None:
             drawing.mask.zero_()
             drawing.mask[: len(mask.bits)] = mask.bits
-        launch.reset_counts()
-        draw(drawing, logits, filtered=params.top_k is not None or params.top_p < 1)
+        launch = Launcher()
+        draw(launch, drawing, logits, filtered=params.top_k is not None or params.top_p < 1)
         assert launch.counts() == {"survey": 1, "weigh": 1, "pick": 1}
         token, logprob, wrong = drawing.result.tolist()
         return Drawn(int(token), logprob, int(wrong))

@@ -12,7 +12,8 @@ from gptoss.model.loading.memory import (
     stored_bytes,
     token_bytes,
 )
-from gptoss.model.ops import select_ops
+from gptoss.model.ops import ComputeOptions, select_ops
+from gptoss.model.ops.reference import ReferenceOps
 
 
 @pytest.mark.parametrize("layout", ["hub_mxfp4", "puzzle"])
@@ -31,7 +32,7 @@ def test_stored_bytes_of_the_published_models():
 def test_what_is_made_at_load(tmp_path, make_checkpoint, dense, vocabulary):
     pytest.importorskip("gptoss.model.kernels._cpu")
     checkpoint = Checkpoint.open(make_checkpoint(tmp_path, vocabulary=vocabulary))
-    ops = select_ops("cpu", dense=dense)
+    ops = select_ops(options=ComputeOptions("cpu", dense))
     weights = Transformer(checkpoint.config, Weights.from_checkpoint(checkpoint), ops).weights
     layers = [m for layer in weights.layers for m in (layer.q, layer.k, layer.v, layer.o)]
     kept = sum(m.kernel.bytes for m in (*layers, weights.unembedding))
@@ -42,7 +43,7 @@ def test_what_is_made_at_load(tmp_path, make_checkpoint, dense, vocabulary):
 
 
 def test_need_of_20b():
-    config, ops = published_config("20b"), select_ops("reference")
+    config, ops = published_config("20b"), ReferenceOps()
     need = memory_need(config, ops, 4096, 256)
     assert (need.made, need.cache) == (0, cache_bytes(config, 4096))
     assert need.mapped == stored_bytes(config) - 2 * 201_088 * 2880
@@ -53,13 +54,15 @@ def test_need_of_20b():
 def test_eight_bits_take_the_place_of_what_they_were_made_of():
     pytest.importorskip("gptoss.model.kernels._cpu")
     config = published_config("20b")
-    bf16, int8 = (memory_need(config, select_ops("cpu", dense=dense), 4096, 256) for dense in ("bf16", "int8"))
+    bf16, int8 = (
+        memory_need(config, select_ops(options=ComputeOptions("cpu", dense)), 4096, 256) for dense in ("bf16", "int8")
+    )
     assert bf16.mapped - int8.mapped == 2 * dense_weights(config)
     assert int8.made == pytest.approx(34 / 32 * dense_weights(config), rel=1e-3)
 
 
 def test_packing_is_reckoned():
-    config, ops = published_config("20b", 2), select_ops("reference")
+    config, ops = published_config("20b", 2), ReferenceOps()
     stored = 2 * config.num_weights
     plain = memory_need(config, ops, 100, 64, weight_bytes=stored)
     packed = memory_need(config, ops, 100, 64, weight_bytes=stored, packs=True)

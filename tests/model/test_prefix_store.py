@@ -17,6 +17,7 @@ import torch
 from gptoss.model.checkpoints.fingerprint import fingerprint
 from gptoss.model.inference.engine import Engine
 from gptoss.model.interface import SamplingParams
+from gptoss.model.ops import ComputeOptions, Dense, select_ops
 from gptoss.model.storage import disk_cache, prefix_store
 from gptoss.model.storage.disk_cache import CheckpointFiles, DiskCache, kept_models, shrink
 from gptoss.model.storage.prefix_files import PrefixFiles
@@ -47,9 +48,17 @@ def open_engine(request, tiny, tmp_path):
     return lambda **changes: opened(NANO if model == "nano" else tiny, tmp_path, backend=backend, **changes)
 
 
-def opened(model: Path, folder: Path, *, kept: bool = True, limit: int = PLENTY, backend: str = "reference") -> Engine:
+def opened(
+    model: Path,
+    folder: Path,
+    *,
+    kept: bool = True,
+    limit: int = PLENTY,
+    backend: str = "reference",
+    dense: Dense | None = None,
+) -> Engine:
     cache = DiskCache(folder / "computed", limit, model.name) if kept else None
-    return Engine.load(model, device="cpu", backend=backend, disk_cache=cache)
+    return Engine.load(model, device="cpu", backend=select_ops("cpu", ComputeOptions(backend, dense)), disk_cache=cache)
 
 
 def prompt(n: int, seed: int = 1) -> list[int]:
@@ -143,14 +152,13 @@ def test_what_was_not_computed_is_not_kept(tiny, tmp_path):
     assert len(blocks_of(tmp_path)) == 2
 
 
-def test_another_backend_or_way_to_keep_dense_layers_has_its_own(tiny, tmp_path, monkeypatch):
+def test_another_backend_or_way_to_keep_dense_layers_has_its_own(tiny, tmp_path):
     pytest.importorskip("gptoss.model.kernels._cpu", reason="built without a compiler", exc_type=ImportError)
     computed(opened(tiny, tmp_path), prompt(64))
     for dense in ("int8", "bf16"):
-        monkeypatch.setenv("GPTOSS_CPU_DENSE", dense)
-        assert run(opened(tiny, tmp_path, backend="cpu"), prompt(65))[1] == 0
-        computed(opened(tiny, tmp_path, backend="cpu"), prompt(64))
-        assert run(opened(tiny, tmp_path, backend="cpu"), prompt(65))[1] == 64
+        assert run(opened(tiny, tmp_path, backend="cpu", dense=dense), prompt(65))[1] == 0
+        computed(opened(tiny, tmp_path, backend="cpu", dense=dense), prompt(64))
+        assert run(opened(tiny, tmp_path, backend="cpu", dense=dense), prompt(65))[1] == 64
 
 
 def test_other_weights_under_the_same_name_have_none(make_checkpoint, tmp_path):

@@ -72,7 +72,7 @@ def test_the_checkpoint_is_what_the_training_computes_with(
     ids = tokenizer.encode("What is 347 + 85?")
     with torch.no_grad():
         trained = Transformer(config, as_weights(parameters), ReferenceOps())(ids)
-        written = Transformer.from_checkpoint(tmp_path, backend="reference")(ids)
+        written = Transformer.from_checkpoint(tmp_path, backend=ReferenceOps())(ids)
     torch.testing.assert_close(written, trained, rtol=1e-5, atol=1e-5)
 
 

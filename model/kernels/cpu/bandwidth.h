@@ -1,11 +1,10 @@
 // A plain read loop: what the memory gives, to hold the decoding against.
 #pragma once
-#include <cstddef>
-#include <cstdint>
+#include "dispatch.h"
 
 namespace gptoss {
 
-// Reads `bytes` once, a part a thread; returns a value that depends on them.
-int32_t read_once(const void* data, size_t bytes, int threads);
+// Reads `bytes` once, a part a thread; returns the checksum of KernelTable::read_once.
+uint64_t read_once(const Kernels& kernels, const void* data, size_t bytes);
 
 } // namespace gptoss

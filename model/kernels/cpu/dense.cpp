@@ -19,8 +19,7 @@ class Bf16Dense final : public Dense {
     bool takes_integers() const override { return false; }
     Op op(int tokens) const override { return tokens < kGemmTokens ? Op::bf16_gemv : Op::bf16_gemm; }
 
-    void compute(int piece, const DenseInput& input, float* out) const override {
-        const Kernels& k = active_kernels();
+    void compute(const KernelTable& k, int piece, const DenseInput& input, float* out) const override {
         const int first = piece * kRowsAtATime, n = std::min(kRowsAtATime, rows - first);
         const uint16_t* weights = weights_ + size_t(first) * columns;
         if (input.tokens < kGemmTokens) {
@@ -75,30 +74,29 @@ class Int8Dense final : public Dense {
     bool takes_integers() const override { return true; }
     Op op(int tokens) const override { return tokens < kGemmTokens ? Op::int8_gemv : Op::int8_gemm; }
 
-    void compute(int piece, const DenseInput& input, float* out) const override {
+    void compute(const KernelTable& k, int piece, const DenseInput& input, float* out) const override {
         const int8_t* weights = layout_.weights(packed_, piece);
         const uint16_t* scales = layout_.scales(packed_, piece);
         float added[kPanelRows];
         bias.read(size_t(piece) * kPanelRows, layout_.rows_of(piece), added);
         if (input.tokens < kGemmTokens)
-            gemv(piece, weights, scales, *input.integers, added, out);
+            gemv(k, piece, weights, scales, *input.integers, added, out);
         else
-            gemm(piece, weights, scales, *input.integers, added, out);
+            gemm(k, piece, weights, scales, *input.integers, added, out);
     }
 
   private:
-    void gemv(int panel, const int8_t* weights, const uint16_t* scales, const Activations& q, const float* added,
-              float* out) const {
+    void gemv(const KernelTable& k, int panel, const int8_t* weights, const uint16_t* scales, const Activations& q,
+              const float* added, float* out) const {
         for (int t = 0; t < q.tokens(); t++) {
             float sums[kPanelRows];
-            active_kernels().int8_panel(weights, scales, layout_.groups, q.values(t), q.scales(t), sums);
+            k.int8_panel(weights, scales, layout_.groups, q.values(t), q.scales(t), sums);
             write(panel, sums, added, out + size_t(t) * rows);
         }
     }
 
-    void gemm(int panel, const int8_t* weights, const uint16_t* scales, const Activations& q, const float* added,
-              float* out) const {
-        const Kernels& k = active_kernels();
+    void gemm(const KernelTable& k, int panel, const int8_t* weights, const uint16_t* scales, const Activations& q,
+              const float* added, float* out) const {
         const int tokens = q.tokens();
         const Buffer<float> sums(size_t(tokens) * kPanelRows);
         std::fill_n(sums.get(), size_t(tokens) * kPanelRows, 0.0f);
@@ -129,23 +127,23 @@ class Int8Dense final : public Dense {
 
 } // namespace
 
-void forward(const std::vector<const Dense*>& layers, const float* x, int tokens, const std::vector<float*>& outs,
-             int threads) {
-    const Kernels& k = active_kernels();
+void forward(const Kernels& kernels, const std::vector<const Dense*>& layers, const float* x, int tokens,
+             const std::vector<float*>& outs) {
+    const KernelTable& k = kernels.table;
     int64_t pieces = 0;
     bool integers = false;
     for (const Dense* layer : layers) {
-        count(k, layer->op(tokens));
+        kernels.count(layer->op(tokens));
         pieces += layer->pieces();
         integers |= layer->takes_integers();
     }
     const Activations q(integers ? tokens : 0, layers[0]->columns);
-    parallel_for(q.tokens() < 8 ? 1 : threads, q.tokens(), 4, [&](int64_t t, int) { q.quantize(k, x, int(t)); });
+    parallel_for(q.tokens() < 8 ? 1 : kernels.threads, q.tokens(), 4, [&](int64_t t, int) { q.quantize(k, x, int(t)); });
     const DenseInput input{x, &q, tokens};
-    parallel_for(threads, pieces, 1, [&](int64_t piece, int) {
+    parallel_for(kernels.threads, pieces, 1, [&](int64_t piece, int) {
         size_t i = 0;
         for (; piece >= layers[i]->pieces(); i++) piece -= layers[i]->pieces();
-        layers[i]->compute(int(piece), input, outs[i]);
+        layers[i]->compute(k, int(piece), input, outs[i]);
     });
 }
 
@@ -155,24 +153,24 @@ std::unique_ptr<Dense> make_bf16_dense(const uint16_t* weights, int rows, int co
 
 size_t int8_bytes(int rows, int columns) { return Int8Layout(rows, columns).bytes(); }
 
-void pack_int8(const uint16_t* weights, int rows, int columns, uint8_t* packed, int threads) {
-    const Kernels& k = active_kernels();
+void pack_int8(const Kernels& kernels, const uint16_t* weights, int rows, int columns, uint8_t* packed) {
+    const KernelTable& k = kernels.table;
     const Int8Layout layout(rows, columns);
-    count(k, Op::int8_pack);
-    parallel_for(threads, layout.panels, 8, [&](int64_t i, int) {
+    kernels.count(Op::int8_pack);
+    parallel_for(kernels.threads, layout.panels, 8, [&](int64_t i, int) {
         const int panel = int(i);
         k.pack_int8(weights + size_t(panel) * kPanelRows * columns, layout.rows_of(panel), columns,
                     layout.weights(packed, panel), layout.scales(packed, panel));
     });
 }
 
-bool is_packed_from(const uint16_t* weights, int rows, int columns, const uint8_t* packed) {
+bool is_packed_from(const Kernels& kernels, const uint16_t* weights, int rows, int columns, const uint8_t* packed) {
     const Int8Layout layout(rows, columns);
     const int last = layout.panels - 1;
     const Int8Layout panel(layout.rows_of(last), columns);
     const Buffer<uint8_t> expected(panel.bytes());
-    active_kernels().pack_int8(weights + size_t(last) * kPanelRows * columns, panel.rows, columns,
-                               panel.weights(expected.get(), 0), panel.scales(expected.get(), 0));
+    kernels.table.pack_int8(weights + size_t(last) * kPanelRows * columns, panel.rows, columns,
+                            panel.weights(expected.get(), 0), panel.scales(expected.get(), 0));
     return !std::memcmp(panel.weights(expected.get(), 0), layout.weights(packed, last), layout.panel_weights()) &&
            !std::memcmp(panel.scales(expected.get(), 0), layout.scales(packed, last),
                         layout.panel_scales() * sizeof(uint16_t));

@@ -27,13 +27,13 @@ struct Vector {
     }
 };
 
-// Several tokens' activations as 16-bit integers; see Kernels::quantize.
+// Several tokens' activations as 16-bit integers; see KernelTable::quantize.
 class Activations {
   public:
     Activations(int tokens, int columns)
         : stride_(size_t(padded_groups(columns)) * kGroup), columns_(columns), tokens_(tokens),
           values_(tokens * stride_), scales_(tokens * stride_ / kGroup) {}
-    void quantize(const Kernels& k, const float* x, int token) const {
+    void quantize(const KernelTable& k, const float* x, int token) const {
         k.quantize(x + size_t(token) * columns_, columns_, values_.get() + token * stride_, scales(token));
     }
     int16_t* values(int token) const { return values_.get() + token * stride_; }
@@ -62,7 +62,7 @@ class Dense {
     virtual size_t bytes() const = 0;
     // The product falls into pieces, each some rows of it, that can be computed in any order.
     virtual int pieces() const = 0;
-    virtual void compute(int piece, const DenseInput& input, float* out) const = 0;
+    virtual void compute(const KernelTable& k, int piece, const DenseInput& input, float* out) const = 0;
     virtual bool takes_integers() const = 0;
     virtual Op op(int tokens) const = 0;
 
@@ -75,8 +75,8 @@ class Dense {
 
 // x (tokens, columns) -> outs[i] (tokens, rows of layer i), all contiguous; the layers have the same columns. Together,
 // because the threads come together once for all of them.
-void forward(const std::vector<const Dense*>& layers, const float* x, int tokens, const std::vector<float*>& outs,
-             int threads);
+void forward(const Kernels& kernels, const std::vector<const Dense*>& layers, const float* x, int tokens,
+             const std::vector<float*>& outs);
 
 // The weights stay where they are and must outlive the layer.
 std::unique_ptr<Dense> make_bf16_dense(const uint16_t* weights, int rows, int columns, Vector bias);
@@ -84,9 +84,9 @@ std::unique_ptr<Dense> make_bf16_dense(const uint16_t* weights, int rows, int co
 std::unique_ptr<Dense> make_int8_dense(const uint8_t* packed, int rows, int columns, Vector bias);
 // Bytes of a packed layer; it is aligned to a cache line.
 size_t int8_bytes(int rows, int columns);
-void pack_int8(const uint16_t* weights, int rows, int columns, uint8_t* packed, int threads);
+void pack_int8(const Kernels& kernels, const uint16_t* weights, int rows, int columns, uint8_t* packed);
 // Whether the last rows are packed from these weights, as this program packs them: for what comes from a file.
-bool is_packed_from(const uint16_t* weights, int rows, int columns, const uint8_t* packed);
+bool is_packed_from(const Kernels& kernels, const uint16_t* weights, int rows, int columns, const uint8_t* packed);
 
 // Groups of a panel that are unpacked at a time: with 32 rows 16 KB, which the first-level cache holds.
 constexpr int kPanelGroups = 8;

@@ -64,7 +64,7 @@ Routing route(const float* logits, int tokens, int experts, int top_k) {
 // What a product of some rows with the activations of one expert's tokens needs; one for each thread.
 class Product {
   public:
-    Product(const Kernels& k, int most_tokens)
+    Product(const KernelTable& k, int most_tokens)
         : k_(k), values_(most_tokens), scales_(most_tokens), sums(size_t(most_tokens) * kPanelRows),
           panel_(kPanelGroups * kGroup * kPanelRows), factors_(kPanelGroups * kPanelRows) {}
 
@@ -95,7 +95,7 @@ class Product {
     }
 
   private:
-    const Kernels& k_;
+    const KernelTable& k_;
     std::vector<const int16_t*> values_;
     std::vector<const float*> scales_;
 
@@ -110,8 +110,7 @@ class Product {
 // The activations of experts with few tokens, in the order that `mxfp4_rows` wants.
 class Arranged {
   public:
-    Arranged(const Kernels& k, const Routing& routing, const Activations& x, const std::vector<int>& inputs,
-             int threads)
+    Arranged(const Kernels& kernels, const Routing& routing, const Activations& x, const std::vector<int>& inputs)
         : pointers_(routing.assignments.size()) {
         std::vector<int> few;
         for (const auto& group : routing.groups)
@@ -119,9 +118,9 @@ class Arranged {
                 for (int i = 0; i < group.count; i++) few.push_back(group.first + i);
         const size_t groups = x.stride() / kGroup;
         storage_ = Buffer<int8_t>(few.size() * groups * kArrangedBytes);
-        parallel_for(few.size() < 8 ? 1 : threads, int64_t(few.size()), 1, [&](int64_t i, int) {
+        parallel_for(few.size() < 8 ? 1 : kernels.threads, int64_t(few.size()), 1, [&](int64_t i, int) {
             int8_t* arranged = storage_.get() + i * groups * kArrangedBytes;
-            k.arrange(x.values(inputs[few[i]]), int(groups), arranged);
+            kernels.table.arrange(x.values(inputs[few[i]]), int(groups), arranged);
             pointers_[few[i]] = arranged;
         });
     }
@@ -136,15 +135,16 @@ int panels(int rows) { return (rows + kPanelRows - 1) / kPanelRows; }
 
 } // namespace
 
-void Experts::forward(const float* x, const float* router_logits, int tokens, int top_k, float alpha, float limit,
-                      float* out, int threads) const {
-    const Kernels& k = active_kernels();
+void Experts::forward(const Kernels& kernels, const float* x, const float* router_logits, int tokens, int top_k,
+                      float alpha, float limit, float* out) const {
+    const KernelTable& k = kernels.table;
+    const int threads = kernels.threads;
     const Routing routing = route(router_logits, tokens, experts, top_k);
     const int assignments = int(routing.assignments.size());
     int most = 0;
     for (const auto& group : routing.groups) {
         most = std::max(most, group.count);
-        count(k, group.count < kGemmTokens ? Op::mxfp4_gemv : Op::mxfp4_gemm);
+        kernels.count(group.count < kGemmTokens ? Op::mxfp4_gemv : Op::mxfp4_gemm);
     }
     std::vector<Product> products;
     products.reserve(threads);
@@ -156,7 +156,7 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
     for (int a = 0; a < assignments; a++) token_of[a] = routing.assignments[a].token;
     std::iota(self.begin(), self.end(), 0);
 
-    const Arranged arranged(k, routing, q, token_of, threads);
+    const Arranged arranged(kernels, routing, q, token_of);
     const Buffer<float> activated(size_t(assignments) * width());
     const int up_panels = panels(gate_up_.rows);
     parallel_for(threads, int64_t(routing.groups.size()) * up_panels, tokens == 1 ? 4 : 2, [&](int64_t item, int id) {
@@ -177,7 +177,7 @@ void Experts::forward(const float* x, const float* router_logits, int tokens, in
     const Activations h(assignments, width());
     parallel_for(assignments < 8 ? 1 : threads, assignments, 4,
                  [&](int64_t a, int) { h.quantize(k, activated.get(), int(a)); });
-    const Arranged h_arranged(k, routing, h, self, threads);
+    const Arranged h_arranged(kernels, routing, h, self);
     const Buffer<float> outputs(size_t(assignments) * hidden());
     const int down_panels = panels(hidden());
     parallel_for(threads, int64_t(routing.groups.size()) * down_panels, 1, [&](int64_t item, int id) {

@@ -24,8 +24,8 @@ class Experts {
     Experts(int experts, Mxfp4Matrix gate_up, Mxfp4Matrix down) : experts(experts), gate_up_(gate_up), down_(down) {}
 
     // x (tokens, hidden), router logits (tokens, experts) -> out (tokens, hidden).
-    void forward(const float* x, const float* router_logits, int tokens, int top_k, float alpha, float limit,
-                 float* out, int threads) const;
+    void forward(const Kernels& kernels, const float* x, const float* router_logits, int tokens, int top_k, float alpha,
+                 float limit, float* out) const;
 
     int hidden() const { return down_.rows; }
     int width() const { return gate_up_.rows / 2; }

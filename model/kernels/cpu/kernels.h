@@ -49,7 +49,7 @@ inline size_t attention_scratch(int queries, int head_dim) {
     return size_t(2) * kKeyBlock * head_dim + size_t(queries) * (kKeyBlock + head_dim + 2);
 }
 
-struct Kernels {
+struct KernelTable {
     const char* name;
 
     // Activations as 16-bit integers, one scale a group: x ~ q * scale. The last group is padded with zeros, up to
@@ -95,8 +95,8 @@ struct Kernels {
     // of one token: out (group, head_dim).
     void (*join_attention)(const float* parts, int count, size_t stride, int queries, int group, int head_dim,
                            const float* sinks, int token, float* out);
-    // A plain read loop; the value depends on every byte but the last few.
-    int32_t (*read_once)(const void* data, size_t bytes);
+    // A plain read loop: the sum of the data as 64-bit words modulo 2^64, the last word padded with zero bytes.
+    uint64_t (*read_once)(const void* data, size_t bytes);
 };
 
 } // namespace gptoss

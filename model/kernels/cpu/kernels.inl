@@ -458,14 +458,22 @@ void pack_int8(const uint16_t* weights, int rows, int columns, int8_t* packed, u
     }
 }
 
-// The plain read loop that decoding is held against; returns a value that depends on every byte.
-int32_t read_once(const void* data, size_t bytes) {
+// The plain read loop that decoding is compared with. The sum makes it impossible to leave out a load.
+uint64_t read_once(const void* data, size_t bytes) {
     const char* p = static_cast<const char*>(data);
-    I any[8] = {};
-    for (size_t at = 0; at + sizeof any <= bytes; at += sizeof any)
-        for (int i = 0; i < 8; i++) any[i] |= load_as<I>(p + at + i * sizeof(I));
-    for (int i = 1; i < 8; i++) any[0] |= any[i];
-    return max_lane_int(any[0]);
+    Words sums[8] = {};
+    size_t at = 0;
+    for (; at + sizeof sums <= bytes; at += sizeof sums)
+        for (int i = 0; i < 8; i++) sums[i] += load_as<Words>(p + at + i * sizeof(Words));
+    for (int i = 1; i < 8; i++) sums[0] += sums[i];
+    uint64_t total = 0;
+    for (size_t lane = 0; lane < sizeof(Words) / 8; lane++) total += sums[0][lane];
+    for (; at < bytes; at += 8) {
+        uint64_t word = 0;
+        std::memcpy(&word, p + at, bytes - at < 8 ? bytes - at : 8);
+        total += word;
+    }
+    return total;
 }
 
 // --- the rest ----------------------------------------------------------------------------------------------------------
@@ -524,8 +532,8 @@ void rope(const float* x, const float* cos, const float* sin, int heads, int hal
 
 #include "attention.inl"
 
-extern const Kernels kernels; // const objects are local to their file unless declared so
-const Kernels kernels = {
+extern const KernelTable kernels; // const objects are local to their file unless declared so
+const KernelTable kernels = {
     GPTOSS_ISA_NAME, quantize, arrange, mxfp4_rows, int8_panel, bf16_rows, bf16_block, unpack_mxfp4, unpack_int8,
     panel_gemm,      pack_int8, swiglu,   rms_norm,   rope,       attention,
     join_attention, read_once,

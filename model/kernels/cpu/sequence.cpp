@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "dense.h"
-#include "dispatch.h"
 #include "memory.h"
 #include "parallel.h"
 
@@ -22,28 +21,27 @@ constexpr int64_t kManyParts = 16;
 
 } // namespace
 
-void rms_norm(const float* x, const float* scale, int tokens, int columns, float eps, float* out, int threads) {
-    const Kernels& k = active_kernels();
-    count(k, Op::rms_norm);
-    parallel_for(tokens < kFewTokens ? 1 : threads, tokens, 4, [&](int64_t t, int) {
-        k.rms_norm(x + t * columns, scale, columns, eps, out + t * columns);
+void rms_norm(const Kernels& kernels, const float* x, const float* scale, int tokens, int columns, float eps,
+              float* out) {
+    kernels.count(Op::rms_norm);
+    parallel_for(tokens < kFewTokens ? 1 : kernels.threads, tokens, 4, [&](int64_t t, int) {
+        kernels.table.rms_norm(x + t * columns, scale, columns, eps, out + t * columns);
     });
 }
 
-void rope(const float* x, const float* cos, const float* sin, int tokens, int heads, int half, float* out,
-          int threads) {
-    const Kernels& k = active_kernels();
-    count(k, Op::rope);
+void rope(const Kernels& kernels, const float* x, const float* cos, const float* sin, int tokens, int heads, int half,
+          float* out) {
+    kernels.count(Op::rope);
     const ptrdiff_t stride = ptrdiff_t(2) * heads * half;
-    parallel_for(tokens < kFewTokens ? 1 : threads, tokens, 4, [&](int64_t t, int) {
-        k.rope(x + t * stride, cos + t * half, sin + t * half, heads, half, out + t * stride);
+    parallel_for(tokens < kFewTokens ? 1 : kernels.threads, tokens, 4, [&](int64_t t, int) {
+        kernels.table.rope(x + t * stride, cos + t * half, sin + t * half, heads, half, out + t * stride);
     });
 }
 
-void attention(const float* q, const KeyValues& k, const KeyValues& v, const float* sinks, int tokens, int64_t keys,
-               int kv_heads, int group, int head_dim, int64_t window, float* out, int threads) {
-    const Kernels& kernels = active_kernels();
-    count(kernels, Op::attention);
+void attention(const Kernels& kernels, const float* q, const KeyValues& k, const KeyValues& v, const float* sinks,
+               int tokens, int64_t keys, int kv_heads, int group, int head_dim, int64_t window, float* out) {
+    const int threads = kernels.threads;
+    kernels.count(Op::attention);
     const int together = std::clamp(kQueries / group, 1, tokens);
     const int64_t pieces = (tokens + together - 1) / together;
     const size_t scratch_size = attention_scratch(together * group, head_dim);
@@ -88,12 +86,12 @@ void attention(const float* q, const KeyValues& k, const KeyValues& v, const flo
                 task.next_keys = static_cast<const char*>(k.data) + at + head * task.next_bytes;
                 task.next_values = static_cast<const char*>(v.data) + at + head * task.next_bytes;
             }
-            kernels.attention(task);
+            kernels.table.attention(task);
         });
         parallel_for(parts < kManyParts ? 1 : threads, kv_heads, 1, [&](int64_t head, int) {
             for (int t = 0; t < tokens; t++) {
                 const float* first = results.get() + head * parts * part_size;
-                kernels.join_attention(first, int(parts), part_size, queries, group, head_dim, sinks + head * group,
+                kernels.table.join_attention(first, int(parts), part_size, queries, group, head_dim, sinks + head * group,
                                        t, out + t * q_stride + head * group * head_dim);
             }
         });
@@ -108,7 +106,7 @@ void attention(const float* q, const KeyValues& k, const KeyValues& v, const flo
         task.q = q + offset, task.out = out + offset, task.sinks = sinks + head * group;
         task.tokens = n, task.first_position = keys - tokens + first;
         task.begin = first_seen(task.first_position), task.end = task.first_position + n;
-        kernels.attention(task);
+        kernels.table.attention(task);
     });
 }
 

@@ -1,15 +1,15 @@
 // The operations between the matrices: norm, rotary positions, attention.
 #pragma once
-#include "kernels.h"
+#include "dispatch.h"
 
 namespace gptoss {
 
 // x (tokens, columns) -> out.
-void rms_norm(const float* x, const float* scale, int tokens, int columns, float eps, float* out, int threads);
+void rms_norm(const Kernels& kernels, const float* x, const float* scale, int tokens, int columns, float eps, float* out);
 
 // x (tokens, heads, 2 * half), cos and sin (tokens, half) -> out.
-void rope(const float* x, const float* cos, const float* sin, int tokens, int heads, int half, float* out,
-          int threads);
+void rope(const Kernels& kernels, const float* x, const float* cos, const float* sin, int tokens, int heads, int half,
+          float* out);
 
 // Keys or values of all heads: position p of head h begins at data + p * position_stride + h * head_stride.
 struct KeyValues {
@@ -19,7 +19,7 @@ struct KeyValues {
 };
 
 // Causal attention of the last `tokens` of `keys` positions; q and out (tokens, kv_heads * group, head_dim).
-void attention(const float* q, const KeyValues& k, const KeyValues& v, const float* sinks, int tokens, int64_t keys,
-               int kv_heads, int group, int head_dim, int64_t window, float* out, int threads);
+void attention(const Kernels& kernels, const float* q, const KeyValues& k, const KeyValues& v, const float* sinks,
+               int tokens, int64_t keys, int kv_heads, int group, int head_dim, int64_t window, float* out);
 
 } // namespace gptoss

@@ -32,6 +32,7 @@ typedef uint32_t U __attribute__((vector_size(4 * W)));
 typedef int16_t S __attribute__((vector_size(4 * W)));
 typedef uint16_t HalfU __attribute__((vector_size(2 * W)));
 typedef uint8_t QuarterU __attribute__((vector_size(W)));
+typedef uint64_t Words __attribute__((vector_size(4 * W)));
 
 template <class V> inline V load_as(const void* p) {
     V v;

@@ -1,4 +1,4 @@
-"""The one place where kernels are started: counted, and redirected by whoever only wants them compiled."""
+"""The one way to start a kernel: counted, and replaceable by a program that only compiles."""
 
 from __future__ import annotations
 
@@ -9,36 +9,33 @@ from typing import Any
 import torch
 
 Grid = tuple[int, ...]
-Runner = Callable[[Any, Grid, tuple[Any, ...], dict[str, Any]], None]
+Run = Callable[[Any, Grid, tuple[Any, ...], dict[str, Any]], None]
+"""Starts a kernel on a grid of programs with its arguments, and its constants and compiler options by name."""
 
 
-def _run(kernel: Any, grid: Grid, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    # Triton takes the current card, which need not be the one where the tensors lie.
+def run_on_device(kernel: Any, grid: Grid, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Start a kernel on the device of its first argument, a tensor."""
+    # Triton takes torch's current card, which may be another one.
     with torch.cuda.device_of(args[0]):
         kernel[grid](*args, **options)
 
 
-_counts: Counter[str] = Counter()
-_runner: Runner = _run
+class Launcher:
+    """Starts kernels and counts the starts; every backend instance has its own.
 
+    Args:
+        run: what starting a kernel does.
+    """
 
-def launch(kernel: Any, grid: Grid, *args: Any, **options: Any) -> None:
-    """Start a kernel over a grid of programs; `options` are its constants and the compiler's."""
-    _counts[kernel.__name__] += 1
-    _runner(kernel, grid, args, options)
+    def __init__(self, run: Run = run_on_device) -> None:
+        self._run = run
+        self._counts: Counter[str] = Counter()
 
+    def __call__(self, kernel: Any, grid: Grid, *args: Any, **options: Any) -> None:
+        """Start a kernel over a grid of programs; `options` are its constants and the compiler's options."""
+        self._counts[kernel.__name__] += 1
+        self._run(kernel, grid, args, options)
 
-def counts() -> dict[str, int]:
-    """How often each kernel was started since `reset_counts`; what a graph repeats is counted when it is recorded."""
-    return dict(_counts)
-
-
-def reset_counts() -> None:
-    """Begin to count anew."""
-    _counts.clear()
-
-
-def redirect(runner: Runner | None) -> None:
-    """Let `runner` have every launch in place of the device; None: as usual again."""
-    global _runner
-    _runner = runner or _run
+    def counts(self) -> dict[str, int]:
+        """Starts of each kernel so far, by name; a recorded graph counts when it is recorded, not when replayed."""
+        return dict(self._counts)

@@ -1,14 +1,15 @@
-"""bfloat16, which Triton's interpreter holds as bare integers: it cuts instead of rounding, and multiplies the bits.
+"""bfloat16 arithmetic that also works in Triton's interpreter. On a device these are the plain operations.
 
-On a device these are the plain operations.
+The interpreter stores bfloat16 as bare 16-bit integers: its conversion from float32 truncates instead of rounding, and
+its products multiply the bit patterns.
 """
-
-import os
 
 import triton
 import triton.language as tl
 
-INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"))
+from gptoss.model.kernels.triton.interpreter import in_interpreter
+
+INTERPRETED = tl.constexpr(in_interpreter())
 
 
 @triton.jit
@@ -23,7 +24,7 @@ def to_bfloat16(x):
 
 @triton.jit
 def dot(a, b, sums):
-    """sums + a @ b: bfloat16 operands, float32 sums; float32 operands are multiplied exactly."""
+    """sums + a @ b, sums in float32: a (m, k) and b (k, n) both bfloat16, or both float32 (multiplied in full)."""
     if INTERPRETED:
         sums = tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
     elif a.dtype == tl.float32:
@@ -35,7 +36,7 @@ def dot(a, b, sums):
 
 @triton.jit
 def store(pointers, value, mask):
-    """Store float32 numbers in the type of what is pointed to."""
+    """Store float32 values, converted to the type that is pointed to: bfloat16 or float32."""
     if pointers.dtype.element_ty == tl.bfloat16:
         tl.store(pointers, to_bfloat16(value), mask=mask)
     else:
