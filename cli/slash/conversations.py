@@ -27,10 +27,14 @@ class Talk(Protocol):
         """Tell the person something."""
         ...
 
+    def go_on_with(self, saved: SavedConversation) -> None:
+        """Go on in a saved conversation."""
+        ...
+
 
 def save(talk: Talk, argument: str) -> None:
     """`/save`: keep this conversation from now on, under a name where one is given."""
-    talk.recorder.save(argument or None)
+    talk.recorder.save(talk.session, argument or None)
     which = argument or talk.recorder.id or ""
     talk.say(f"saved as {which}; gptoss chat --session {shlex.quote(which)} goes on")
 
@@ -50,7 +54,9 @@ def load(talk: Talk, argument: str) -> None:
     """`/load`: go on in another conversation, with the model that is loaded."""
     if not argument:
         raise UsageError("/load takes the id or the name of a conversation; /sessions lists them")
-    talk.say(going_on(talk.recorder.load(argument)))
+    saved = talk.recorder.go_on_in(argument)
+    talk.go_on_with(saved)
+    talk.say(going_on(saved))
 
 
 def going_on(saved: SavedConversation) -> str:
@@ -64,7 +70,7 @@ def going_on(saved: SavedConversation) -> str:
 def fork(talk: Talk, argument: str) -> None:
     """`/fork`: go on in a copy, under a name where one is given."""
     before = talk.recorder.id
-    talk.recorder.fork(argument or None)
+    talk.recorder.fork(talk.session, argument or None)
     talk.say(f"going on in the copy {argument or talk.recorder.id}" + (f"; {before} stays as it is" if before else ""))
 
 

@@ -15,8 +15,7 @@ from gptoss.cli.base.interrupts import uninterrupted
 from gptoss.cli.base.output import Output
 
 if TYPE_CHECKING:
-    from gptoss.cli.session.session import Engine
-    from gptoss.harmony import Encoding
+    from gptoss.cli.startup.loaded import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -45,22 +44,7 @@ class LoadRequest:
     """How much may be kept there."""
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model ready to answer, with its tokenizer."""
-
-    name: str
-    engine: Engine
-    encoding: Encoding
-    notes: tuple[str, ...] = ()
-    """What loading has to say."""
-    can_skip_reasoning: bool = True
-    """Whether it answers well with its reasoning closed before it begins (effort none)."""
-    folder: Path | None = None
-    """Where it lies; None: it is no folder's."""
-
-
-ModelLoader = Callable[[LoadRequest], LoadedModel]
+ModelLoader = Callable[[LoadRequest], "LoadedModel"]
 
 
 def _load_model(request: LoadRequest) -> LoadedModel:

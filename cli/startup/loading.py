@@ -6,7 +6,8 @@ import torch
 
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.startup.encodings import load_encoding
-from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.environment import LoadRequest
+from gptoss.cli.startup.loaded import LoadedModel
 from gptoss.cli.startup.machine import available_memory
 from gptoss.cli.startup.memory import counted_context, require_memory, slowness
 from gptoss.model.checkpoints.catalog import locate
