@@ -18,7 +18,7 @@ import torch
 
 from gptoss.cli.constraints.grammars import GrammarEngine
 from gptoss.cli.constraints.schemas import schema_grammar
-from gptoss.cli.constraints.turn import TurnHolding
+from gptoss.cli.constraints.turn import ConstraintFactory, TurnConstraint
 from gptoss.cli.startup.answer_format import schema_format
 from gptoss.harmony import Conversation, Encoding, Message, SystemContent
 from gptoss.model import Masked, Sampler, SamplingParams
@@ -53,14 +53,14 @@ def microseconds(run: Callable[[], object], repeat: int = 40) -> float:
     return statistics.median(times) * 1e6
 
 
-def per_token(holding: TurnHolding, header: Iterable[int], tokens: Iterable[int]) -> tuple[float, float]:
+def per_token(turn: Callable[[], TurnConstraint], header: Iterable[int], tokens: Iterable[int]) -> tuple[float, float]:
     """The mean and the greatest time, in microseconds, of next() and accept() together, in a session's second turn."""
     header, tokens = list(header), list(tokens)
-    first = holding.hold(CONVERSATION).constraint
+    first = turn()
     for token in [*header, *tokens]:
         first.next()
         first.accept(token)
-    constraint = holding.hold(CONVERSATION).constraint
+    constraint = turn()
     for token in header:
         constraint.next()
         constraint.accept(token)
@@ -96,8 +96,15 @@ def main() -> int:
     matcher_us = (time.perf_counter() - begin) * 1e6
 
     mask = Masked.forbidding(encoding.specials.values(), size)
-    free = TurnHolding(encoding)
-    schema = TurnHolding(encoding, schema_format(SCHEMA).grammar)
+    factory = ConstraintFactory(encoding)
+    answer_grammar = schema_format(SCHEMA).grammar
+
+    def free() -> TurnConstraint:
+        return factory.turn(CONVERSATION)
+
+    def schema() -> TurnConstraint:
+        return factory.turn(CONVERSATION, answer=answer_grammar)
+
     opening = encoding.encode_with_special("<|channel|>analysis<|message|>")
     final = encoding.encode_with_special("<|channel|>final<|message|>")
     rows = {

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
         Forced as Forced,
         Hold as Hold,
         Masked as Masked,
+        StepwiseConstraint as StepwiseConstraint,
         StopTokens as StopTokens,
+    )
+    from gptoss.model.constraint_description import (
+        Choices as Choices,
+        ContentGrammar as ContentGrammar,
+        Description as Description,
+        JsonSchema as JsonSchema,
+        MessageForm as MessageForm,
+        Regex as Regex,
+        TokenBudget as TokenBudget,
     )
     from gptoss.model.errors import (
         CheckpointError as CheckpointError,
@@ -45,7 +55,15 @@ _HOME = {
     "Forced": "constraint",
     "Hold": "constraint",
     "Masked": "constraint",
+    "StepwiseConstraint": "constraint",
     "StopTokens": "constraint",
+    "Choices": "constraint_description",
+    "ContentGrammar": "constraint_description",
+    "Description": "constraint_description",
+    "JsonSchema": "constraint_description",
+    "MessageForm": "constraint_description",
+    "Regex": "constraint_description",
+    "TokenBudget": "constraint_description",
     "Engine": "inference.engine",
     "Generation": "inference.generation",
     "Timing": "inference.generation",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from gptoss.model.constraint_description import Description
+
 _WORD_BITS = 32
 
 
@@ -80,7 +82,7 @@ class Forced:
 Hold = Masked | Forced | None
 
 
-class Constraint(Protocol):
+class StepwiseConstraint(Protocol):
     """Asked before each token, told of each token, forced ones included."""
 
     def next(self) -> Hold:
@@ -92,10 +94,21 @@ class Constraint(Protocol):
         ...
 
 
+class Constraint(StepwiseConstraint, Protocol):
+    """A constraint on one completion, which some engines ask token by token and others to describe itself."""
+
+    def describe(self) -> Description | None:
+        """Return the constraint on the whole completion, from its first token, for an engine that cannot ask.
+
+        None: it can only be asked token by token.
+        """
+        ...
+
+
 class Constraints:
     """Several constraints as one: the first that forces wins, masks are intersected."""
 
-    def __init__(self, *constraints: Constraint) -> None:
+    def __init__(self, *constraints: StepwiseConstraint) -> None:
         self._constraints = constraints
 
     def next(self) -> Hold:

@@ -1,9 +1,8 @@
-"""All that holds one turn, in one place."""
+"""The constraint on one turn, and the factory that shares the tables of a vocabulary between turns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from gptoss.cli.constraints.budget import ReasoningBudget
 from gptoss.cli.constraints.contents import ContentHolding
@@ -13,43 +12,81 @@ from gptoss.cli.constraints.masks import Masks
 from gptoss.cli.constraints.schemas import schema_grammar
 from gptoss.harmony import Conversation, DeveloperContent, Encoding, HeaderGrammar, ToolNamespaceConfig
 from gptoss.harmony.content import FUNCTIONS_NAMESPACE
-from gptoss.model.constraint import Constraint, Constraints
+from gptoss.model.constraint import Constraints, Hold, StepwiseConstraint
+from gptoss.model.constraint_description import Description
 
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-@dataclass(frozen=True)
-class HeldTurn:
-    """What the engine is to obey, and the part of it that answers to the person."""
-
-    constraint: Constraints
-    budget: ReasoningBudget
-
-
-class TurnHolding:
-    """What holds the turns of a session; keeps what is dear to make.
+class TurnConstraint:
+    """The constraint on one turn: headers, contents and the reasoning budget.
 
     Args:
-        encoding: of the tokens.
-        answer: the grammar of answers, if any.
-        think_budget: how many tokens of reasoning a turn may have; None sets no limit.
+        parts: all constraints of the turn, the budget among them.
+        budget: answers to `answer_now`.
     """
 
-    def __init__(self, encoding: Encoding, answer: Grammar | None = None, think_budget: int | None = None) -> None:
+    def __init__(self, parts: Iterable[StepwiseConstraint], budget: ReasoningBudget) -> None:
+        self._joined = Constraints(*parts)
+        self._budget = budget
+
+    def next(self) -> Hold:
+        """Return what may come next.
+
+        Raises:
+            ConstraintError: nothing may come, or the grammar engine has reached one of its limits.
+        """
+        return self._joined.next()
+
+    def accept(self, token_id: int) -> bool:
+        """Take a token; return whether the completion is complete with it."""
+        return self._joined.accept(token_id)
+
+    def describe(self) -> Description | None:
+        """Return the description of the whole turn, or None if there is none."""
+        return None
+
+    def answer_now(self) -> None:
+        """End the reasoning at the next token; may be called from any thread."""
+        self._budget.answer_now()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should be told about the constraints of this turn; grows during the turn."""
+        return ()
+
+
+class ConstraintFactory:
+    """Makes the constraints of turns over one vocabulary. Sessions and threads may share it.
+
+    Args:
+        encoding: the vocabulary.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
-        self._answer = answer
-        self._think_budget = think_budget
         self._masks = Masks(encoding)
         self._engine = GrammarEngine(encoding)
-        if answer is not None:
-            self._engine.warm()
 
-    def hold(self, conversation: Conversation, header: Iterable[int] = ()) -> HeldTurn:
-        """The constraints of the assistant's next turn.
+    def warm(self) -> None:
+        """Begin to build the tables for grammars in a thread of their own; returns at once."""
+        self._engine.warm()
+
+    def turn(
+        self,
+        conversation: Conversation,
+        header: Iterable[int] = (),
+        *,
+        answer: Grammar | None = None,
+        think_budget: int | None = None,
+    ) -> TurnConstraint:
+        """Return the constraint on the assistant's next turn.
 
         Args:
             conversation: what the prompt is rendered from; its tools are those that can be called.
-            header: tokens of the first header that stand in the prompt already.
+            header: tokens of the first header that already stand in the prompt.
+            answer: the grammar of the answer; None allows any text.
+            think_budget: the most tokens of reasoning in the turn; None sets no limit.
 
         Raises:
             SchemaError: the arguments of a function cannot be held to its schema.
@@ -57,11 +94,12 @@ class TurnHolding:
         header = tuple(header)
         grammar = HeaderGrammar.for_conversation(conversation, self._encoding)
         arguments = _arguments(conversation)
-        budget = ReasoningBudget(self._encoding, grammar, grammar.walk(header), self._think_budget)
-        parts: list[Constraint] = [budget, HeaderHolding(grammar.walk(header), self._masks)]
-        if self._answer is not None or arguments:
-            parts.append(ContentHolding(grammar.walk(header), self._engine, self._answer, arguments))
-        return HeldTurn(Constraints(*parts), budget)
+        budget = ReasoningBudget(self._encoding, grammar, grammar.walk(header), think_budget)
+        parts: list[StepwiseConstraint] = [budget, HeaderHolding(grammar.walk(header), self._masks)]
+        if answer is not None or arguments:
+            self.warm()
+            parts.append(ContentHolding(grammar.walk(header), self._engine, answer, arguments))
+        return TurnConstraint(parts, budget)
 
 
 def _arguments(conversation: Conversation) -> dict[str, Grammar]:
