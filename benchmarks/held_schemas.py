@@ -22,12 +22,15 @@ import jsonschema
 
 from gptoss.cli.base.errors import SchemaError
 from gptoss.cli.base.settings import Folders
+from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.events import FinalDelta, ProblemFound, TurnFinished
+from gptoss.cli.session.options import SessionRules
 from gptoss.cli.session.session import Session
+from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.answer_format import schema_format
 from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.loading import load_model
-from gptoss.harmony import Conversation, Message, SystemContent
+from gptoss.harmony import Message, SystemContent
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "held"))
 from collected import collect_schemas
@@ -70,17 +73,10 @@ def answer(model: Any, schema: dict[str, Any], seed: int, max_tokens: int) -> st
     except SchemaError as error:
         return "refused: " + str(error).partition(": at ")[2].partition(": ")[2][:60]
     # Many of these schemas do not fit nano's context: the model is not told of them, only held.
-    conversation = Conversation.of(Message.system(SystemContent(None, None, None, None, None)))
-    session = Session(
-        model.engine,
-        model.encoding,
-        conversation,
-        model=model.name,
-        params=model.engine.defaults.override(temperature=1.0, top_p=1.0, seed=seed, max_tokens=max_tokens),
-        skip_reasoning=True,
-        answer_format=held,
-    )
-    events = list(session.ask(QUESTION))
+    settings = ConversationSettings(Message.system(SystemContent(None, None, None, None, None)), skip_reasoning=True)
+    params = model.engine.info.defaults.override(temperature=1.0, top_p=1.0, seed=seed, max_tokens=max_tokens)
+    session = Session(model, Transcript(settings), SessionRules(params=params, answer=held.grammar))
+    events = list(session.respond([Message.user(QUESTION)]))
     problems = [event for event in events if isinstance(event, ProblemFound)]
     if problems:
         raise AssertionError(f"a malformed header: {problems}")

@@ -16,7 +16,7 @@ from gptoss.cli.base.exit_status import ExitStatus
 from gptoss.cli.base.interrupts import uninterrupted
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import counted, one_line
-from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.machine import available_memory
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
@@ -26,6 +26,7 @@ from gptoss.model.errors import ContextFullError, ModelNotFoundError
 if TYPE_CHECKING:
     import torch
 
+    from gptoss.cli.startup.loaded import LoadedModel
     from gptoss.model.config import ModelConfig
     from gptoss.model.inference.engine import Engine
     from gptoss.model.measure.benchmark import Measurement, Plan, Speed, Subject

@@ -133,7 +133,6 @@ def export(
 ) -> ExitStatus:
     """Write a conversation as Markdown, or as the JSON that gptoss harmony render and the harmony library read."""
     from gptoss.cli.conversations import export as forms
-    from gptoss.cli.startup.opening import instructions_of
 
     environment, store = _opened(context, home)
     log = _found(environment, store, which)
@@ -141,7 +140,7 @@ def export(
     if file is not None:
         if as_json and file.suffix.lower() != ".json":
             raise UsageError(f"--json and the name {one_line(str(file))} exclude each other: end the name in .json")
-        forms.export(saved.conversation, file, saved.model or "a model", instructions_of(saved.conversation))
+        forms.export(saved.conversation, file, saved.model or "a model", _instructions(saved))
         return ExitStatus.ANSWERED
     output = environment.output()
     output.write(output.safe(forms.as_harmony(saved.conversation) if as_json else _markdown(log)))
@@ -226,10 +225,15 @@ def _as_dict(saved: SavedConversation) -> dict[str, object]:
 
 def _markdown(log: ConversationLog) -> str:
     from gptoss.cli.conversations.export import as_markdown
-    from gptoss.cli.startup.opening import instructions_of
 
     saved = log.saved
-    return as_markdown(saved.conversation, saved.model or "a model", instructions_of(saved.conversation))
+    return as_markdown(saved.conversation, saved.model or "a model", _instructions(saved))
+
+
+def _instructions(saved: SavedConversation) -> str | None:
+    from gptoss.cli.session.transcript import Transcript
+
+    return Transcript.read(saved.messages).settings.instructions
 
 
 def _around(line: str, wanted: str) -> str:

@@ -3,7 +3,8 @@
 A turn has one or more rounds. A round is one generation: a prompt, then sampled tokens. After a round that ends in a
 tool call the tool's result follows, and another round.
 
-    RoundStarted  PrefillProgress*  (Sampled  delta*)*  ToolCall?  RoundFinished  (ToolResult  RoundStarted ...)*  TurnFinished
+    turn:   round  (ToolResult  round)*  TurnFinished
+    round:  RoundStarted  PrefillProgress*  (Sampled  delta*)*  ToolCall?  RoundFinished
 """
 
 from __future__ import annotations

@@ -23,8 +23,11 @@ from scripted import ScriptedEngine
 
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.conversations.store import Store
+from gptoss.cli.session.conversation_settings import ConversationSettings
+from gptoss.cli.session.options import SessionModel
 from gptoss.cli.session.session import Session
-from gptoss.harmony import Conversation, Encoding, Message
+from gptoss.cli.session.transcript import Transcript
+from gptoss.harmony import Encoding, Message
 
 TURN = "<|channel|>analysis<|message|>t{0}<|end|><|start|>assistant<|channel|>final<|message|>A{0}<|return|>"
 TURNS = 4
@@ -34,20 +37,20 @@ def converse(encoding: Encoding, home: Path, told: int) -> None:
     """Say it all, and write a byte to `told` for each message that was recorded."""
     store = Store(home, lambda: datetime.datetime.now(datetime.UTC))
     engine = ScriptedEngine([encoding.encode_with_special(TURN.format(n)) for n in range(TURNS)])
-    session = Session(engine, encoding, Conversation.of(Message.system("")), model="nano")
-    recorder = Recorder(store, session, None, lambda line: None, saving=True)
+    recorder = Recorder(store, lambda line: None, saving=True)
     count = 0
 
-    def record() -> None:
+    def record(session: Session) -> None:
         nonlocal count
-        recorder.record()
-        said = len(session.conversation) - 1
+        recorder.record(session)
+        said = len(session.transcript.messages)
         os.write(told, b"." * (said - count))
         count = said
 
-    session.watcher = record
+    settings = ConversationSettings(Message.system(""))
+    session = Session(SessionModel("nano", engine, encoding), Transcript(settings), observer=record)
     for n in range(TURNS):
-        for _ in session.ask(f"q{n}"):
+        for _ in session.respond([Message.user(f"q{n}")]):
             pass
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from gptoss.cli.session.options import SessionModel, SessionRules
 from gptoss.cli.session.session import Session
+from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import Conversation, Encoding, Message, SystemContent
 from gptoss.model import Engine, SamplingParams
 from gptoss.model.architecture.transformer import Transformer
@@ -46,7 +48,8 @@ def random_engine(make_transformer: Callable[..., Transformer]) -> Callable[...,
 
 @pytest.fixture(scope="session")
 def open_random_session(random_engine: Callable[..., Engine]) -> Callable[..., Session]:
-    """`open_random_session(encoding, conversation, seed, max_tokens, **of Session)` at temperature 1."""
+    """`open_random_session(encoding, conversation, seed, max_tokens, **of SessionRules)` at temperature 1."""
+    models: dict[Any, SessionModel] = {}
 
     def make(
         encoding: Encoding,
@@ -54,12 +57,16 @@ def open_random_session(random_engine: Callable[..., Engine]) -> Callable[..., S
         *,
         seed: int = 0,
         max_tokens: int = 200,
-        **options: Any,
+        skip_reasoning: bool = False,
+        **rules: Any,
     ) -> Session:
         conversation = conversation or Conversation.of(Message.system(SystemContent(None, None, None, None, None)))
         params = SamplingParams(temperature=1.0, seed=seed, max_tokens=max_tokens)
-        engine = random_engine(encoding, seed % 4)
-        return Session(engine, encoding, conversation, model="random", params=params, **options)
+        key = (encoding.name, seed % 4)
+        if key not in models:
+            models[key] = SessionModel("random", random_engine(encoding, seed % 4), encoding)
+        transcript = Transcript.read(conversation, skip_reasoning=skip_reasoning)
+        return Session(models[key], transcript, SessionRules(params=params, **rules))
 
     return make
 

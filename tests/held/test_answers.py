@@ -28,7 +28,7 @@ EMPTY = SystemContent(None, None, None, None, None)
 
 
 def answer_of(session) -> tuple[str, TurnFinished]:
-    events = list(session.ask("?"))
+    events = list(session.respond([Message.user("?")]))
     assert isinstance(events[-1], TurnFinished)
     return "".join(event.text for event in events if isinstance(event, FinalDelta)), events[-1]
 
@@ -44,7 +44,7 @@ def test_an_answer_that_is_complete_fits_its_schema(request, open_random_session
     complete = 0
     for seed in range(seeds):
         session = open_random_session(
-            encoding, seed=seed, max_tokens=50, skip_reasoning=True, answer_format=schema_format(PERSON)
+            encoding, seed=seed, max_tokens=50, skip_reasoning=True, answer=schema_format(PERSON).grammar
         )
         answer, ending = answer_of(session)
         if ending.finish_reason == "stop":
@@ -60,7 +60,7 @@ def test_a_pattern_and_a_choice_are_kept(byte_encoding, open_random_session):
     for seed in range(6):
         for options, pattern in (((None, regex, None), regex), ((None, None, "yes, no, né"), "yes|no|né")):
             held = answer_format(*options)
-            session = open_random_session(byte_encoding, seed=seed, skip_reasoning=True, answer_format=held)
+            session = open_random_session(byte_encoding, seed=seed, skip_reasoning=True, answer=held.grammar)
             answer, ending = answer_of(session)
             assert ending.finish_reason == "stop"
             assert re.fullmatch(pattern, answer), answer
@@ -69,8 +69,8 @@ def test_a_pattern_and_a_choice_are_kept(byte_encoding, open_random_session):
 def test_the_reasoning_stays_free(byte_encoding, open_random_session):
     reasoning = []
     for seed in range(8):
-        session = open_random_session(byte_encoding, seed=seed, max_tokens=60, answer_format=schema_format(PERSON))
-        reasoning += [event.text for event in session.ask("?") if isinstance(event, ReasoningDelta)]
+        session = open_random_session(byte_encoding, seed=seed, max_tokens=60, answer=schema_format(PERSON).grammar)
+        reasoning += [event.text for event in session.respond([Message.user("?")]) if isinstance(event, ReasoningDelta)]
     assert len(set("".join(reasoning))) > 25, "letters, signs, broken characters: anything but JSON"
 
 
@@ -87,7 +87,7 @@ def test_arguments_follow_the_schema_of_the_function_that_the_header_names(byte_
     called = set()
     for seed in range(60):
         session = open_random_session(byte_encoding, conversation, seed=seed, max_tokens=60)
-        for call in (event for event in session.ask("?") if isinstance(event, ToolCall)):
+        for call in (event for event in session.respond([Message.user("?")]) if isinstance(event, ToolCall)):
             called.add(call.recipient)
             assert checks[call.recipient](call.arguments), call
     assert len(called) >= 2
@@ -97,7 +97,7 @@ def test_a_function_whose_schema_cannot_be_held_is_refused_with_its_name(byte_en
     functions = DeveloperContent().with_function_tools(ToolDescription("f", "", {"properties": {"a": {"not": {}}}}))
     conversation = Conversation.of(Message.system(EMPTY), Message.developer(functions))
     with pytest.raises(SchemaError, match=r"functions\.f: at /properties/a: .* not"):
-        list(open_random_session(byte_encoding, conversation).ask("?"))
+        list(open_random_session(byte_encoding, conversation).respond([Message.user("?")]))
 
 
 def holds(engine: GrammarEngine, schema: dict, text: str) -> bool:
@@ -186,7 +186,7 @@ def test_an_engine_that_cannot_go_on_cuts_the_answer(byte_encoding, open_random_
     def give_up(self, token_id):
         raise ConstraintError("too complex")
 
-    session = open_random_session(byte_encoding, skip_reasoning=True, answer_format=schema_format(PERSON))
+    session = open_random_session(byte_encoding, skip_reasoning=True, answer=schema_format(PERSON).grammar)
     monkeypatch.setattr(Matcher, "accept", give_up)
     _, ending = answer_of(session)
     assert (ending.finish_reason, ending.limit, ending.answered) == ("length", "grammar", True)
@@ -200,7 +200,7 @@ def run_schema(open_random_session, encoding, schema, seed: int, max_tokens: int
         return "refused: " + str(error).partition(": at ")[2].partition(": ")[2][:50]
     conversation = Conversation.of(Message.system(EMPTY))
     session = open_random_session(
-        encoding, conversation, seed=seed, max_tokens=max_tokens, skip_reasoning=True, answer_format=held
+        encoding, conversation, seed=seed, max_tokens=max_tokens, skip_reasoning=True, answer=held.grammar
     )
     answer, ending = answer_of(session)
     if ending.finish_reason == "stop":

@@ -76,7 +76,7 @@ def test_a_session_answers_within_its_budget(byte_encoding, open_random_session)
     answered = 0
     for seed in range(12):
         session = open_random_session(byte_encoding, seed=seed, max_tokens=100, think_budget=4)
-        events = list(session.ask("?"))
+        events = list(session.respond([Message.user("?")]))
         ending = events[-1]
         assert isinstance(ending, TurnFinished)
         assert ending.usage.reasoning_tokens <= 4 + 3, "three more bytes at most end a character"
@@ -88,12 +88,12 @@ def test_answer_now_during_a_turn(byte_encoding, open_random_session):
     session = next(
         session
         for session in (open_random_session(byte_encoding, seed=seed, max_tokens=150) for seed in range(20))
-        if sum(isinstance(event, ReasoningDelta) for event in session.ask("?")) > 60
+        if sum(isinstance(event, ReasoningDelta) for event in session.respond([Message.user("?")])) > 60
     )
     assert not session.answer_now(), "no turn goes on"
     said: list[type] = []
     asked_at = None
-    for number, event in enumerate(session.answer_again()):
+    for number, event in enumerate(session.respond_again()):
         if isinstance(event, ReasoningDelta | FinalDelta):
             said.append(type(event))
         if asked_at is None and said.count(ReasoningDelta) == 20:
@@ -102,12 +102,12 @@ def test_answer_now_during_a_turn(byte_encoding, open_random_session):
     assert FinalDelta in said
     assert said.count(ReasoningDelta) <= 20 + 4
     # The next turn reasons as long as it likes.
-    assert sum(isinstance(event, ReasoningDelta) for event in session.answer_again()) > 30
+    assert sum(isinstance(event, ReasoningDelta) for event in session.respond_again()) > 30
 
 
 def test_effort_none_begins_in_the_answer(byte_encoding, open_random_session):
     session = open_random_session(byte_encoding, max_tokens=30, skip_reasoning=True, think_budget=0)
-    events = list(session.ask("?"))
+    events = list(session.respond([Message.user("?")]))
     assert not any(isinstance(event, ReasoningDelta) for event in events)
     assert any(isinstance(event, FinalDelta) for event in events)
     assert sum(isinstance(event, Sampled) for event in events) <= 30

@@ -28,8 +28,8 @@ TOOLS = Conversation.of(
 
 def check(session, encoding):
     """Ask; the number of messages that were said, all of them under legal heads."""
-    heads = {(head.channel, head.recipient, head.content_type) for head in legal_heads(session.conversation)}
-    events = list(session.ask("?"))
+    heads = {(head.channel, head.recipient, head.content_type) for head in legal_heads(session.transcript.conversation)}
+    events = list(session.respond([Message.user("?")]))
     assert not [event for event in events if isinstance(event, ProblemFound)]
     ids = [event.token.id for event in events if isinstance(event, Sampled)]
     messages, problems = parse(ids, encoding)

@@ -91,7 +91,7 @@ class Asked:
 @pytest.fixture
 def loader() -> Asked:
     from gptoss.cli.base.errors import InputError
-    from gptoss.cli.startup.environment import LoadedModel
+    from gptoss.cli.startup.loaded import LoadedModel
     from gptoss.model.checkpoints.catalog import locate
 
     def load(request) -> LoadedModel:
