@@ -10,10 +10,11 @@ tool call the tool's result follows, and another round.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from gptoss.harmony import Message
-from gptoss.model.interface import Token
+if TYPE_CHECKING:
+    from gptoss.harmony import Message
+    from gptoss.model.interface import Token
 
 FinishReason = Literal["stop", "length", "interrupted"]
 Limit = Literal["max_tokens", "context", "repetition", "grammar"]

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from gptoss.model.interface import SamplingParams
+
 SYSTEM = (
     "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
     "Knowledge cutoff: 2024-06\nCurrent date: 2026-03-14\n\nReasoning: {effort}\n\n"
