@@ -18,13 +18,13 @@ from gptoss.cli.base.interrupts import Terminated, ending_raises
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.paths import named_path
 from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.templates import read_template, variables_of
 from gptoss.cli.base.text import one_line
 from gptoss.cli.commands import cache, config, sessions, shell_completion, templates
 from gptoss.cli.commands.bench import bench
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
 from gptoss.cli.commands.show import show
-from gptoss.cli.commands.templates import read_template, variables_of
 from gptoss.cli.commands.verify import verify
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment

@@ -21,8 +21,8 @@ from gptoss.cli.base.errors import InputError, OutputError, UsageError, status_o
 from gptoss.cli.base.exit_status import ExitStatus, worse
 from gptoss.cli.base.inputs import read_named
 from gptoss.cli.base.interrupts import on_interrupt
+from gptoss.cli.base.templates import fill
 from gptoss.cli.base.text import one_line
-from gptoss.cli.commands.templates import fill
 from gptoss.cli.displays.json_lines import JsonObject, Sink
 from gptoss.cli.session.events import TurnFinished
 from gptoss.cli.session.session import Session

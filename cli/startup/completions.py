@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.settings import Folders, Settings
+from gptoss.cli.base.templates import paths_of
 from gptoss.cli.base.text import one_line
 
 if TYPE_CHECKING:
@@ -63,8 +64,6 @@ def conversations(incomplete: str) -> list[tuple[str, str]]:
 
 def templates(incomplete: str) -> list[str]:
     """Names in the folder of templates."""
-    from gptoss.cli.commands.templates import paths_of
-
     found: list[Path] = []
     with suppress(InputError):  # as above
         found = paths_of(_folders().templates)
