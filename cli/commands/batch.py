@@ -25,8 +25,9 @@ from gptoss.cli.base.templates import fill
 from gptoss.cli.base.text import one_line
 from gptoss.cli.displays.json_lines import JsonObject, Sink
 from gptoss.cli.session.events import TurnFinished
+from gptoss.cli.session.instructions import open_conversation
 from gptoss.cli.session.session import Session
-from gptoss.cli.startup.opening import open_conversation, open_session
+from gptoss.cli.startup.opening import open_session
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
 

@@ -23,21 +23,13 @@ from gptoss.cli.line.prompt import InputLine, Lines, TerminalLine
 from gptoss.cli.line.status_bar import Part, context_part, status_bar
 from gptoss.cli.session.context_size import prompt_size, tokens_read_again
 from gptoss.cli.session.events import TurnFinished
+from gptoss.cli.session.instructions import begin_again, effort_of, instructions_of, with_effort, with_instructions
 from gptoss.cli.session.session import Session
 from gptoss.cli.session.turns import turns_of, without_last_turn
 from gptoss.cli.slash import table
 from gptoss.cli.slash.conversations import going_on
 from gptoss.cli.startup.completions import model_names
-from gptoss.cli.startup.opening import (
-    begin_again,
-    check_effort,
-    effort_of,
-    instructions_of,
-    load,
-    sampling_params,
-    with_effort,
-    with_instructions,
-)
+from gptoss.cli.startup.opening import check_effort, load, sampling_params
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
 from gptoss.cli.terminal.notices import Notices

@@ -133,7 +133,7 @@ def export(
 ) -> ExitStatus:
     """Write a conversation as Markdown, or as the JSON that gptoss harmony render and the harmony library read."""
     from gptoss.cli.conversations import export as forms
-    from gptoss.cli.startup.opening import instructions_of
+    from gptoss.cli.session.instructions import instructions_of
 
     environment, store = _opened(context, home)
     log = _found(environment, store, which)
@@ -226,7 +226,7 @@ def _as_dict(saved: SavedConversation) -> dict[str, object]:
 
 def _markdown(log: ConversationLog) -> str:
     from gptoss.cli.conversations.export import as_markdown
-    from gptoss.cli.startup.opening import instructions_of
+    from gptoss.cli.session.instructions import instructions_of
 
     saved = log.saved
     return as_markdown(saved.conversation, saved.model or "a model", instructions_of(saved.conversation))

@@ -11,8 +11,8 @@ from gptoss.cli.base.settings import Effort
 from gptoss.cli.base.text import one_line
 from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError, GoneError, SavedConversation
 from gptoss.cli.conversations.store import Store
+from gptoss.cli.session.instructions import effort_of
 from gptoss.cli.session.session import Session
-from gptoss.cli.startup.opening import effort_of
 
 
 class Recorder:

@@ -31,7 +31,7 @@ from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Speci
 from gptoss.model.errors import ConstraintError, ContextFullError
 
 if TYPE_CHECKING:
-    from gptoss.cli.startup.answer_format import AnswerFormat
+    from gptoss.cli.constraints.answer_format import AnswerFormat
     from gptoss.model.constraint import Constraint
     from gptoss.model.interface import SamplingParams
 

@@ -10,10 +10,11 @@ from gptoss.cli.base.settings import Effort, Folders, Overflow, Settings
 from gptoss.cli.conversations.log import ConversationLog, SavedConversation
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.conversations.store import Store
+from gptoss.cli.session.instructions import effort_of, instructions_of, with_effort, with_instructions
 from gptoss.cli.session.overflow import DropOldest
 from gptoss.cli.session.session import Session
 from gptoss.cli.startup.environment import Environment
-from gptoss.cli.startup.opening import effort_of, instructions_of, open_session, with_effort, with_instructions
+from gptoss.cli.startup.opening import open_session
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.harmony import Conversation, DeveloperContent, Message, Role

@@ -10,10 +10,10 @@ import pytest
 from gptoss.cli.base.settings import Effort, Folders
 from gptoss.cli.hub.last_use import last_uses
 from gptoss.cli.session.events import FinalDelta, PrefillProgress
+from gptoss.cli.session.instructions import open_conversation
 from gptoss.cli.session.session import Session
 from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.loading import load_model
-from gptoss.cli.startup.opening import open_conversation
 
 QUESTION = "What is 347 + 85?"
 

@@ -6,8 +6,14 @@ import pytest
 
 from gptoss.cli.base.settings import Effort
 from gptoss.cli.session import events
+from gptoss.cli.session.instructions import (
+    effort_of,
+    instructions_of,
+    open_conversation,
+    with_effort,
+    with_instructions,
+)
 from gptoss.cli.session.session import Session
-from gptoss.cli.startup.opening import effort_of, instructions_of, open_conversation, with_effort, with_instructions
 from gptoss.harmony import Channel, Role, render_for_completion
 
 DAY = datetime.date(2026, 3, 14)
