@@ -29,6 +29,7 @@ from gptoss.cli.commands.verify import verify
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.groups import Commands, command_group
+from gptoss.cli.startup.lazy_loading import load_model
 from gptoss.cli.startup.options import HomeOption, Invocation, with_settings
 
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
@@ -65,7 +66,7 @@ app.add_typer(templates.app, name="templates")
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:], Environment()))
+    sys.exit(run(sys.argv[1:], Environment(load_model)))
 
 
 def run(arguments: Sequence[str], environment: Environment) -> int:

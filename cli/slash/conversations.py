@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.text import counted, one_line
-from gptoss.cli.commands.sessions import listing_line
+from gptoss.cli.conversations.listing import listing_line
 from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.session.session import Session

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.settings import Effort, Quantize, Repetition, Settings
-from gptoss.cli.commands.pull import offer_pull
 from gptoss.cli.hub.last_use import record_use
 from gptoss.cli.line.keyboard import echo
 from gptoss.cli.session.instructions import open_conversation
 from gptoss.cli.session.session import Session
 from gptoss.cli.startup.environment import LoadedModel, LoadRequest
 from gptoss.cli.startup.options import Invocation
+from gptoss.cli.startup.pulling import offer_pull
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 from gptoss.model.checkpoints.catalog import is_built_in
