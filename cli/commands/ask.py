@@ -13,8 +13,8 @@ from gptoss.cli.base.exit_status import ExitStatus
 from gptoss.cli.base.inputs import gather_prompt
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import ReasoningView, Settings
+from gptoss.cli.base.templates import fill
 from gptoss.cli.base.text import one_line
-from gptoss.cli.commands.templates import fill
 from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.displays.json_lines import JsonLines, JsonObject

@@ -20,8 +20,8 @@ from typing import Any, TextIO
 from gptoss.cli.base.errors import InputError, OutputError, UsageError, status_of
 from gptoss.cli.base.exit_status import ExitStatus, worse
 from gptoss.cli.base.inputs import read_named
+from gptoss.cli.base.templates import fill
 from gptoss.cli.base.text import one_line
-from gptoss.cli.commands.templates import fill
 from gptoss.cli.commands.turns import play
 from gptoss.cli.displays.json_lines import JsonObject, Sink
 from gptoss.cli.session.events import Event, TurnFinished

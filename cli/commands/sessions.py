@@ -15,6 +15,7 @@ from gptoss.cli.base.settings import Folders
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.commands.cache import clear_cache
+from gptoss.cli.conversations.listing import listing_line
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.groups import command_group
@@ -200,14 +201,6 @@ def delete(
     if removed:
         messages.write(f"removed {show_bytes(removed)} of cached prompts, those of other conversations too\n")
     return ExitStatus.ANSWERED
-
-
-def listing_line(saved: SavedConversation) -> str:
-    """A conversation on one line, for people."""
-    title = saved.title
-    shown = title if len(title) <= _SHOWN_CHARACTERS else title[: _SHOWN_CHARACTERS - 1] + "…"
-    when = one_line(saved.changed[:16].replace("T", " "))
-    return f"{saved.id}  {when}  {len(saved.questions):>3}  {one_line(saved.model or '-')}  {shown}"
 
 
 def _as_dict(saved: SavedConversation) -> dict[str, object]:

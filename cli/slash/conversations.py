@@ -4,42 +4,25 @@ from __future__ import annotations
 
 import shlex
 from itertools import islice
-from typing import Protocol
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.text import counted, one_line
-from gptoss.cli.commands.sessions import listing_line
+from gptoss.cli.conversations.listing import listing_line
 from gptoss.cli.conversations.log import SavedConversation
-from gptoss.cli.conversations.recorder import Recorder
-from gptoss.cli.session.session import Session
+from gptoss.cli.slash.chat import Chat
 
 _LISTED = 20
 _QUOTED = 60
 
 
-class Talk(Protocol):
-    """What these commands need of `Chat`."""
-
-    session: Session
-    recorder: Recorder
-
-    def say(self, text: str) -> None:
-        """Tell the person something."""
-        ...
-
-    def go_on_with(self, saved: SavedConversation) -> None:
-        """Go on in a saved conversation."""
-        ...
-
-
-def save(talk: Talk, argument: str) -> None:
+def save(talk: Chat, argument: str) -> None:
     """`/save`: keep this conversation from now on, under a name where one is given."""
     talk.recorder.save(talk.session, argument or None)
     which = argument or talk.recorder.id or ""
     talk.say(f"saved as {which}; gptoss chat --session {shlex.quote(which)} goes on")
 
 
-def sessions(talk: Talk, _argument: str) -> None:
+def sessions(talk: Chat, _argument: str) -> None:
     """`/sessions`: the latest conversations; a star marks this one."""
     found = list(islice(talk.recorder.store.readable(), _LISTED + 1))
     if not found:
@@ -50,7 +33,7 @@ def sessions(talk: Talk, _argument: str) -> None:
         talk.say("and more: gptoss sessions list shows all")
 
 
-def load(talk: Talk, argument: str) -> None:
+def load(talk: Chat, argument: str) -> None:
     """`/load`: go on in another conversation, with the model that is loaded."""
     if not argument:
         raise UsageError("/load takes the id or the name of a conversation; /sessions lists them")
@@ -67,7 +50,7 @@ def going_on(saved: SavedConversation) -> str:
     return f"going on in {saved.name or saved.id}: {counted(len(questions), 'question')}, the last: {last}"
 
 
-def fork(talk: Talk, argument: str) -> None:
+def fork(talk: Chat, argument: str) -> None:
     """`/fork`: go on in a copy, under a name where one is given."""
     before = talk.recorder.id
     talk.recorder.fork(talk.session, argument or None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.text import counted, one_line
@@ -12,11 +11,9 @@ from gptoss.cli.conversations.export import export as write_export, unused_path
 from gptoss.cli.displays.text import stats_line
 from gptoss.cli.line import clipboard
 from gptoss.cli.session.context_size import message_sizes
+from gptoss.cli.slash.chat import Chat
 from gptoss.cli.terminal.markdown_parser import parser
 from gptoss.harmony import DeveloperContent, Role
-
-if TYPE_CHECKING:
-    from gptoss.cli.commands.chat import Chat
 
 _QUOTED = 40
 

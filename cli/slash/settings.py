@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.settings import Effort, ReasoningView
 from gptoss.cli.base.text import counted
-
-if TYPE_CHECKING:
-    from gptoss.cli.commands.chat import Chat
+from gptoss.cli.slash.chat import Chat
 
 LOOKS = tuple(view.value for view in ReasoningView if view is not ReasoningView.AUTO)
 _LOOK_NAMES = {

@@ -6,15 +6,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.settings import Effort
 from gptoss.cli.slash import outputs, settings, turns
+from gptoss.cli.slash.chat import Chat
 from gptoss.cli.slash.conversations import COMMANDS as _KEEPING
-
-if TYPE_CHECKING:
-    from gptoss.cli.commands.chat import Chat
 
 
 @dataclass(frozen=True)

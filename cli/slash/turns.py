@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.inputs import read_text
@@ -11,10 +10,8 @@ from gptoss.cli.base.interrupts import without_interrupts
 from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.line.editor import edit
 from gptoss.cli.line.keyboard import echo
+from gptoss.cli.slash.chat import Chat
 from gptoss.cli.slash.settings import effort_named
-
-if TYPE_CHECKING:
-    from gptoss.cli.commands.chat import Chat
 
 _QUOTED = 60
 

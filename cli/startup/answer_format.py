@@ -7,13 +7,13 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gptoss.cli.base.errors import SchemaError, UsageError
 from gptoss.cli.base.inputs import read_text
 from gptoss.cli.base.text import one_line
+from gptoss.cli.constraints.answer_format import AnswerFormat
 from gptoss.cli.constraints.grammars import Grammar, fits_nothing
 from gptoss.cli.constraints.schemas import schema_grammar
 from gptoss.harmony import ResponseFormat
@@ -23,14 +23,6 @@ _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean
 # A class begins with a capital letter, or stands in a module of a package; all else is a field.
 _CLASS = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?=:)|[A-Za-z_]\w*(?=:[A-Z])):([A-Za-z_]\w*)")
 _FIELD = re.compile(r"\s*([\w-]+)\s*(?::\s*(\w+)\s*(\[\s*\])?)?\s*")
-
-
-@dataclass(frozen=True)
-class AnswerFormat:
-    """The grammar of the final channel, and the response format in the developer message."""
-
-    grammar: Grammar
-    response_format: ResponseFormat
 
 
 def answer_format(schema: str | None, regex: str | None, choice: str | None) -> AnswerFormat | None:

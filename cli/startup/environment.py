@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import gc
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from gptoss.cli.base.interrupts import uninterrupted
 from gptoss.cli.base.output import Output
 
 if TYPE_CHECKING:
@@ -47,25 +45,8 @@ class LoadRequest:
 ModelLoader = Callable[[LoadRequest], "LoadedModel"]
 
 
-def _load_model(request: LoadRequest) -> LoadedModel:
-    # Imported when a model is wanted: torch takes longer to import than `gptoss --help` may take in all. Half a second
-    # would go into looking for garbage among what is made here once and stays; nor is it looked through later.
-    is_first = "torch" not in sys.modules
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        # An exception in the midst of it would be lost, or abort the program with words of torch's own.
-        with uninterrupted():
-            from gptoss.cli.startup.loading import load_model
-        if is_first:
-            gc.freeze()
-        return load_model(request)
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _now() -> datetime.datetime:
+def local_time() -> datetime.datetime:
+    """The time, in the zone of this machine."""
     return datetime.datetime.now().astimezone()
 
 
@@ -73,13 +54,13 @@ def _now() -> datetime.datetime:
 class Environment:
     """Streams, variables, the time and the models."""
 
+    load_model: ModelLoader
     stdin: TextIO | None = field(default_factory=lambda: sys.stdin)
     stdout: TextIO | None = field(default_factory=lambda: sys.stdout)
     stderr: TextIO | None = field(default_factory=lambda: sys.stderr)
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    load_model: ModelLoader = _load_model
     today: Callable[[], datetime.date] = datetime.date.today
-    now: Callable[[], datetime.datetime] = _now
+    now: Callable[[], datetime.datetime] = local_time
 
     def output(self) -> Output:
         """Standard output, which must work."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.settings import Effort, Overflow, Quantize, Repetition, Settings
-from gptoss.cli.commands.pull import offer_pull
 from gptoss.cli.hub.last_use import record_use
 from gptoss.cli.line.keyboard import echo
 from gptoss.cli.session.conversation_settings import ConversationSettings
@@ -17,6 +16,7 @@ from gptoss.cli.session.session import Session, TranscriptObserver
 from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.options import Invocation
+from gptoss.cli.startup.pulling import offer_pull
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 from gptoss.model.checkpoints.catalog import is_built_in

@@ -23,7 +23,8 @@ import pytest
 
 from gptoss.cli.app import run
 from gptoss.cli.hub import client
-from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.environment import Environment, ModelLoader
+from gptoss.cli.startup.lazy_loading import load_model
 
 NAME = "owner/made"
 
@@ -111,10 +112,10 @@ class Result:
 def gptoss(home: Path) -> Callable[..., Result]:
     """Run a command line in this process; `typed` is what a person at a terminal types."""
 
-    def invoke(*arguments: str, typed: str | None = None, **fields: Any) -> Result:
+    def invoke(*arguments: str, typed: str | None = None, load_model: ModelLoader = load_model) -> Result:
         stdout, stderr = Stream(terminal=typed is not None), Stream(terminal=typed is not None)
         stdin = Stream((typed or "").encode(), terminal=typed is not None)
-        status = run(arguments, Environment(stdin=stdin, stdout=stdout, stderr=stderr, **fields))
+        status = run(arguments, Environment(load_model, stdin, stdout, stderr))
         return Result(status, stdout.text, stderr.text)
 
     return invoke

@@ -245,7 +245,7 @@ def test_rm_of_what_is_there_twice(gptoss, home) -> None:
 def test_list_imports_neither_torch_nor_the_library() -> None:
     code = (
         "import sys; from gptoss.cli.app import run; from gptoss.cli.startup.environment import Environment;"
-        "status = run(['list'], Environment());"
+        "status = run(['list'], Environment(load_model=None));"
         "sys.exit(f'{status}' if status or {'torch', 'huggingface_hub', 'rich'} & set(sys.modules) else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
