@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from gptoss.cli.base.sizes import show_bytes
@@ -16,6 +19,7 @@ from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.errors import DeviceError
 from gptoss.model.inference.context import PREFILL_CHUNK, require_context
 from gptoss.model.inference.engine import Engine
+from gptoss.model.interface import EngineInfo, Request
 from gptoss.model.loading.device import select_device
 from gptoss.model.loading.memory import memory_need
 from gptoss.model.ops import Ops, select_ops
@@ -67,12 +71,35 @@ def load_model(request: LoadRequest) -> LoadedModel:
         notes.append(f"layers in 8 bits are kept for the next start, {size} on the disk (gptoss cache)")
     return LoadedModel(
         request.model,
-        engine,
+        _AsInterface(engine),
         encoding,
         notes=tuple(notes),
         folder=folder,
         can_skip_reasoning=checkpoint.config.can_skip_reasoning,
     )
+
+
+class _AsInterface:
+    """TEMPORARY: today's engine behind the new interface, until the local engine has it itself."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.transformer = engine.transformer
+        self.info = EngineInfo(engine.max_context, engine.defaults, engine.stop_tokens)
+
+    def generate(self, request: Request, progress: Any = None) -> Any:
+        stop = request.stop | self.info.stop_tokens
+        generation = self._engine.generate(list(request.ids), request.params, request.constraint, stop, progress)
+        generation.cancel = generation.close  # type: ignore[attr-defined]
+        return generation
+
+    def retain(self, ids: Sequence[int] = ()) -> None:
+        if ids:
+            self._engine.keep(ids)
+        self._engine.keep_weights()
+
+    def close(self) -> None:
+        del self._engine, self.transformer
 
 
 def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint) -> Engine:
