@@ -100,7 +100,11 @@ class _Node:
 
 
 class HeaderGrammar:
-    """The trie of the headers of ``heads``.
+    """The headers of ``heads`` as token ids.
+
+    A constraint that is stepped walks them (``walk``). One that is described to a remote engine reads the parts:
+    ``heads``, ``spellings``, ``end_token`` and ``author``. A completion is a sequence of messages with ``author``
+    between them; each is a spelling, any ordinary tokens, an end token. It goes on after ``Special.END`` only.
 
     Raises:
         EncodingError: ``encoding`` lacks a special token that they need.
@@ -108,21 +112,56 @@ class HeaderGrammar:
 
     def __init__(self, encoding: Encoding, heads: Iterable[MessageHead]) -> None:
         self._encoding = encoding
+        self._spellings = {head: tuple(self._spell(head)) for head in heads}
+        self._author = (encoding.special(Special.START), *encoding.encode(Role.ASSISTANT.value))
         self._after_author = _Node()
         self._contents: dict[MessageHead, tuple[int, Allowed]] = {}
-        for head in heads:
-            for spelling in self._spellings(head):
+        for head, spellings in self._spellings.items():
+            for spelling in spellings:
                 _insert(self._after_author, spelling, _Node(head=head))
             end = encoding.special(head.end)
             self._contents[head] = (end, Allowed(frozenset({end}), ordinary=True))
         self._next_message = _Node()
-        author = [encoding.special(Special.START), *encoding.encode(Role.ASSISTANT.value)]
-        _insert(self._next_message, author, self._after_author)
+        _insert(self._next_message, self._author, self._after_author)
 
     @classmethod
     def for_conversation(cls, conversation: Conversation, encoding: Encoding) -> HeaderGrammar:
         """Return the grammar of what the assistant may say next."""
         return cls(encoding, legal_heads(conversation))
+
+    @property
+    def heads(self) -> tuple[MessageHead, ...]:
+        """Every legal head, each once."""
+        return tuple(self._spellings)
+
+    @property
+    def author(self) -> tuple[int, ...]:
+        """The tokens between two messages: the start token and the assistant's name."""
+        return self._author
+
+    def spellings(self, head: MessageHead) -> tuple[tuple[int, ...], ...]:
+        """Return every legal header of ``head``: its tokens from after the author's name to the message token.
+
+        No spelling of any head is a prefix of another. The channel comes first in the first one.
+
+        Raises:
+            HeaderError: ``head`` is not legal here.
+        """
+        self._require(head)
+        return self._spellings[head]
+
+    def spell(self, head: MessageHead) -> tuple[int, ...]:
+        """Return the first of the ``spellings``, which is what the models write."""
+        return self.spellings(head)[0]
+
+    def end_token(self, head: MessageHead) -> int:
+        """Return the one special token that may come in the content of such a message; it ends the message.
+
+        Raises:
+            HeaderError: ``head`` is not legal here.
+        """
+        self._require(head)
+        return self._contents[head][0]
 
     def walk(self, tokens: Iterable[int] = ()) -> HeaderWalk:
         """Return a walk that begins where a prompt ends: after the author's name and ``tokens``."""
@@ -131,21 +170,21 @@ class HeaderGrammar:
             walk.advance(token)
         return walk
 
-    def spell(self, head: MessageHead) -> list[int]:
-        """Return the tokens of a header from after the author's name to the message token."""
-        return next(iter(self._spellings(head)))
+    def _require(self, head: MessageHead) -> None:
+        if head not in self._spellings:
+            raise HeaderError(f"{head} is not among the legal headers")
 
-    def _spellings(self, head: MessageHead) -> Iterator[list[int]]:
+    def _spell(self, head: MessageHead) -> Iterator[tuple[int, ...]]:
         """The recipient may stand after the channel or before it."""
         encode, special = self._encoding.encode, self._encoding.special
-        channel = [special(Special.CHANNEL), *encode(head.channel)]
-        rest = [*self._content_type(head.content_type), special(Special.MESSAGE)]
+        channel = (special(Special.CHANNEL), *encode(head.channel))
+        rest = (*self._content_type(head.content_type), special(Special.MESSAGE))
         if head.recipient is None:
-            yield [*channel, *rest]
+            yield (*channel, *rest)
             return
         recipient = encode(f" to={head.recipient}")
-        yield [*channel, *recipient, *rest]
-        yield [*recipient, *channel, *rest]
+        yield (*channel, *recipient, *rest)
+        yield (*recipient, *channel, *rest)
 
     def _content_type(self, content_type: str | None) -> list[int]:
         encode = self._encoding.encode
