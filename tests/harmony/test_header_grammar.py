@@ -5,6 +5,8 @@ import random
 import pytest
 
 from gptoss.harmony import (
+    BROWSER_TOOLS,
+    PYTHON_TOOL,
     Conversation,
     DeveloperContent,
     Encoding,
@@ -16,7 +18,6 @@ from gptoss.harmony import (
     Special,
     SystemContent,
     ToolDescription,
-    ToolNamespaceConfig,
     legal_heads,
     parse,
     render_message,
@@ -24,7 +25,7 @@ from gptoss.harmony import (
 
 PLAIN = Conversation.of(Message.system(SystemContent()))
 TOOLS = Conversation.of(
-    Message.system(SystemContent().with_tools(ToolNamespaceConfig.browser(), ToolNamespaceConfig.python())),
+    Message.system(SystemContent().with_tools(BROWSER_TOOLS, PYTHON_TOOL)),
     Message.developer(
         DeveloperContent().with_function_tools(
             ToolDescription("get", "Gets."), ToolDescription("get_all", "Gets all."), ToolDescription("größe", "Size.")
