@@ -76,7 +76,7 @@ def test_parse_tells_what_is_wrong_beside_the_messages(gptoss, encoding) -> None
         ("parse", b"[1, 2.5]\n", "standard input, line 1: [1]: "),
         ("parse", b"[true]\n", "standard input, line 1: [0]: "),
         ("parse", b"[-1]\n", "standard input, line 1: [0]: "),
-        ("parse", b"\xff\n", "standard input: no UTF-8"),
+        ("parse", b"\xff\n", "standard input: not UTF-8"),
         ("parse", b"[" * 100_000 + b"\n", "standard input: more than "),
     ],
 )

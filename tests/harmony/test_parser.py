@@ -20,6 +20,7 @@ from gptoss.harmony import (
     HeaderOrder,
     Message,
     MessageFinished,
+    MessageHead,
     MessageStarted,
     ParserState,
     ProblemFound,
@@ -124,23 +125,24 @@ CALLS = Conversation.of(
 )
 
 
-@given(data=st.data(), text=contents)
+@given(data=st.data())
 @settings(max_examples=200)
-def test_a_sampled_message_renders_to_its_tokens(data, text, encoding):
+def test_a_sampled_completion_renders_to_its_tokens(data, encoding):
     """Every legal head in every spelling: channel, recipient and content type, in either order."""
     grammar = HeaderGrammar.for_conversation(CALLS, encoding)
-    head = data.draw(st.sampled_from(grammar.heads))
-    sampled = [*data.draw(st.sampled_from(grammar.spellings(head))), *encoding.encode(text), grammar.end_token(head)]
-    (message,), problems = parse(sampled, encoding, strict=True)
+    going_on = [head for head in grammar.heads if head.end is Special.END]
+    heads = [*data.draw(st.lists(st.sampled_from(going_on), max_size=2)), data.draw(st.sampled_from(grammar.heads))]
+    completion: list[int] = []
+    for head in heads:
+        spelling = data.draw(st.sampled_from(grammar.spellings(head)))
+        content = encoding.encode(data.draw(contents))
+        completion += [*grammar.author, *spelling, *content, grammar.end_token(head)]
+    messages, problems = parse(completion[len(grammar.author) :], encoding, strict=True)
     assert not problems
-    assert (message.channel, message.recipient, message.content_type) == (
-        head.channel,
-        head.recipient,
-        head.content_type,
-    )
-    if head.end is Special.RETURN:  # stored as <|end|> (format guide)
-        sampled[-1] = encoding.special(Special.END)
-    assert render_message(message, encoding) == [*grammar.author, *sampled]
+    assert [MessageHead(each.channel, each.recipient, each.content_type) for each in messages] == heads
+    if heads[-1].end is Special.RETURN:  # stored as <|end|> (format guide)
+        completion[-1] = encoding.special(Special.END)
+    assert render(Conversation(messages), encoding, drop_analysis=False) == completion
 
 
 @pytest.mark.parametrize("header", ["<|channel|>commentary to=functions.f", " to=functions.f<|channel|>commentary"])
