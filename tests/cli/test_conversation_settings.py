@@ -8,6 +8,7 @@ from gptoss.cli.base.settings import Effort
 from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import (
+    PYTHON_TOOL,
     Author,
     DeveloperContent,
     Message,
@@ -16,7 +17,6 @@ from gptoss.harmony import (
     SystemContent,
     TextContent,
     ToolDescription,
-    ToolNamespaceConfig,
 )
 
 DAY = datetime.date(2026, 3, 14)
@@ -91,7 +91,7 @@ def test_resumed_conversation_keeps_its_day_instructions_and_tools() -> None:
 
 
 def test_tools_of_this_run_replace_those_of_then() -> None:
-    python = ToolNamespaceConfig.python()
+    python = PYTHON_TOOL
     then = saved(instructions="Be brief.").with_tools_of(ConversationSettings.new(DAY, functions=[OLD], tools=[python]))
     assert set(then.tools) == {"python", "functions"}
     now = ConversationSettings.new(DAY, functions=[NEW])
