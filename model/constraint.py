@@ -36,9 +36,10 @@ class Masked:
         """The mask that allows `token_ids` alone."""
         import torch
 
-        flags = torch.zeros(-(-vocab_size // _WORD_BITS) * _WORD_BITS, dtype=torch.int64)
-        flags[list(token_ids)] = 1
-        words = (flags.view(-1, _WORD_BITS) << torch.arange(_WORD_BITS)).sum(-1)
+        ids = torch.tensor(sorted(set(token_ids)), dtype=torch.int64)
+        words = torch.zeros(-(-vocab_size // _WORD_BITS), dtype=torch.int64)
+        # The bits of a word are different, so their sum has them all.
+        words.index_add_(0, ids // _WORD_BITS, 1 << (ids % _WORD_BITS))
         return cls(words.to(torch.int32))
 
     @classmethod

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 
 from gptoss.cli.constraints.budget import ReasoningBudget
-from gptoss.cli.constraints.contents import ContentHolding
+from gptoss.cli.constraints.content import ContentConstraint, TurnGrammars
+from gptoss.cli.constraints.description import describe_turn
 from gptoss.cli.constraints.grammars import Grammar, GrammarEngine
-from gptoss.cli.constraints.headers import HeaderHolding
-from gptoss.cli.constraints.masks import Masks
-from gptoss.cli.constraints.schemas import schema_grammar
-from gptoss.harmony import Conversation, DeveloperContent, Encoding, HeaderGrammar, ToolNamespaceConfig
-from gptoss.harmony.content import FUNCTIONS_NAMESPACE
+from gptoss.cli.constraints.headers import HeaderConstraint
+from gptoss.cli.constraints.masks import MaskCache
+from gptoss.cli.constraints.schemas import SchemaCache
+from gptoss.harmony import Conversation, Encoding, HeaderGrammar, legal_heads
 from gptoss.model.constraint import Constraints, Hold, StepwiseConstraint
 from gptoss.model.constraint_description import Description
 
-_NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
+_MAX_HEADER_GRAMMARS = 32
 
 
 class TurnConstraint:
     """The constraint on one turn: headers, contents and the reasoning budget.
 
     Args:
-        parts: all constraints of the turn, the budget among them.
+        joined: all constraints of the turn, the budget among them.
         budget: answers to `answer_now`.
+        grammars: of the contents.
+        describe: describes the turn.
     """
 
-    def __init__(self, parts: Iterable[StepwiseConstraint], budget: ReasoningBudget) -> None:
-        self._joined = Constraints(*parts)
+    def __init__(
+        self,
+        joined: Constraints,
+        budget: ReasoningBudget,
+        grammars: TurnGrammars,
+        describe: Callable[[], Description | None],
+    ) -> None:
+        self._joined = joined
         self._budget = budget
+        self._grammars = grammars
+        self._describe = describe
 
     def next(self) -> Hold:
         """Return what may come next.
@@ -39,12 +50,20 @@ class TurnConstraint:
         return self._joined.next()
 
     def accept(self, token_id: int) -> bool:
-        """Take a token; return whether the completion is complete with it."""
+        """Take a token; return whether the completion is complete with it.
+
+        Raises:
+            ConstraintError: the token does not follow a grammar, or the grammar engine has reached one of its limits.
+            HeaderError: the token continues no legal header.
+        """
         return self._joined.accept(token_id)
 
     def describe(self) -> Description | None:
-        """Return the description of the whole turn, or None if there is none."""
-        return None
+        """Describe the whole turn; `answer_now` is not part of it.
+
+        None: the prompt has more of the completion than its first header.
+        """
+        return self._describe()
 
     def answer_now(self) -> None:
         """End the reasoning at the next token; may be called from any thread."""
@@ -52,12 +71,14 @@ class TurnConstraint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should be told about the constraints of this turn; grows during the turn."""
-        return ()
+        """What the user should know about this turn's constraints, one line each; more may come during the turn."""
+        return self._grammars.notes
 
 
 class ConstraintFactory:
     """Makes the constraints of turns over one vocabulary. Sessions and threads may share it.
+
+    Masks, llguidance's table of the vocabulary, headers and compiled schemas are built once, when they are needed.
 
     Args:
         encoding: the vocabulary.
@@ -65,11 +86,14 @@ class ConstraintFactory:
 
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
-        self._masks = Masks(encoding)
+        self._masks = MaskCache(encoding)
         self._engine = GrammarEngine(encoding)
+        self._schemas = SchemaCache()
+        # Ten milliseconds for a hundred functions.
+        self._headers = lru_cache(maxsize=_MAX_HEADER_GRAMMARS)(partial(HeaderGrammar, encoding))
 
     def warm(self) -> None:
-        """Begin to build the tables for grammars in a thread of their own; returns at once."""
+        """Build llguidance's table in a thread of its own; return at once. `turn` does so where it may be needed."""
         self._engine.warm()
 
     def turn(
@@ -89,26 +113,15 @@ class ConstraintFactory:
             think_budget: the most tokens of reasoning in the turn; None sets no limit.
 
         Raises:
-            SchemaError: the arguments of a function cannot be held to its schema.
+            HeaderError: `header` is no beginning of a completion.
         """
         header = tuple(header)
-        grammar = HeaderGrammar.for_conversation(conversation, self._encoding)
-        arguments = _arguments(conversation)
-        budget = ReasoningBudget(self._encoding, grammar, grammar.walk(header), think_budget)
-        parts: list[StepwiseConstraint] = [budget, HeaderHolding(grammar.walk(header), self._masks)]
-        if answer is not None or arguments:
+        headers = self._headers(legal_heads(conversation))
+        grammars = TurnGrammars(conversation, answer, self._schemas)
+        budget = ReasoningBudget(self._encoding, headers, headers.walk(header), think_budget)
+        parts: list[StepwiseConstraint] = [budget, HeaderConstraint(headers.walk(header), self._masks)]
+        if not grammars.is_empty:
             self.warm()
-            parts.append(ContentHolding(grammar.walk(header), self._engine, answer, arguments))
-        return TurnConstraint(parts, budget)
-
-
-def _arguments(conversation: Conversation) -> dict[str, Grammar]:
-    """The grammars of the functions' arguments by recipient."""
-    contents = [part for message in conversation for part in message.content if isinstance(part, DeveloperContent)]
-    grammars = {}
-    for content in contents:
-        namespace = content.tools.get(FUNCTIONS_NAMESPACE, ToolNamespaceConfig(FUNCTIONS_NAMESPACE))
-        for tool in namespace.tools:
-            name = f"{FUNCTIONS_NAMESPACE}.{tool.name}"
-            grammars[name] = schema_grammar(tool.parameters or _NO_ARGUMENTS, f"the parameters of {name}")
-    return grammars
+            parts.append(ContentConstraint(headers.walk(header), self._engine, grammars))
+        describe = partial(describe_turn, self._encoding, headers, header, grammars, think_budget)
+        return TurnConstraint(Constraints(*parts), budget, grammars, describe)

@@ -14,10 +14,11 @@ from gptoss.cli.base.errors import SchemaError, UsageError
 from gptoss.cli.base.inputs import read_text
 from gptoss.cli.base.text import one_line
 from gptoss.cli.constraints.answer_format import AnswerFormat
-from gptoss.cli.constraints.grammars import Grammar, fits_nothing
+from gptoss.cli.constraints.grammars import Grammar, is_unsatisfiable
 from gptoss.cli.constraints.schemas import schema_grammar
 from gptoss.harmony import ResponseFormat
 from gptoss.harmony.content import JSON
+from gptoss.model.constraint_description import Choices, Regex
 
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 # A class begins with a capital letter, or stands in a module of a package; all else is a field.
@@ -69,10 +70,10 @@ def regex_format(regex: str) -> AnswerFormat:
     is_refused, messages = LLMatcher.validate_grammar_with_warnings(source)
     if is_refused:
         raise SchemaError(f"--regex: {_regex_error(messages[0])}")
-    if fits_nothing(source):
+    if is_unsatisfiable(source):
         raise SchemaError("--regex: no text can match it")
     told = ResponseFormat("answer", {"type": "string", "pattern": regex}, "Plain text, without quotes.")
-    return AnswerFormat(Grammar(source, is_json=False), told)
+    return AnswerFormat(Grammar(source, Regex(regex)), told)
 
 
 def choice_format(choice: str) -> AnswerFormat:
@@ -91,7 +92,7 @@ def choice_format(choice: str) -> AnswerFormat:
     )
     enum: list[JSON] = [*choices]
     told = ResponseFormat("answer", {"type": "string", "enum": enum}, "One of these, without quotes.")
-    return AnswerFormat(Grammar(source, is_json=False), told)
+    return AnswerFormat(Grammar(source, Choices(tuple(choices))), told)
 
 
 def read_schema(value: str) -> Mapping[str, Any]:
