@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import gptoss.model.nano
 from gptoss.cli.session.options import SessionModel, SessionRules
 from gptoss.cli.session.session import Session
 from gptoss.cli.session.transcript import Transcript
@@ -22,6 +23,11 @@ SPECIALS = ("return", "constrain", "endoftext", "channel", "start", "end", "mess
 @pytest.fixture(scope="session")
 def o200k() -> Encoding:
     return Encoding.o200k_harmony()
+
+
+@pytest.fixture(scope="session")
+def nano() -> Encoding:
+    return Encoding.from_tokenizer_json(Path(gptoss.model.nano.__file__).parent / "checkpoint" / "tokenizer.json")
 
 
 @pytest.fixture(scope="session")

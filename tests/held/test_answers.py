@@ -93,13 +93,6 @@ def test_arguments_follow_the_schema_of_the_function_that_the_header_names(byte_
     assert len(called) >= 2
 
 
-def test_a_function_whose_schema_cannot_be_held_is_refused_with_its_name(byte_encoding, open_random_session):
-    functions = DeveloperContent().with_function_tools(ToolDescription("f", "", {"properties": {"a": {"not": {}}}}))
-    conversation = Conversation.of(Message.system(EMPTY), Message.developer(functions))
-    with pytest.raises(SchemaError, match=r"functions\.f: at /properties/a: .* not"):
-        list(open_random_session(byte_encoding, conversation).respond([Message.user("?")]))
-
-
 def holds(engine: GrammarEngine, schema: dict, text: str) -> bool:
     """Whether sampling could have said this: each token is allowed where it stands, and the end after it."""
     matcher = engine.matcher(schema_grammar(schema))
