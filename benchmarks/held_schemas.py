@@ -1,9 +1,10 @@
-"""Answers of a model under hundreds of published schemas: how many are complete, cut and refused, and why.
+"""Answer under hundreds of published schemas: how many answers are complete, cut and refused, and why.
 
     python benchmarks/held_schemas.py                          500 schemas on nano at temperature 1
     python benchmarks/held_schemas.py --model 20b --count 50
 
-Every complete answer is validated, and the first that fails ends the run. The reasoning is left out, as it is not held.
+Every complete answer is validated, and the first that fails ends the run. The model does not reason, because reasoning
+is not constrained by the schema.
 Prints a table, and JSON on the last line.
 """
 
@@ -39,7 +40,7 @@ QUESTION = "Give an example."
 
 
 def main() -> int:
-    """Run all of it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano")
     parser.add_argument("--count", type=int, default=500)
@@ -63,19 +64,19 @@ def main() -> int:
 
 
 def answer(model: Any, schema: dict[str, Any], seed: int, max_tokens: int) -> str:
-    """What became of one schema.
+    """Tell what became of one schema.
 
     Raises:
         AssertionError: a complete answer is not valid under it, or a header was malformed.
     """
     try:
-        held = schema_format(schema)
+        grammar = schema_format(schema).grammar
     except SchemaError as error:
         return "refused: " + str(error).partition(": at ")[2].partition(": ")[2][:60]
-    # Many of these schemas do not fit nano's context: the model is not told of them, only held.
+    # Many of these schemas do not fit into nano's context, so the model is constrained by them but not told of them.
     settings = ConversationSettings(Message.system(SystemContent(None, None, None, None, None)), skip_reasoning=True)
     params = model.engine.info.defaults.override(temperature=1.0, top_p=1.0, seed=seed, max_tokens=max_tokens)
-    session = Session(model, Transcript(settings), SessionRules(params=params, answer=held.grammar))
+    session = Session(model, Transcript(settings), SessionRules(params=params, answer=grammar))
     events = list(session.respond([Message.user(QUESTION)]))
     problems = [event for event in events if isinstance(event, ProblemFound)]
     if problems:

@@ -1,4 +1,4 @@
-"""What an answer must look like: `--schema`, `--regex` and `--choice`, as a grammar and as what the model is told."""
+"""The options `--schema`, `--regex` and `--choice`: the grammar of the answers, and what the model is told of it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _FIELD = re.compile(r"\s*([\w-]+)\s*(?::\s*(\w+)\s*(\[\s*\])?)?\s*")
 
 
 def answer_format(schema: str | None, regex: str | None, choice: str | None) -> AnswerFormat | None:
-    """The format that the options ask for, if any.
+    """Return the format that the options ask for, if any.
 
     Raises:
-        UsageError: there are several, or one cannot be used.
-        SchemaError: the grammar engine cannot hold it.
+        UsageError: more than one is given, or one is malformed.
+        SchemaError: the grammar engine does not support it.
         InputError: a file with a schema cannot be read.
     """
     given = [name for name, value in (("schema", schema), ("regex", regex), ("choice", choice)) if value is not None]
@@ -45,10 +45,10 @@ def answer_format(schema: str | None, regex: str | None, choice: str | None) -> 
 
 
 def schema_format(schema: Mapping[str, Any]) -> AnswerFormat:
-    """Answers that are JSON and valid under a schema.
+    """Return the format of answers that are JSON and valid under a schema.
 
     Raises:
-        SchemaError: the grammar engine cannot hold it; with the place in it.
+        SchemaError: the grammar engine does not support it; with the place in it.
     """
     grammar = schema_grammar(schema, "--schema")
     title = schema.get("title")
@@ -57,10 +57,10 @@ def schema_format(schema: Mapping[str, Any]) -> AnswerFormat:
 
 
 def regex_format(regex: str) -> AnswerFormat:
-    """Answers that match a regular expression from beginning to end.
+    """Return the format of answers that match a regular expression from beginning to end.
 
     Raises:
-        SchemaError: it is none, or asks for what the grammar engine cannot hold.
+        SchemaError: it is malformed, or the grammar engine does not support it.
     """
     from llguidance import LLMatcher
 
@@ -77,10 +77,10 @@ def regex_format(regex: str) -> AnswerFormat:
 
 
 def choice_format(choice: str) -> AnswerFormat:
-    """Answers that are one of a list, separated by commas.
+    """Return the format of answers that are one of a list, separated by commas.
 
     Raises:
-        UsageError: there is nothing to choose from, or a choice is empty.
+        UsageError: a choice is empty.
     """
     from llguidance import LLMatcher
 
@@ -96,7 +96,7 @@ def choice_format(choice: str) -> AnswerFormat:
 
 
 def read_schema(value: str) -> Mapping[str, Any]:
-    """The schema that `--schema` names: JSON, fields (`name:str, n:int`), a class (`module:Class`), or a file.
+    """Return the schema that `--schema` names: JSON, fields (`name:str, n:int`), a class (`module:Class`), or a file.
 
     Raises:
         UsageError: it is none of these, or the class has no schema.
@@ -144,14 +144,14 @@ def _fields_schema(value: str) -> Mapping[str, Any]:
 
 
 def _class_schema(module: str, name: str) -> Mapping[str, Any]:
-    """The schema of a Pydantic class; modules of the working directory are found too."""
+    """The schema of a Pydantic class; modules in the working directory are found too."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), name)
         schema = found.model_json_schema()
     except (Exception, SystemExit) as error:
-        # Foreign code: whatever it raises is its user's to mend.
+        # It is the user's code: whatever it raises is for the user to fix.
         what = one_line(f"{type(error).__name__}: {error}")
         raise UsageError(f"--schema {module}:{name}: no Pydantic class, or it has no JSON schema ({what})") from error
     finally:
@@ -162,7 +162,7 @@ def _class_schema(module: str, name: str) -> Mapping[str, Any]:
 
 
 def _regex_error(message: str) -> str:
-    """What is wrong and at which character, of an error that may have a picture: the pattern, a caret below, why."""
+    """The reason and the character, from an error that may show the pattern, a caret below it, and the reason."""
     lines = message.split("\n")
     for pattern, caret, reason in zip(lines, lines[1:], lines[2:], strict=False):
         if caret.strip() and not caret.strip("^ ") and reason.startswith("error: "):
