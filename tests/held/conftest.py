@@ -1,4 +1,4 @@
-"""Engines of random weights with real vocabularies: the most hostile sampling there is."""
+"""Engines of random weights over real vocabularies: the most hostile sampling there is."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ def test_a_pattern_and_a_choice_are_kept(byte_encoding, open_random_session):
     regex = "[a-c]{2,4}-[0-9]"
     for seed in range(6):
         for options, pattern in (((None, regex, None), regex), ((None, None, "yes, no, né"), "yes|no|né")):
-            held = answer_format(*options)
-            session = open_random_session(byte_encoding, seed=seed, skip_reasoning=True, answer=held.grammar)
+            answer_grammar = answer_format(*options).grammar
+            session = open_random_session(byte_encoding, seed=seed, skip_reasoning=True, answer=answer_grammar)
             answer, ending = answer_of(session)
             assert ending.finish_reason == "stop"
             assert re.fullmatch(pattern, answer), answer
@@ -93,8 +93,8 @@ def test_arguments_follow_the_schema_of_the_function_that_the_header_names(byte_
     assert len(called) >= 2
 
 
-def holds(engine: GrammarEngine, schema: dict, text: str) -> bool:
-    """Whether sampling could have said this: each token is allowed where it stands, and the end after it."""
+def accepts(engine: GrammarEngine, schema: dict, text: str) -> bool:
+    """Whether each token is allowed at its position, and the end after them."""
     matcher = engine.matcher(schema_grammar(schema))
     for token in engine.encoding.encode(text):
         if not matcher.next().allows(token):
@@ -118,7 +118,7 @@ def byte_engine(byte_encoding) -> GrammarEngine:
 )
 def test_strings_may_hold_anything(engine, value):
     text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    assert holds(engine, {"type": "string"}, text)
+    assert accepts(engine, {"type": "string"}, text)
 
 
 def test_no_special_token_can_stand_in_a_string(engine):
@@ -132,18 +132,18 @@ def test_no_special_token_can_stand_in_a_string(engine):
 
 def test_the_text_ends_where_its_grammar_does_and_not_before(engine):
     schema = {"type": "array", "items": {"type": "integer"}}
-    assert holds(engine, schema, "[1, 2]")
-    assert not holds(engine, schema, "[1, 2")
-    assert not holds(engine, schema, "[1, 2] ")
+    assert accepts(engine, schema, "[1, 2]")
+    assert not accepts(engine, schema, "[1, 2")
+    assert not accepts(engine, schema, "[1, 2] ")
 
 
 def test_white_space_is_bounded(engine):
     value = {"a": [1, {"b": "c"}], "d": {}}
     for indent in (None, 1, 2, 4, "\t"):
-        assert holds(engine, {}, json.dumps(value, indent=indent))
-    assert holds(engine, {}, json.dumps(value, separators=(",", ":")))
-    assert not holds(engine, {}, "[\n\n1]")
-    assert not holds(engine, {}, "[" + " " * 20 + "1]")
+        assert accepts(engine, {}, json.dumps(value, indent=indent))
+    assert accepts(engine, {}, json.dumps(value, separators=(",", ":")))
+    assert not accepts(engine, {}, "[\n\n1]")
+    assert not accepts(engine, {}, "[" + " " * 20 + "1]")
 
 
 @pytest.mark.parametrize("engine_name", ["byte_engine", "engine"])
@@ -165,7 +165,7 @@ def test_white_space_is_bounded(engine):
 def test_a_name_has_one_spelling_so_none_evades_its_schema(request, engine_name, text, allowed):
     """llguidance 1.9.1 lets the second and third of these pass, which json.loads reads as an `a` that is a string."""
     engine = request.getfixturevalue(engine_name)
-    assert holds(engine, {"type": "object", "properties": {"a": {"type": "integer"}}}, text) is allowed
+    assert accepts(engine, {"type": "object", "properties": {"a": {"type": "integer"}}}, text) is allowed
 
 
 def test_what_the_schema_says_of_the_engine_is_not_obeyed(engine):
@@ -186,14 +186,14 @@ def test_an_engine_that_cannot_go_on_cuts_the_answer(byte_encoding, open_random_
 
 
 def run_schema(open_random_session, encoding, schema, seed: int, max_tokens: int) -> str:
-    """What became of one schema: complete, cut, or why it was refused."""
+    """Tell what became of one schema: complete, cut, or why it was refused."""
     try:
-        held = schema_format(schema)
+        grammar = schema_format(schema).grammar
     except SchemaError as error:
         return "refused: " + str(error).partition(": at ")[2].partition(": ")[2][:50]
     conversation = Conversation.of(Message.system(EMPTY))
     session = open_random_session(
-        encoding, conversation, seed=seed, max_tokens=max_tokens, skip_reasoning=True, answer=held.grammar
+        encoding, conversation, seed=seed, max_tokens=max_tokens, skip_reasoning=True, answer=grammar
     )
     answer, ending = answer_of(session)
     if ending.finish_reason == "stop":

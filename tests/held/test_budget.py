@@ -1,4 +1,4 @@
-"""Reasoning that ends: after so many tokens, or when the person says so."""
+"""The reasoning ends after so many tokens, or when the user asks for the answer."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def feed(constraint, encoding, text):
 def test_the_reasoning_is_closed_after_so_many_tokens(o200k, budget):
     turn = ConstraintFactory(o200k).turn(PLAIN, think_budget=budget)
     feed(turn, o200k, "<|channel|>analysis<|message|>" + " word" * budget)
-    hold = turn.next()
-    assert isinstance(hold, Forced)
-    assert o200k.decode(hold.token_ids) == CLOSING
-    for token in hold.token_ids:
+    restriction = turn.next()
+    assert isinstance(restriction, Forced)
+    assert o200k.decode(restriction.token_ids) == CLOSING
+    for token in restriction.token_ids:
         assert not turn.accept(token)
     assert not isinstance(turn.next(), Forced)
 
