@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from gptoss.model.tensors.cache import KVCache as KVCache
     from gptoss.model.tensors.weights import Weights as Weights
 
+    __version__: str
+
 _HOME = {
     "KVCache": "tensors.cache",
     "Checkpoint": "checkpoints.checkpoint",
@@ -87,6 +89,8 @@ __all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("gptoss")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,13 +68,3 @@ def open_random_session(random_engine: Callable[..., Engine]) -> Callable[..., S
         return Session(models[key], transcript, SessionRules(params=params, **rules))
 
     return make
-
-
-@pytest.fixture(scope="session")
-def collect_schemas() -> Callable[..., list[tuple[str, dict[str, Any]]]]:
-    """`collected.collect_schemas`, which the benchmark uses too."""
-    path = Path(__file__).parent / "collected.py"
-    spec = importlib.util.spec_from_file_location("collected_schemas", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.collect_schemas
