@@ -12,7 +12,7 @@ from gptoss.cli.session.options import SessionModel, SessionRules
 from gptoss.cli.session.session import Session
 from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import Conversation, Encoding, Message, SystemContent
-from gptoss.model import Engine, SamplingParams
+from gptoss.model import LocalEngine, SamplingParams
 from gptoss.model.architecture.transformer import Transformer
 
 SPECIALS = ("return", "constrain", "endoftext", "channel", "start", "end", "message", "call")
@@ -31,22 +31,22 @@ def byte_encoding(make_byte_tokenizer: Callable[..., Path], tmp_path_factory: py
 
 
 @pytest.fixture(scope="session")
-def random_engine(make_transformer: Callable[..., Transformer]) -> Callable[..., Engine]:
+def random_engine(make_transformer: Callable[..., Transformer]) -> Callable[..., LocalEngine]:
     """`random_engine(encoding, seed)`: an engine of random weights over this vocabulary."""
-    made: dict[Any, Engine] = {}
+    made: dict[Any, LocalEngine] = {}
 
-    def make(encoding: Encoding, seed: int = 0) -> Engine:
+    def make(encoding: Encoding, seed: int = 0) -> LocalEngine:
         key = (encoding.name, seed)
         if key not in made:
             transformer = make_transformer(seed, num_layers=1, vocabulary=encoding.vocab_size)
-            made[key] = Engine(transformer, max_context=512)
+            made[key] = LocalEngine(transformer, max_context=512)
         return made[key]
 
     return make
 
 
 @pytest.fixture(scope="session")
-def open_random_session(random_engine: Callable[..., Engine]) -> Callable[..., Session]:
+def open_random_session(random_engine: Callable[..., LocalEngine]) -> Callable[..., Session]:
     """`open_random_session(encoding, conversation, seed, max_tokens, **of SessionRules)` at temperature 1."""
     models: dict[Any, SessionModel] = {}
 
