@@ -59,6 +59,7 @@ class ContextPool:
         self._contexts: list[Context] = []
         self._queue: deque[Waiter] = deque()
         self._uses = 0
+        self._is_closed = False
 
     @property
     def usage(self) -> ContextUsage:
@@ -124,13 +125,13 @@ class ContextPool:
             if context.holder is waiter:
                 context.holder = None
                 self._use(context)
-                self._make_room(0, context)
+                self._make_room(0, None if self._is_closed else context)
                 self._changed.notify_all()
 
     def close(self) -> None:
         """End the running generations and free all idle contexts; the others are freed when they are released."""
         with self._changed:
-            self._limit = 0
+            self._limit, self._is_closed = 0, True
             for context in self._contexts:
                 if context.holder is not None:
                     context.holder.cancel()
@@ -147,16 +148,18 @@ class ContextPool:
         is_busy = len(idle) < len(self._contexts)
         best, new = self._longest(ids, idle), self._new()
         goes_on = best is not None and best.known(ids) >= best.prompt_length - _OPENING_TOKENS
-        # Where memory is short, the prompt takes the place of the best context's tokens, or that one is dropped too.
-        choices: list[tuple[Context, Context | None]]
-        choices = [] if best is None else [(best, best)] if goes_on else [(new, best), (best, best)]
-        choices.append((new, None))
+        choices: list[tuple[Context, Context | None]] = [] if goes_on else [(new, best)]
+        if best is not None:
+            choices.append((best, best))  # where memory is short, the prompt takes the place of its tokens
+        if is_busy:
+            choices.append((new, None))  # or it is dropped too
         for context, kept in choices:
             if self._make_room(max(0, context.nbytes_for(len(ids) + 1) - context.nbytes), kept):
                 break
         else:
             if is_busy:
-                return None  # without other generations there is always room
+                return None
+            context = choices[-1][0]  # without other generations there is always room
         if context not in self._contexts:
             self._contexts.append(context)
         context.holder = waiter

@@ -22,7 +22,8 @@ from gptoss.model.interface import FinishReason, Progress, Request, SamplingPara
 class LocalGeneration(Iterator[Token]):
     """A generation of a model in this process; see `gptoss.model.interface.Generation`.
 
-    It computes in turns: one for each chunk of the prompt, then one for each token.
+    It computes in turns: one for each chunk of the prompt, then one for each token. One that is abandoned gives its
+    context back at once.
 
     Args:
         request: what to do; it was checked.
@@ -31,10 +32,74 @@ class LocalGeneration(Iterator[Token]):
         pool: the model's contexts.
         turns: on the model.
         progress: told of the prefill.
+    """
 
-    Attributes:
-        generated_tokens: how many have come so far.
-        drafted_tokens: how many of them had been computed along with an earlier one.
+    def __init__(
+        self,
+        request: Request,
+        params: SamplingParams,
+        stop: frozenset[int],
+        pool: ContextPool,
+        turns: Turns,
+        progress: Progress | None,
+    ) -> None:
+        self._run = _Run(request, params, stop, pool, turns, progress)
+
+    def __next__(self) -> Token:
+        return self._run.next()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_run"):  # unless its making failed
+            self._run.close()
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return self._run.prompt_tokens
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """How many prompt tokens were not computed again; None before the generation has a context."""
+        return self._run.cached_tokens
+
+    @property
+    def generated_tokens(self) -> int:
+        """How many tokens have come so far."""
+        return self._run.generated_tokens
+
+    @property
+    def drafted_tokens(self) -> int:
+        """How many of them had been computed along with an earlier one."""
+        return self._run.drafted_tokens
+
+    @property
+    def seed(self) -> int:
+        """Seed of the sampling."""
+        return self._run.seed
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended; None while it goes on."""
+        return self._run.finish_reason
+
+    @property
+    def timing(self) -> Timing:
+        """Seconds spent so far."""
+        return self._run.timing
+
+    def cancel(self) -> None:
+        """End the generation at the next opportunity, from any thread or a signal handler."""
+        self._run.cancel()
+
+    def close(self) -> None:
+        """Give up; the tokens so far stay in the context, which others may use from now on."""
+        self._run.close()
+
+
+class _Run:
+    """What a generation does; the arguments are those of `LocalGeneration`.
+
+    It refers to itself, through its Python generator, so it would outlive its last user until garbage is collected.
     """
 
     def __init__(
@@ -67,10 +132,11 @@ class LocalGeneration(Iterator[Token]):
         self._ahead: deque[tuple[int, Tensor]] = deque()
         self._most_ahead = 0
         self._is_closed = False
-        self._tokens = self._run()
+        self._tokens = self._generate()
         self._begin_at_once()
 
-    def __next__(self) -> Token:
+    def next(self) -> Token:
+        """Return the next token; StopIteration at the end."""
         if self._is_closed:
             raise StopIteration
         self._waiter.thread = threading.get_ident()
@@ -85,24 +151,19 @@ class LocalGeneration(Iterator[Token]):
             raise
 
     def cancel(self) -> None:
-        """End the generation at the next opportunity, from any thread or a signal handler."""
+        """See `LocalGeneration.cancel`."""
         self._waiter.cancel()
 
     def close(self) -> None:
-        """Give up; the tokens so far stay in the context, which others may use from now on."""
-        self._is_closed = True
+        """See `LocalGeneration.close`."""
         try:
             self._tokens.close()
-        except ValueError:  # it computes in another thread, which then ends and releases it
+        except ValueError:  # it computes in another thread, whose next step then ends and releases it
             self._waiter.cancel()
             return
+        self._is_closed = True
         self._turns.leave(self._waiter)
         self._release()
-
-    def __del__(self) -> None:
-        # Of one that was abandoned; if its making failed, there is nothing to release.
-        if hasattr(self, "_tokens"):
-            self.close()
 
     def _release(self) -> None:
         context, self._context = self._context, None
@@ -127,7 +188,7 @@ class LocalGeneration(Iterator[Token]):
         self.cached_tokens = context.find_stored(self._prompt)
         self.timing.prefill_s += time.perf_counter() - begin
 
-    def _run(self) -> Generator[Token]:
+    def _generate(self) -> Generator[Token]:
         begin = time.perf_counter()
         self._waiter.check()
         if self._context is None:

@@ -182,11 +182,11 @@ def test_logits_of_guesses_are_not_kept_for_another_token(model):
     engine = LocalEngine(model)
     generation = begin(engine, ids, SamplingParams(temperature=0, max_tokens=4))
     next(generation)
-    context = generation._context
-    generation._logits_after(context, 60, [61, 62, 63])
-    assert [token for token, _ in generation._ahead] == [61, 62]  # two more may come after the next
+    run, context = generation._run, generation._run._context
+    run._logits_after(context, 60, [61, 62, 63])
+    assert [token for token, _ in run._ahead] == [61, 62]  # two more may come after the next
     context._ids[-1] = 999
-    logits = generation._logits_after(context, 62, [])
+    logits = run._logits_after(context, 62, [])
     assert context._ids[-1] == 62
     assert context._cache.length == len(ids) + 1
     fresh = model.new_cache(len(ids) + 1)
