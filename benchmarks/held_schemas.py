@@ -33,8 +33,8 @@ from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.loading import load_model
 from gptoss.harmony import Message, SystemContent
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "held"))
-from collected import collect_schemas
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+from collected_schemas import collect_schemas
 
 QUESTION = "Give an example."
 

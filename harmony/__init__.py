@@ -10,6 +10,8 @@ Independent of models and terminals; only token ids are exchanged with a model.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gptoss.harmony.builtin_tools import BROWSER_TOOLS, PYTHON_TOOL
 from gptoss.harmony.content import (
     ChannelConfig,
@@ -101,3 +103,15 @@ __all__ = [
     "render_for_training",
     "render_message",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Read `__version__` when it is asked for: the installed metadata takes longer to find than this package."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("gptoss")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

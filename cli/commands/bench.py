@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from gptoss.cli.startup.loaded import LoadedModel
     from gptoss.model.config import ModelConfig
-    from gptoss.model.inference.engine import Engine
+    from gptoss.model.inference.engine import LocalEngine
     from gptoss.model.measure.benchmark import Measurement, Plan, Speed, Subject
     from gptoss.model.ops import Ops
 
@@ -148,7 +148,7 @@ def _measure_model(invocation: Invocation, plan: Plan, status_line: StatusLine) 
     model = invocation.settings.model
     # A session needs less of an engine than is measured here.
     try:
-        engine = cast("Engine", load(timing, model, status_line).engine._engine)  # TEMPORARY
+        engine = cast("LocalEngine", load(timing, model, status_line).engine)
     except ModelNotFoundError as error:
         if model not in list(Synthetic):
             raise

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 
 from gptoss.cli.base.sizes import show_bytes
@@ -18,8 +15,7 @@ from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.errors import DeviceError
 from gptoss.model.inference.context import PREFILL_CHUNK, require_context
-from gptoss.model.inference.engine import Engine
-from gptoss.model.interface import EngineInfo, Request
+from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.loading.device import select_device
 from gptoss.model.loading.memory import memory_need
 from gptoss.model.ops import Ops, select_ops
@@ -71,7 +67,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
         notes.append(f"layers in 8 bits are kept for the next start, {size} on the disk (gptoss cache)")
     return LoadedModel(
         request.model,
-        _AsInterface(engine),
+        engine,
         encoding,
         notes=tuple(notes),
         folder=folder,
@@ -79,30 +75,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
     )
 
 
-class _AsInterface:
-    """TEMPORARY: today's engine behind the new interface, until the local engine has it itself."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.transformer = engine.transformer
-        self.info = EngineInfo(engine.max_context, engine.defaults, engine.stop_tokens)
-
-    def generate(self, request: Request, progress: Any = None) -> Any:
-        stop = request.stop | self.info.stop_tokens
-        generation = self._engine.generate(list(request.ids), request.params, request.constraint, stop, progress)
-        generation.cancel = generation.close  # type: ignore[attr-defined]
-        return generation
-
-    def retain(self, ids: Sequence[int] = ()) -> None:
-        if ids:
-            self._engine.keep(ids)
-        self._engine.keep_weights()
-
-    def close(self) -> None:
-        del self._engine, self.transformer
-
-
-def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint) -> Engine:
+def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint) -> LocalEngine:
     memory = available_memory()
     is_mapped = request.quantize is None and device.type == "cpu"
     # Read whole, before it is computed with, is what has room in memory; of what has not, experts when they are chosen.
@@ -114,7 +87,7 @@ def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint)
     disk_cache = None
     if request.cache_folder is not None:
         disk_cache = DiskCache(request.cache_folder, request.cache_bytes, request.model)
-    return Engine.load(
+    return LocalEngine.load(
         checkpoint.folder,
         device=str(device),
         backend=ops,

@@ -16,7 +16,9 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from scripted import ScriptedEngine
@@ -58,8 +60,8 @@ def die_at(number: int) -> None:
     """Have this process kill itself at its call of that number to the file system; each `os.write` counts as two."""
     count = 0
 
-    def counted(function):
-        def call(*arguments, **options):
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
             nonlocal count
             if count == number:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -26,7 +26,7 @@ from gptoss.cli.app import run
 from gptoss.cli.startup.environment import Environment, LoadRequest
 from gptoss.cli.startup.loaded import LoadedModel
 from gptoss.harmony import Encoding
-from gptoss.model.constraint import Forced
+from gptoss.model.constraint import Forced, Masked
 from gptoss.model.errors import ContextFullError, ModelError
 from gptoss.model.interface import EngineInfo, FinishReason, Progress, Request, SamplingParams, Token
 
@@ -44,7 +44,7 @@ class ScriptedGeneration:
     def __init__(
         self, engine: ScriptedEngine, request: Request, completion: list[Any], progress: Progress | None
     ) -> None:
-        self.constraint = request.constraint if engine.after_forced else None
+        self.constraint = request.constraint if engine.after_forced or engine.obeys else None
         self.engine, self.progress = engine, progress
         self.params = request.params or engine.info.defaults
         self.stop = frozenset() if request.ignore_stop else request.stop | engine.info.stop_tokens
@@ -58,6 +58,7 @@ class ScriptedGeneration:
         self.closed = False
         self.ids = request.ids
         self._cancelled = False
+        self._forced_left = 0
 
     def __iter__(self) -> ScriptedGeneration:
         return self
@@ -76,24 +77,23 @@ class ScriptedGeneration:
         if self.generated == after:
             time.sleep(seconds)  # a token that is too long in coming: not even `cancel` ends this
         self._wait(self.engine.token_delay_s)
-        if not self.completion:
+        if not self.completion and self.constraint is None:
             raise AssertionError("the script ended before the turn did")
-        self._obey()
+        is_forced = self._obey()
         token = self.completion.pop(0)
         if isinstance(token, BaseException):
             raise token
-        if self.constraint is not None:
-            self.constraint.accept(token)
+        is_complete = self.constraint is not None and self.constraint.accept(token)
         self.generated += 1
         self.engine.cache.append(token)
-        if token in self.stop:
+        if token in self.stop or is_complete:
             self.finish_reason = "stop"
         elif self.generated == self.params.max_tokens:
             self.finish_reason = "length"
         elif self.prompt_tokens + self.generated >= self.engine.info.max_context:
             self.finish_reason = "context"
         top = tuple((token + n, -0.5 - n) for n in range(self.params.top_logprobs))
-        return Token(token, -0.5, top)
+        return Token(token, -0.5, top, is_forced)
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -109,15 +109,27 @@ class ScriptedGeneration:
             self.finish_reason = "cancelled"
             raise StopIteration
 
-    def _obey(self) -> None:
+    def _obey(self) -> bool:
+        """Put what the constraint asks for in the place of the script; whether it forces the next token."""
+        if self._forced_left:
+            self._forced_left -= 1
+            return True
         hold = None if self.constraint is None else self.constraint.next()
         if isinstance(hold, Forced):
             self.completion = [*hold.token_ids, *self.engine.after_forced]
-            self.constraint = None
+            self._forced_left = len(hold.token_ids) - 1
+            if not self.engine.obeys:
+                self.constraint = None
+        elif isinstance(hold, Masked) and not (self.completion and hold.allows(self.completion[0])):
+            self.completion = [next(i for i in range(self.engine.vocabulary) if hold.allows(i)), *self.completion]
+        return isinstance(hold, Forced)
 
 
 class ScriptedEngine:
-    """An engine whose completions are given: lists of token ids, or exceptions to raise in their place."""
+    """An engine whose completions are given: lists of token ids, or exceptions to raise in their place.
+
+    It `obeys` constraints, or only what they force (`after_forced`), or does not ask them at all.
+    """
 
     def __init__(
         self,
@@ -130,7 +142,10 @@ class ScriptedEngine:
         defaults: SamplingParams | None = None,
         stop_tokens: Iterable[int] = (),
         after_forced: Iterable[int] = (),
+        obeys: bool = False,
+        vocabulary: int = 201_088,
     ) -> None:
+        self.obeys, self.vocabulary = obeys, vocabulary
         self.info = EngineInfo(max_context, defaults or SamplingParams(), frozenset(stop_tokens))
         self.after_forced = list(after_forced)
         self.completions = [list(completion) for completion in completions]
@@ -160,6 +175,8 @@ class ScriptedEngine:
     def generate(self, request: Request, progress: Progress | None = None) -> ScriptedGeneration:
         if not request.ids:
             raise ModelError("the prompt is empty: at least one token is needed")
+        if not 0 <= min(request.ids) <= max(request.ids) < self.vocabulary:
+            raise ModelError("a token id is not in the vocabulary")
         if len(request.ids) >= self.info.max_context:
             raise ContextFullError(f"{len(request.ids)} tokens do not fit a context of {self.info.max_context}")
         self.prompts.append(list(request.ids))

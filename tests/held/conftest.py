@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from gptoss.cli.session.options import SessionModel, SessionRules
 from gptoss.cli.session.session import Session
 from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import Conversation, Encoding, Message, SystemContent
-from gptoss.model import Engine, SamplingParams
+from gptoss.model import LocalEngine, SamplingParams
 from gptoss.model.architecture.transformer import Transformer
 
 SPECIALS = ("return", "constrain", "endoftext", "channel", "start", "end", "message", "call")
@@ -38,22 +37,22 @@ def byte_encoding(make_byte_tokenizer: Callable[..., Path], tmp_path_factory: py
 
 
 @pytest.fixture(scope="session")
-def random_engine(make_transformer: Callable[..., Transformer]) -> Callable[..., Engine]:
+def random_engine(make_transformer: Callable[..., Transformer]) -> Callable[..., LocalEngine]:
     """`random_engine(encoding, seed)`: an engine of random weights over this vocabulary."""
-    made: dict[Any, Engine] = {}
+    made: dict[Any, LocalEngine] = {}
 
-    def make(encoding: Encoding, seed: int = 0) -> Engine:
+    def make(encoding: Encoding, seed: int = 0) -> LocalEngine:
         key = (encoding.name, seed)
         if key not in made:
             transformer = make_transformer(seed, num_layers=1, vocabulary=encoding.vocab_size)
-            made[key] = Engine(transformer, max_context=512)
+            made[key] = LocalEngine(transformer, max_context=512)
         return made[key]
 
     return make
 
 
 @pytest.fixture(scope="session")
-def open_random_session(random_engine: Callable[..., Engine]) -> Callable[..., Session]:
+def open_random_session(random_engine: Callable[..., LocalEngine]) -> Callable[..., Session]:
     """`open_random_session(encoding, conversation, seed, max_tokens, **of SessionRules)` at temperature 1."""
     models: dict[Any, SessionModel] = {}
 
@@ -75,13 +74,3 @@ def open_random_session(random_engine: Callable[..., Engine]) -> Callable[..., S
         return Session(models[key], transcript, SessionRules(params=params, **rules))
 
     return make
-
-
-@pytest.fixture(scope="session")
-def collect_schemas() -> Callable[..., list[tuple[str, dict[str, Any]]]]:
-    """`collected.collect_schemas`, which the benchmark uses too."""
-    path = Path(__file__).parent / "collected.py"
-    spec = importlib.util.spec_from_file_location("collected_schemas", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.collect_schemas

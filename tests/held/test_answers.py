@@ -9,6 +9,7 @@ from collections import Counter
 
 import jsonschema
 import pytest
+from collected_schemas import collect_schemas
 
 from gptoss.cli.base.errors import SchemaError
 from gptoss.cli.constraints.grammars import GrammarEngine
@@ -202,7 +203,7 @@ def run_schema(open_random_session, encoding, schema, seed: int, max_tokens: int
     return f"cut: {ending.limit}"
 
 
-def test_schemas_of_schemastore(byte_encoding, open_random_session, collect_schemas):
+def test_schemas_of_schemastore(byte_encoding, open_random_session):
     sample = random.Random(5).sample(collect_schemas(max_bytes=40_000, per_file=5), 20)
     ends = [run_schema(open_random_session, byte_encoding, schema, i, 80) for i, (_, schema) in enumerate(sample)]
     assert ends.count("complete") >= 3, ends
@@ -210,7 +211,7 @@ def test_schemas_of_schemastore(byte_encoding, open_random_session, collect_sche
 
 
 @pytest.mark.long
-def test_five_hundred_schemas_of_schemastore(byte_encoding, o200k, open_random_session, collect_schemas):
+def test_five_hundred_schemas_of_schemastore(byte_encoding, o200k, open_random_session):
     sample = random.Random(6).sample(collect_schemas(max_bytes=10_000_000, per_file=40), 500)
     ends = Counter(
         run_schema(open_random_session, o200k if i % 25 == 0 else byte_encoding, schema, i, 300)

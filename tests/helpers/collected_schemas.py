@@ -16,9 +16,11 @@ def collect_schemas(max_bytes: int, per_file: int) -> list[tuple[str, dict[str, 
     A few files have hundreds of similar definitions, so at most `per_file` are taken of each, by a fixed seed.
     """
     # Found, not imported: the package brings a command line with it.
-    origin = importlib.util.find_spec("check_jsonschema").origin
+    spec = importlib.util.find_spec("check_jsonschema")
+    assert spec is not None, "check-jsonschema is not installed"
+    assert spec.origin is not None
     found: list[tuple[str, dict[str, Any]]] = []
-    for path in sorted((Path(origin).parent / "builtin_schemas").rglob("*.json")):
+    for path in sorted((Path(spec.origin).parent / "builtin_schemas").rglob("*.json")):
         if path.stat().st_size <= max_bytes:
             whole, *parts = _cases(path)
             found += [whole, *random.Random(path.name).sample(parts, min(len(parts), per_file - 1))]
