@@ -34,7 +34,7 @@ if "--dry-run" in sys.argv:
 import torch
 from torch import Tensor
 
-from gptoss.model import Engine, Masked, Sampler, SamplingParams, Transformer, Weights
+from gptoss.model import LocalEngine, Masked, Request, Sampler, SamplingParams, Transformer, Weights
 from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
 from gptoss.model.config import LayerConfig, ModelConfig
 from gptoss.model.loading.placement import expert_bytes
@@ -257,7 +257,7 @@ def speed(figures: Figures, name: str, plan: Plan, weights: Weights, ops: Ops) -
     """Tokens a second of prompts and answers, and the share of the bandwidth of a plain copy."""
     device = weights.embedding.device
     transformer = Transformer(plan.config, weights, ops)
-    engine = Engine(transformer, max_context=plan.longest)
+    engine = LocalEngine(transformer, max_context=plan.longest)
     g = torch.Generator().manual_seed(1)
 
     def prompt(length: int) -> list[int]:
@@ -277,19 +277,19 @@ def speed(figures: Figures, name: str, plan: Plan, weights: Weights, ops: Ops) -
         # The first call compiles and loads what it needs.
         seconds = []
         for _ in range(plan.repetitions):
-            generation = engine.generate(prompt(length), params)
+            generation = engine.generate(Request(tuple(prompt(length)), params))
             next(generation)
             seconds.append(generation.timing.prefill_s)
         figures.tell(f"{name}, prefill of {length}, first call, s", seconds[0])
         figures.tell(f"{name}, prefill of {length}, tok/s", length / min(seconds[1:]))
         if length == plan.prompts[0]:
             decode(generation)
-            generation = engine.generate(prompt(length), params)
+            generation = engine.generate(Request(tuple(prompt(length)), params))
             next(generation)
             figures.tell(f"{name}, decode after {length}, tok/s", decode(generation))
             cut = replace(params, top_p=0.9, top_k=50)
             for turn in range(2):
-                generation = engine.generate(prompt(length), cut)
+                generation = engine.generate(Request(tuple(prompt(length)), cut))
                 next(generation)
                 rate = decode(generation)
                 if turn:
@@ -348,9 +348,9 @@ def start(figures: Figures, config: ModelConfig, dense: str, dry: bool) -> None:
         ids = list(range(64))
         for is_warm in (False, True):
             begin = time.perf_counter()
-            engine = Engine.load(folder, device=device.type, backend=device_ops(dense, dry), max_context=4096)
+            engine = LocalEngine.load(folder, device=device.type, backend=device_ops(dense, dry), max_context=4096)
             loaded = time.perf_counter()
-            next(engine.generate(ids, SamplingParams(seed=0)))
+            next(engine.generate(Request(tuple(ids), SamplingParams(seed=0))))
             if is_warm:
                 figures.tell("load of a checkpoint, s", loaded - begin)
                 figures.tell("load to first token of 64, s", time.perf_counter() - begin)
@@ -363,12 +363,12 @@ def start(figures: Figures, config: ModelConfig, dense: str, dry: bool) -> None:
         # A card of which less is free: the experts of a third of the layers stay in host memory.
         third = sum(expert_bytes(config, i, packed=True) for i in range(max(1, len(config.layers) // 3)))
         free = needed - third
-        capped = Engine.load(
+        capped = LocalEngine.load(
             folder, device=device.type, backend=device_ops(dense, dry), max_context=4096, device_bytes=free
         )
         placement = capped.transformer.placement
         figures.tell("under a cap of memory", str(placement))
-        generation = capped.generate(ids, SamplingParams(seed=0, max_tokens=4 if dry else 24))
+        generation = capped.generate(Request(tuple(ids), SamplingParams(seed=0, max_tokens=4 if dry else 24)))
         next(generation)
         begin = time.perf_counter()
         tokens = sum(1 for _ in generation)

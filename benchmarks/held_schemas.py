@@ -1,9 +1,10 @@
-"""Answers of a model under hundreds of published schemas: how many are complete, cut and refused, and why.
+"""Answer under hundreds of published schemas: how many answers are complete, cut and refused, and why.
 
     python benchmarks/held_schemas.py                          500 schemas on nano at temperature 1
     python benchmarks/held_schemas.py --model 20b --count 50
 
-Every complete answer is validated, and the first that fails ends the run. The reasoning is left out, as it is not held.
+Every complete answer is validated, and the first that fails ends the run. The model does not reason, because reasoning
+is not constrained by the schema.
 Prints a table, and JSON on the last line.
 """
 
@@ -22,21 +23,24 @@ import jsonschema
 
 from gptoss.cli.base.errors import SchemaError
 from gptoss.cli.base.settings import Folders
+from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.events import FinalDelta, ProblemFound, TurnFinished
+from gptoss.cli.session.options import SessionRules
 from gptoss.cli.session.session import Session
+from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.answer_format import schema_format
 from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.loading import load_model
-from gptoss.harmony import Conversation, Message, SystemContent
+from gptoss.harmony import Message, SystemContent
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "held"))
-from collected import collect_schemas
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+from collected_schemas import collect_schemas
 
 QUESTION = "Give an example."
 
 
 def main() -> int:
-    """Run all of it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano")
     parser.add_argument("--count", type=int, default=500)
@@ -60,27 +64,20 @@ def main() -> int:
 
 
 def answer(model: Any, schema: dict[str, Any], seed: int, max_tokens: int) -> str:
-    """What became of one schema.
+    """Tell what became of one schema.
 
     Raises:
         AssertionError: a complete answer is not valid under it, or a header was malformed.
     """
     try:
-        held = schema_format(schema)
+        grammar = schema_format(schema).grammar
     except SchemaError as error:
         return "refused: " + str(error).partition(": at ")[2].partition(": ")[2][:60]
-    # Many of these schemas do not fit nano's context: the model is not told of them, only held.
-    conversation = Conversation.of(Message.system(SystemContent(None, None, None, None, None)))
-    session = Session(
-        model.engine,
-        model.encoding,
-        conversation,
-        model=model.name,
-        params=model.engine.defaults.override(temperature=1.0, top_p=1.0, seed=seed, max_tokens=max_tokens),
-        skip_reasoning=True,
-        answer_format=held,
-    )
-    events = list(session.ask(QUESTION))
+    # Many of these schemas do not fit into nano's context, so the model is constrained by them but not told of them.
+    settings = ConversationSettings(Message.system(SystemContent(None, None, None, None, None)), skip_reasoning=True)
+    params = model.engine.info.defaults.override(temperature=1.0, top_p=1.0, seed=seed, max_tokens=max_tokens)
+    session = Session(model, Transcript(settings), SessionRules(params=params, answer=grammar))
+    events = list(session.respond([Message.user(QUESTION)]))
     problems = [event for event in events if isinstance(event, ProblemFound)]
     if problems:
         raise AssertionError(f"a malformed header: {problems}")

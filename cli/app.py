@@ -18,17 +18,18 @@ from gptoss.cli.base.interrupts import Terminated, ending_raises
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.paths import named_path
 from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.templates import read_template, variables_of
 from gptoss.cli.base.text import one_line
 from gptoss.cli.commands import cache, config, sessions, shell_completion, templates
 from gptoss.cli.commands.bench import bench
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
 from gptoss.cli.commands.show import show
-from gptoss.cli.commands.templates import read_template, variables_of
 from gptoss.cli.commands.verify import verify
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.groups import Commands, command_group
+from gptoss.cli.startup.lazy_loading import load_model
 from gptoss.cli.startup.options import HomeOption, Invocation, with_settings
 
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
@@ -65,7 +66,7 @@ app.add_typer(templates.app, name="templates")
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:], Environment()))
+    sys.exit(run(sys.argv[1:], Environment(load_model)))
 
 
 def run(arguments: Sequence[str], environment: Environment) -> int:

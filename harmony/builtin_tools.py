@@ -1,13 +1,16 @@
-"""The two built-in tools, word for word as gpt-oss was trained with them.
+"""The two built-in tools with the exact descriptions that gpt-oss was trained with.
 
-Source: the official format guide (openai/harmony, ``docs/format.md``, Apache-2.0) and ``openai-harmony`` 0.0.8.
+Add them to a system message: ``SystemContent().with_tools(BROWSER_TOOLS, PYTHON_TOOL)``.
+
+Source: format guide (openai/harmony, ``docs/format.md``, Apache-2.0), "Browser tool" and "Python tool", and
+``openai-harmony`` 0.0.8.
 """
 
 from __future__ import annotations
 
-from gptoss.harmony.content import ToolDescription
+from gptoss.harmony.content import ToolDescription, ToolNamespaceConfig
 
-BROWSER_DESCRIPTION = "\n".join(
+_BROWSER_DESCRIPTION = "\n".join(
     (
         "Tool for browsing.",
         "The `cursor` appears in brackets before each browsing display: `[{cursor}]`.",
@@ -18,7 +21,7 @@ BROWSER_DESCRIPTION = "\n".join(
     )
 )
 
-BROWSER_TOOLS = (
+_BROWSER_FUNCTIONS = (
     ToolDescription(
         "search",
         "Searches for information related to `query` and displays `topn` results.",
@@ -72,7 +75,7 @@ BROWSER_TOOLS = (
     ),
 )
 
-PYTHON_DESCRIPTION = (
+_PYTHON_DESCRIPTION = (
     "Use this tool to execute Python code in your chain of thought. The code will not be shown to the user. "
     "This tool should be used for internal reasoning, but not for code that is intended to be visible to the "
     "user (e.g. when creating plots, tables, or files).\n\n"
@@ -81,3 +84,9 @@ PYTHON_DESCRIPTION = (
     "seconds. The drive at '/mnt/data' can be used to save and persist user files. Internet access for this "
     "session is UNKNOWN. Depends on the cluster."
 )
+
+BROWSER_TOOLS = ToolNamespaceConfig("browser", _BROWSER_DESCRIPTION, _BROWSER_FUNCTIONS)
+"""The namespace ``browser``: ``search``, ``open`` and ``find``."""
+
+PYTHON_TOOL = ToolNamespaceConfig("python", _PYTHON_DESCRIPTION)
+"""The namespace ``python``, a tool without functions: the model sends it code."""

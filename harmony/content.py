@@ -1,6 +1,6 @@
-"""What a message can contain: text, the system message's settings, the developer message's settings.
+"""The contents of messages: text, system settings, developer settings.
 
-All classes are frozen. ``with_...`` methods return a changed copy. The JSON form is in ``json_form``.
+All classes are frozen; ``with_...`` methods return a changed copy.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from enum import StrEnum
 from typing import Self, TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
-"""A value as ``json.loads`` gives it."""
+"""A value as returned by ``json.loads``."""
 
 FUNCTIONS_NAMESPACE = "functions"
-"""The namespace of a developer message that holds the caller's own functions."""
+"""Name of the developer message's namespace for user-defined functions."""
 
 DEFAULT_IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
 DEFAULT_KNOWLEDGE_CUTOFF = "2024-06"
 
 
 class ReasoningEffort(StrEnum):
-    """How long the model is to reason. The value is the word of the prompt; JSON writes it capitalised."""
+    """How long the model should reason. The value is written in the prompt; JSON has it capitalised."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -37,7 +37,7 @@ class TextContent:
 
 @dataclass(frozen=True)
 class ChannelConfig:
-    """The line of the system message that names the channels; nothing is rendered for no channels."""
+    """The system message's line about channels; not rendered if there are none."""
 
     valid_channels: tuple[str, ...]
     channel_required: bool = True
@@ -47,8 +47,8 @@ class ChannelConfig:
 class ToolDescription:
     """A function that the model may call.
 
-    ``parameters`` is the JSON schema of its one argument object, or None for a function without arguments.
-    The order of its properties is the order in which they are rendered.
+    ``parameters`` is the JSON schema of its argument object, or None for a function without arguments. Properties
+    are rendered in the order of the mapping.
     """
 
     name: str
@@ -58,35 +58,21 @@ class ToolDescription:
 
 @dataclass(frozen=True)
 class ToolNamespaceConfig:
-    """A namespace of tools. One without ``tools`` (python) is described by its text alone."""
+    """A namespace of tools. One without ``tools`` (like python) has only a description."""
 
     name: str
     description: str | None = None
     tools: tuple[ToolDescription, ...] = ()
 
     @classmethod
-    def browser(cls) -> Self:
-        """Return the browser tool that gpt-oss was trained with (format guide, "Browser tool")."""
-        from gptoss.harmony.builtin_tools import BROWSER_DESCRIPTION, BROWSER_TOOLS
-
-        return cls("browser", BROWSER_DESCRIPTION, BROWSER_TOOLS)
-
-    @classmethod
-    def python(cls) -> Self:
-        """Return the python tool that gpt-oss was trained with (format guide, "Python tool")."""
-        from gptoss.harmony.builtin_tools import PYTHON_DESCRIPTION
-
-        return cls("python", PYTHON_DESCRIPTION)
-
-    @classmethod
     def functions(cls, tools: Iterable[ToolDescription]) -> Self:
-        """Return the namespace of the caller's own functions."""
+        """Return the namespace for user-defined functions."""
         return cls(FUNCTIONS_NAMESPACE, None, tuple(tools))
 
 
 @dataclass(frozen=True)
 class ResponseFormat:
-    """A JSON schema that the answer is to follow (format guide, "Structured output")."""
+    """A JSON schema for the answer (format guide, "Structured output")."""
 
     name: str
     schema: Mapping[str, JSON] = field(hash=False)
@@ -95,10 +81,10 @@ class ResponseFormat:
 
 @dataclass(frozen=True)
 class SystemContent:
-    """The settings in a system message. What is None (or empty, for tools) has no line in it.
+    """The settings in a system message. None, or empty ``tools``, omits the line or section.
 
-    ``conversation_start_date`` is an ISO date. ``tools`` are namespaces by name; they are rendered in the
-    order of the names.
+    ``conversation_start_date`` is an ISO date. ``tools`` maps names to namespaces, rendered in the order of the
+    names.
     """
 
     model_identity: str | None = DEFAULT_IDENTITY
@@ -109,7 +95,7 @@ class SystemContent:
     tools: Mapping[str, ToolNamespaceConfig] = field(default_factory=dict, hash=False)
 
     def with_tools(self, *namespaces: ToolNamespaceConfig) -> Self:
-        """Return a copy with these namespaces added, or put in the place of those with the same name."""
+        """Return a copy with these namespaces added; they replace those of the same names."""
         return replace(self, tools={**self.tools, **{each.name: each for each in namespaces}})
 
 
@@ -122,16 +108,16 @@ class DeveloperContent:
     response_formats: tuple[ResponseFormat, ...] = ()
 
     def with_tools(self, *namespaces: ToolNamespaceConfig) -> Self:
-        """Return a copy with these namespaces added, or put in the place of those with the same name."""
+        """Return a copy with these namespaces added; they replace those of the same names."""
         return replace(self, tools={**self.tools, **{each.name: each for each in namespaces}})
 
     def with_function_tools(self, *tools: ToolDescription) -> Self:
-        """Return a copy whose ``functions`` namespace holds exactly these functions."""
+        """Return a copy whose ``functions`` namespace has exactly these functions."""
         return self.with_tools(ToolNamespaceConfig.functions(tools))
 
     @property
     def has_function_tools(self) -> bool:
-        """Whether there are functions of the caller's own, which the system message then mentions."""
+        """Whether there are user-defined functions; the system message then mentions them."""
         namespace = self.tools.get(FUNCTIONS_NAMESPACE)
         return namespace is not None and bool(namespace.tools)
 

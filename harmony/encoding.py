@@ -1,7 +1,7 @@
-"""Text to token ids and back. Special tokens are known by name; no id stands in the code.
+"""Text to token ids and back. Special tokens are looked up by name; no id is hard-coded.
 
-Text never becomes a special token: ``encode`` knows none. Only ``encode_with_special`` reads ``<|start|>`` and the
-like in a text as tokens, for tools whose input is a rendered prompt.
+Text never becomes a special token: ``encode`` knows none of them. Only ``encode_with_special`` reads names such as
+``<|start|>`` as tokens, for tools whose input is a rendered prompt.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Self
 
-import tiktoken
-
 from gptoss.harmony import o200k
-from gptoss.harmony.errors import EncodingError
-from gptoss.harmony.long_runs import KNOWN_PATTERNS, split_long_runs
+from gptoss.harmony.byte_pairs import BytePairs
+from gptoss.harmony.errors import EncodingError, VocabularyError
+from gptoss.harmony.tokenizer_json import TokenizerJson, read_tokenizer_json
+
+TOKENIZER_FILE = "tokenizer.json"
+"""Name of the tokenizer's file in a checkpoint's folder."""
 
 
 class Special(StrEnum):
-    """The special tokens that the format is made of (format guide, "Special Tokens"), and end-of-text."""
+    """The special tokens of the format (format guide, "Special Tokens"), and end-of-text."""
 
     START = "<|start|>"
     END = "<|end|>"
@@ -33,64 +35,18 @@ class Special(StrEnum):
     END_OF_TEXT = "<|endoftext|>"
 
 
-class BytePairs:
-    """A byte-level BPE: text to ids of ordinary tokens.
-
-    Args:
-        ranks: the bytes of each token and its rank in merging; every single byte is a token.
-        pattern: the regular expression that splits text into pieces before merging.
-        ids: the id of each rank where ids are not ranks.
-
-    Raises:
-        EncodingError: tiktoken does not take the ranks or the pattern.
-    """
-
-    def __init__(self, ranks: dict[bytes, int], pattern: str, ids: Sequence[int] | None = None) -> None:
-        try:
-            self._tiktoken = tiktoken.Encoding("gptoss", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-        except ValueError as error:
-            raise EncodingError(f"the tokenizer cannot be built: {error}") from error
-        self._pattern = pattern
-        self._ids = ids
-        # What a pattern does not match, tiktoken leaves out. The known ones match everything.
-        self._lengths = None if pattern in KNOWN_PATTERNS else {rank: len(token) for token, rank in ranks.items()}
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of ``text``; a lone surrogate, which no file can hold, is read as U+FFFD.
-
-        Raises:
-            EncodingError: the pattern leaves out some of the text, or tiktoken's regex engine gives up on it.
-        """
-        ranks: list[int] = []
-        for part, is_piece in split_long_runs(text, self._pattern):
-            ranks += self._encode_part(part, is_piece)
-        if self._lengths is not None:
-            size = len(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode())
-            if sum(self._lengths[rank] for rank in ranks) != size:
-                raise EncodingError("the tokenizer's splitting pattern leaves out some of the text")
-        return ranks if self._ids is None else [self._ids[rank] for rank in ranks]
-
-    def _encode_part(self, part: str, is_piece: bool) -> list[int]:
-        try:
-            if is_piece:
-                return self._tiktoken._encode_single_piece(part)
-            return self._tiktoken.encode_ordinary(part)
-        except BaseException as error:
-            # tiktoken's panics are no Exception; every other one (an interrupt) goes its way.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise EncodingError(f"the tokenizer cannot split a text of {len(part)} characters: {error}") from error
-
-
 class Encoding:
     """A vocabulary with its special tokens.
 
     Args:
-        name: what to call it in messages.
+        name: for messages.
         pairs: the BPE of ordinary text.
-        token_bytes: the bytes of each ordinary token by id; None where the id is none.
-        specials: the special tokens' ids by name.
-        vocab_size: the number of ids, those of no token included; by default one more than the highest.
+        token_bytes: the bytes of each ordinary token by id; None where an id is not an ordinary token.
+        specials: the ids of the special tokens by name.
+        vocab_size: the number of ids, unused ones included; by default the highest id plus one.
+
+    Raises:
+        EncodingError: two tokens share an id.
     """
 
     def __init__(
@@ -116,7 +72,7 @@ class Encoding:
 
     @classmethod
     def o200k_harmony(cls) -> Encoding:
-        """Return the encoding of the gpt-oss models, built once a process from the shipped vocabulary.
+        """Return the encoding of the gpt-oss models, built once per process from the shipped vocabulary.
 
         Raises:
             VocabularyError: the vocabulary in the package is missing or altered.
@@ -124,30 +80,92 @@ class Encoding:
         return _o200k_harmony()
 
     @classmethod
-    def from_tokenizer_json(cls, path: str | Path) -> Encoding:
-        """Return the encoding in a checkpoint's ``tokenizer.json``.
+    def for_checkpoint(cls, folder: str | Path, vocab_size: int | None = None) -> Encoding:
+        """Return the encoding of a checkpoint: its own ``tokenizer.json``, or without one o200k_harmony.
+
+        The file may be a symbolic link, as in the hub's cache. Where it leads is not checked.
+
+        Args:
+            folder: the checkpoint's folder.
+            vocab_size: the model's number of token ids (``vocab_size`` in its ``config.json``), if known.
 
         Raises:
-            VocabularyError: the file is not there, is no tokenizer, or asks for what is not honoured exactly.
+            VocabularyError: there is no such folder, the file cannot be used (see ``from_tokenizer_json``), the
+                tokenizer has ids that the model does not have, or it looks like o200k_harmony but differs from it.
         """
-        from gptoss.harmony.tokenizer_json import load_tokenizer_json
+        folder = Path(folder)
+        path = folder / TOKENIZER_FILE
+        if _has_tokenizer(folder):
+            encoding = cls.from_tokenizer_json(path)
+            difference = encoding._difference_from_o200k()
+            if difference is not None:
+                raise VocabularyError(
+                    f"{path}: looks like o200k_harmony, the tokenizer of gpt-oss, but {difference}: download it again"
+                )
+        else:
+            encoding = cls.o200k_harmony()
+            if vocab_size is not None and vocab_size < encoding.vocab_size:
+                raise VocabularyError(
+                    f"{path} is missing, and the model's {vocab_size} tokens are not gpt-oss's {encoding.vocab_size}: "
+                    "download this file too"
+                )
+        if vocab_size is not None and encoding.vocab_size > vocab_size:
+            raise VocabularyError(
+                f"{path} has ids up to {encoding.vocab_size - 1}, but the model has {vocab_size} tokens: "
+                "model and tokenizer are not of one checkpoint"
+            )
+        return encoding
 
-        return load_tokenizer_json(Path(path))
+    @classmethod
+    def from_tokenizer_json(cls, path: str | Path) -> Encoding:
+        """Return the encoding in a ``tokenizer.json``.
+
+        Raises:
+            VocabularyError: the file cannot be read, is not a regular file, is too large, is not a tokenizer, or uses
+                a feature that is not supported exactly.
+        """
+        path = Path(path)
+        file = read_tokenizer_json(path)
+        try:
+            return cls._of_file(path.name, file)
+        except VocabularyError:
+            raise
+        except EncodingError as error:
+            raise VocabularyError(f"{path}: {error}") from error
+
+    @classmethod
+    def _of_file(cls, name: str, file: TokenizerJson) -> Encoding:
+        text = file.ordinary
+        if text is not None:
+            pairs = BytePairs(text.ranks, text.pattern, text.ids)
+            return cls(name, pairs, text.token_bytes, file.specials)
+        shipped = cls.o200k_harmony()
+        # The official library's names win over those that the file gives to reserved ids.
+        agrees = o200k.NAMED_TOKENS.items() <= file.specials.items()
+        return shipped if agrees else shipped.with_specials(file.specials)
 
     def with_specials(self, specials: Mapping[str, int]) -> Self:
-        """Return the same encoding of text with other special tokens."""
+        """Return a copy with other special tokens.
+
+        Raises:
+            EncodingError: two tokens share an id.
+        """
         return type(self)(f"{self.name}, other specials", self._pairs, self._ordinary, specials)
 
     # Text to ids
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of ``text`` as ordinary text, whatever it looks like."""
+        """Return the ids of ``text`` as ordinary text, whatever it looks like.
+
+        Raises:
+            EncodingError: the tokenizer's pattern does not match all of the text, or its regex engine fails on it.
+        """
         return self._pairs.encode(text) if text else []
 
     def encode_with_special(self, text: str) -> list[int]:
-        """Return the ids of ``text``, reading the names of special tokens in it as these tokens.
+        """Return the ids of ``text``, reading names of special tokens as these tokens.
 
-        For rendered prompts alone: text of a user, a file or a tool goes through ``encode``.
+        For rendered prompts only: text of a user, a file or a tool must go through ``encode``.
         """
         ids: list[int] = []
         for part in self._special_pattern.split(text):
@@ -158,27 +176,43 @@ class Encoding:
     # Ids to text
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the bytes of one token; those of a special token are its name. Raise EncodingError for no token."""
+        """Return the bytes of one token; for a special token, its name.
+
+        Raises:
+            EncodingError: the id is not a token.
+        """
         found = self._ordinary[token] if 0 <= token < len(self._ordinary) else None
         if found is not None:
             return found
         name = self._special_names.get(token)
         if name is None:
-            raise EncodingError(f"{token} is no token of {self.name}")
+            raise EncodingError(f"{token} is not a token of {self.name}")
         return name.encode()
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Return the bytes of ``ids``, special tokens as their names. Raise EncodingError for what is no token."""
+        """Return the bytes of ``ids``, with special tokens as their names.
+
+        Raises:
+            EncodingError: an id is not a token.
+        """
         return b"".join(map(self.token_bytes, ids))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of ``ids``, with U+FFFD for bytes that are no UTF-8."""
+        """Return the text of ``ids``, with U+FFFD for bytes that are not UTF-8.
+
+        Raises:
+            EncodingError: an id is not a token.
+        """
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
-    # Special tokens
+    # Tokens
 
     def special(self, name: str) -> int:
-        """Return the id of the special token ``name`` (``<|start|>``). Raise EncodingError where there is none."""
+        """Return the id of the special token ``name`` (``<|start|>``).
+
+        Raises:
+            EncodingError: there is no such token.
+        """
         try:
             return self._specials[name]
         except KeyError:
@@ -199,20 +233,45 @@ class Encoding:
 
     @property
     def specials(self) -> Mapping[str, int]:
-        """The special tokens' ids by name."""
+        """The ids of the special tokens by name."""
         return dict(self._specials)
 
     @cached_property
     def stop_tokens(self) -> frozenset[int]:
-        """The ids that end a generation: return, call and end-of-text, as far as the vocabulary has them."""
+        """The ids that end a generation: those of return, call and end-of-text that the vocabulary has."""
         names = (Special.RETURN, Special.CALL, Special.END_OF_TEXT)
         return frozenset(self._specials[name] for name in names if name in self._specials)
 
     @cached_property
     def _special_pattern(self) -> re.Pattern[str]:
-        # The longest first, should one name begin with another.
+        # Longest first: one name may be a prefix of another.
         names = sorted(self._specials, key=len, reverse=True)
         return re.compile(f"({'|'.join(map(re.escape, names))})" if names else r"(?!)")
+
+    def _difference_from_o200k(self) -> str | None:
+        """Describe the first difference from o200k_harmony; None if there is none, or if this is another vocabulary.
+
+        An encoding claims to be o200k_harmony if one of the format's special tokens has its id there.
+        """
+        shipped = self.o200k_harmony()
+        if self is shipped or not o200k.NAMED_TOKENS.items() & self._specials.items():
+            return None
+        for name, token in o200k.NAMED_TOKENS.items():
+            found = self._specials.get(name)
+            if found != token:
+                is_what = "is missing" if found is None else f"has the id {found}, not {token}"
+                return f"the special token {name} {is_what}"
+        for token in range(o200k.ORDINARY_SIZE):
+            expected, actual = shipped.token_bytes(token), self._bytes_or_none(token)
+            if actual != expected:
+                return f"the token {token} is {'missing' if actual is None else ascii(actual)}, not {expected!a}"
+        return "splits or merges text in another way"
+
+    def _bytes_or_none(self, token: int) -> bytes | None:
+        try:
+            return self.token_bytes(token)
+        except EncodingError:
+            return None
 
     def __repr__(self) -> str:
         return f"<Encoding {self.name}, {self.vocab_size} ids>"
@@ -223,3 +282,18 @@ def _o200k_harmony() -> Encoding:
     ranks = o200k.load_vocabulary()
     pairs = BytePairs(ranks, o200k.PATTERN)
     return Encoding("o200k_harmony", pairs, tuple(ranks), o200k.SPECIAL_TOKENS, o200k.VOCABULARY_SIZE)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether the folder has an entry of this name, a broken link included.
+
+    Raises:
+        VocabularyError: there is no such folder, or it cannot be read.
+    """
+    try:
+        if not folder.is_dir():
+            raise VocabularyError(f"there is no folder {folder}: name a folder with a checkpoint")
+        path = folder / TOKENIZER_FILE
+        return path.is_symlink() or path.exists()
+    except OSError as error:
+        raise VocabularyError(f"{folder} cannot be read: {error.strerror}") from error

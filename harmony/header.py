@@ -1,10 +1,10 @@
-"""Message headers: what stands between ``<|start|>`` and ``<|message|>``.
+"""Read message headers: what stands between ``<|start|>`` and ``<|message|>``.
 
-A header comes as segments, cut at its special tokens: the text before any of them, then for each channel or constrain
-token the text that follows it. Only tokens are markers; text that looks like one is text.
+A header is passed as segments, split at its special tokens: the text before the first one, then the text after each
+channel or constrain token. Only tokens are markers; text that looks like a marker is text.
 
-``read_header`` is for headers that were ended by the message token, ``salvage_header`` for those that were not, where
-the content follows without a sign. Neither fails: each gives what it makes of the words, and what was wrong with them.
+``read_header`` reads headers that the message token ended; ``salvage_header`` those that it did not, where content
+follows unmarked. Neither raises; both return what could be read and the problems found.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gptoss.harmony.deltas import ProblemKind
 from gptoss.harmony.encoding import Special
-from gptoss.harmony.messages import Author, Channel, Role
+from gptoss.harmony.messages import Author, Channel, HeaderOrder, Role
+from gptoss.harmony.problems import ProblemKind
 
 _KNOWN_CHANNELS = tuple(channel.value for channel in Channel)
-_BLANKS = " \t\n\f\r"  # what separates the words of a header; as in the official library, ASCII alone
-_MAX_UNMARKED = 2  # words that can be a recipient and a content type
+_BLANKS = " \t\n\f\r"  # separate the words of a header; ASCII only, as in the official library
+_MAX_UNMARKED = 2  # a recipient and a content type
 
 _CHANNEL_NAME = re.compile(r"\s*([^\s<]*)")
 _RECIPIENT = re.compile(rf"[{_BLANKS}]*to=([^{_BLANKS}]*)")
@@ -29,7 +29,7 @@ _FIRST_WORD = re.compile(rf"[{_BLANKS}]*([^{_BLANKS}]*)")
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of header text and the special token before it: channel, constrain, or None at the beginning."""
+    """A piece of header text and the special token before it: channel, constrain, or None at the beginning."""
 
     marker: Special | None
     text: str
@@ -37,32 +37,36 @@ class Segment:
 
 @dataclass
 class Header:
-    """What a header says. ``rest`` is text that is no part of it."""
+    """The parts of a header. ``rest`` is text that is not part of it."""
 
     author: Author
     channel: str | None = None
     recipient: str | None = None
     content_type: str | None = None
+    order: HeaderOrder = HeaderOrder.RECIPIENT_FIRST
     rest: str = ""
     problems: list[tuple[ProblemKind, str]] = field(default_factory=list)
 
     def note(self, kind: ProblemKind, detail: str = "") -> None:
-        """Add something that is wrong with the header."""
+        """Add a problem."""
         self.problems.append((kind, detail))
 
 
 def read_header(segments: Sequence[Segment], role: Role | None, default: Role, *, in_completion: bool) -> Header:
-    """Return what a complete header says. A recipient may stand before or after the channel.
+    """Read a complete header. The recipient may come before or after the channel.
 
     Args:
-        segments: the header's text, cut at its special tokens.
-        role: the author's role where the prompt has named it already; else the header's first word names it.
-        default: the role where that word is missing.
-        in_completion: a model wrote it, who speaks for itself; not a whole conversation in which tools speak too.
+        segments: the header's text, split at its special tokens.
+        role: the author's role if the prompt has named it; if None, the header's first word names it.
+        default: the role if that word is missing.
+        in_completion: the header is part of a model's completion, not of a whole conversation in which tools speak.
     """
     header = Header(Author(default if role is None else role))
     words: list[str] = []
+    before_channel: list[str] = []
     for segment in segments:
+        if segment.marker is Special.CHANNEL:
+            before_channel = list(words)
         words += _take_markers(segment, header)
     words = _take_author(words, header, role, in_completion)
     unmarked = []
@@ -74,13 +78,15 @@ def read_header(segments: Sequence[Segment], role: Role | None, default: Role, *
         else:
             unmarked.append(word)
     _assign_unmarked(unmarked, header)
+    if f"to={header.recipient}" not in before_channel:
+        header.order = HeaderOrder.CHANNEL_FIRST
     if header.channel is not None and header.channel not in _KNOWN_CHANNELS:
         header.note(ProblemKind.UNKNOWN_CHANNEL, header.channel)
     return header
 
 
 def salvage_header(segments: Sequence[Segment], role: Role | None, default: Role) -> Header:
-    """Return what a header says that no message token ended; ``rest`` is the content that follows it."""
+    """Read a header that no message token ended; ``rest`` is the content that follows it."""
     header = Header(Author(default if role is None else role))
     rest = []
     for segment in segments:
@@ -88,7 +94,7 @@ def salvage_header(segments: Sequence[Segment], role: Role | None, default: Role
         if segment.marker is Special.CHANNEL:
             match = _CHANNEL_NAME.match(text)
             name = match[1] if match else ""
-            # With the message token the blank before the content can be missing too.
+            # Like the message token, the space before the content may be missing.
             name = next((known for known in _KNOWN_CHANNELS if name.startswith(known)), name)
             text = text.lstrip().removeprefix(name)
             header.channel = name or header.channel
@@ -107,7 +113,7 @@ def salvage_header(segments: Sequence[Segment], role: Role | None, default: Role
 
 
 def _take_markers(segment: Segment, header: Header) -> list[str]:
-    """Set the channel that a segment names; return its other words, a content type with its marker."""
+    """Set the channel if the segment names one. Return the other words; a content type keeps its marker."""
     if segment.marker is Special.CHANNEL:
         match = _CHANNEL_NAME.match(segment.text)
         name, end = (match[1], match.end()) if match else ("", 0)
@@ -121,19 +127,19 @@ def _take_markers(segment: Segment, header: Header) -> list[str]:
         match = _FIRST_WORD.match(segment.text)
         if match is None or match[1].startswith("to="):
             return [Special.CONSTRAIN.value, *_words(segment.text)]
-        # The guide's example has a blank after the marker; kept, so that it is rendered again as it was.
+        # The guide's example has a space after the marker; keep it, so that it renders to the same tokens.
         kept = match[0] if match[1] else ""
         return [Special.CONSTRAIN + kept, *_words(segment.text[match.end() :])]
     return _words(segment.text)
 
 
 def _take_author(words: list[str], header: Header, role: Role | None, in_completion: bool) -> list[str]:
-    """Set the author that the first word names; return the other words."""
+    """Set the author named by the first word. Return the other words."""
     first = words[0] if words else ""
     if role is not None:
         return words[1:] if first == role.value else words
     if not first or first.startswith(("to=", Special.CONSTRAIN)):
-        header.note(ProblemKind.UNKNOWN_ROLE, "no author")
+        header.note(ProblemKind.UNKNOWN_ROLE)
         return words
     author = _author(first)
     if author is not None:
@@ -148,13 +154,13 @@ def _take_author(words: list[str], header: Header, role: Role | None, in_complet
     if len(words) == 1:
         header.note(ProblemKind.UNKNOWN_ROLE, first)
         if in_completion and header.channel == Channel.FINAL:
-            return []  # an answer is no tool's: better a wrong author than a lost answer
+            return []  # tools do not answer: assume the assistant rather than lose the answer
     header.author = Author(Role.TOOL, first)
     return words[1:]
 
 
 def _author(word: str) -> Author | None:
-    """Return the author that a word names if it is a role, perhaps with a name: ``user:alice``."""
+    """Return the author if the word is a role, possibly with a name (``user:alice``)."""
     role, colon, name = word.partition(":")
     if role not in {each.value for each in Role}:
         return None
@@ -164,10 +170,10 @@ def _author(word: str) -> Author | None:
 
 
 def _assign_unmarked(words: list[str], header: Header) -> None:
-    """Find what words without a mark are: a channel, a content type, a recipient, or nothing.
+    """Assign words without a marker: a channel, a recipient, a content type, or nothing.
 
-    The last one is the content type and the one before it the recipient, as in the official library; but a lone
-    word is the content type (there it is the recipient, by which an answer gets lost).
+    The last word is the content type and the one before it the recipient, as in the official library. Unlike there,
+    a single word is the content type: as a recipient it would turn an answer into a tool call.
     """
     if header.channel is None and words and words[0] in _KNOWN_CHANNELS:
         header.channel = words.pop(0)
@@ -184,7 +190,7 @@ def _assign_unmarked(words: list[str], header: Header) -> None:
 
 
 def _salvage_author(text: str, header: Header, role: Role | None) -> str:
-    """Set the author if the text begins with one; return the text after it."""
+    """Set the author if the text begins with one. Return the rest of the text."""
     match = _FIRST_WORD.match(text)
     word = match[1] if match else ""
     after = text[match.end() :] if match else text
@@ -204,6 +210,8 @@ def _take_recipient(text: str, header: Header) -> str:
     if match is None or header.recipient is not None:
         return text
     header.recipient = match[1]
+    if header.channel is not None:
+        header.order = HeaderOrder.CHANNEL_FIRST
     return text[match.end() :]
 
 

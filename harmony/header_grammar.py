@@ -1,16 +1,16 @@
-"""Which tokens may come next in a completion, so that no header of it can be malformed.
+"""The grammar of headers: which tokens may come next in a completion, so that no header is malformed.
 
-The legal headers of a conversation are finite in number: its channels, the tools that exist, the known content types.
-Each is spelled in one way, the canonical one: every part encoded by itself, as the renderer does and as the models
-were trained. So they form a trie over token ids, and to walk it costs one look-up a token.
+A conversation has finitely many legal headers: its channels, the tools that exist, the known content types. Each part
+has only its canonical tokens: it is encoded by itself, as the renderer does and as the models were trained. So the
+headers form a trie over token ids, and each step costs one look-up.
 
     (start) assistant (channel) analysis (message) ... (end)
     (start) assistant (channel) final (message) ... (return)
     (start) assistant (channel) commentary to=functions.f (constrain)json (message) ... (call)
     (start) assistant to=functions.f (channel) commentary (constrain)json (message) ... (call)
 
-In the content of a message all ordinary tokens may come, and of the special ones only that which ends such a message.
-The parser's recovery is for what was not sampled under this grammar.
+In content, all ordinary tokens are allowed, and of the special tokens only the one that ends such a message. Text
+sampled under this grammar never needs the parser's recovery.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gptoss.harmony.errors import HeaderError
 from gptoss.harmony.messages import Channel, Conversation, Role
 
 JSON_TYPE = f"{Special.CONSTRAIN}json"
-"""The content type of arguments and answers that follow a schema (format guide, "Receiving tool calls")."""
+"""The content type of arguments and answers in JSON (format guide, "Receiving tool calls")."""
 
 _FUNCTION_TYPES = (None, JSON_TYPE, "json")
 _BUILTIN_TYPES = (*_FUNCTION_TYPES, "code")  # python's code (format guide, "Python tool")
@@ -35,7 +35,7 @@ _CALLABLE = re.compile(r"[^\s<>]+")
 
 @dataclass(frozen=True)
 class MessageHead:
-    """What a header says of its message; the author is the assistant."""
+    """The parts of an assistant's header."""
 
     channel: str
     recipient: str | None = None
@@ -51,18 +51,18 @@ class MessageHead:
 
 @dataclass(frozen=True)
 class Allowed:
-    """The tokens that may come: these, and all ordinary ones where ``ordinary`` says so."""
+    """The allowed next tokens: ``tokens``, and all ordinary ones if ``ordinary`` is set."""
 
     tokens: frozenset[int]
     ordinary: bool = False
 
 
 def legal_heads(conversation: Conversation) -> tuple[MessageHead, ...]:
-    """Return every head that an assistant's message in this conversation can have.
+    """Return every head that a message of the assistant can have in this conversation.
 
-    Reasoning, preamble and answer; an answer under a response format may name JSON as its content type. Functions are
-    called in the commentary channel, built-in tools in analysis or commentary. A tool whose name cannot stand in a
-    header cannot be called.
+    Reasoning, preamble and answer; with a response format the answer may have the content type JSON. Functions are
+    called in the commentary channel, built-in tools in analysis or commentary. A tool whose name has spaces or angle
+    brackets cannot be called.
     """
     heads = [MessageHead(channel.value) for channel in Channel]
     parts = [part for message in conversation for part in message.content]
@@ -89,7 +89,7 @@ def _calls(namespace: ToolNamespaceConfig) -> Iterator[MessageHead]:
 
 @dataclass
 class _Node:
-    """A place in a header, by the tokens that lead to it; a ``head`` is where the message token leads to."""
+    """A node of the trie; ``head`` is set on the leaves, which the message token leads to."""
 
     children: dict[int, _Node] = field(default_factory=dict)
     head: MessageHead | None = None
@@ -100,52 +100,99 @@ class _Node:
 
 
 class HeaderGrammar:
-    """The trie of the headers of ``heads``.
+    """The headers of ``heads`` as token ids.
+
+    ``walk`` steps through a completion token by token. ``heads``, ``spellings``, ``end_token`` and ``author`` list
+    the same grammar as data: a completion is a sequence of messages with ``author`` between them; each message is a
+    spelling, any ordinary tokens, the end token. Another message may follow only after ``Special.END``.
 
     Raises:
-        EncodingError: ``encoding`` lacks a special token that they need.
+        EncodingError: ``encoding`` lacks a special token that the headers need.
     """
 
     def __init__(self, encoding: Encoding, heads: Iterable[MessageHead]) -> None:
         self._encoding = encoding
+        self._spellings = {head: tuple(self._spell(head)) for head in heads}
+        self._author = (encoding.special(Special.START), *encoding.encode(Role.ASSISTANT.value))
         self._after_author = _Node()
         self._contents: dict[MessageHead, tuple[int, Allowed]] = {}
-        for head in heads:
-            for spelling in self._spellings(head):
+        for head, spellings in self._spellings.items():
+            for spelling in spellings:
                 _insert(self._after_author, spelling, _Node(head=head))
             end = encoding.special(head.end)
             self._contents[head] = (end, Allowed(frozenset({end}), ordinary=True))
         self._next_message = _Node()
-        author = [encoding.special(Special.START), *encoding.encode(Role.ASSISTANT.value)]
-        _insert(self._next_message, author, self._after_author)
+        _insert(self._next_message, self._author, self._after_author)
 
     @classmethod
     def for_conversation(cls, conversation: Conversation, encoding: Encoding) -> HeaderGrammar:
-        """Return the grammar of what the assistant may say next."""
+        """Return the grammar of the assistant's next completion."""
         return cls(encoding, legal_heads(conversation))
 
+    @property
+    def heads(self) -> tuple[MessageHead, ...]:
+        """Every legal head, each once."""
+        return tuple(self._spellings)
+
+    @property
+    def author(self) -> tuple[int, ...]:
+        """The tokens between two messages: the start token and the assistant's name."""
+        return self._author
+
+    def spellings(self, head: MessageHead) -> tuple[tuple[int, ...], ...]:
+        """Return every legal header with this head: its tokens after the author's name, message token included.
+
+        The first one has the channel first. No spelling is a prefix of another one, of any head.
+
+        Raises:
+            HeaderError: ``head`` is not legal here.
+        """
+        self._require(head)
+        return self._spellings[head]
+
+    def spell(self, head: MessageHead) -> tuple[int, ...]:
+        """Return the first of the ``spellings``, which is the models' own.
+
+        Raises:
+            HeaderError: ``head`` is not legal here.
+        """
+        return self.spellings(head)[0]
+
+    def end_token(self, head: MessageHead) -> int:
+        """Return the token that ends a message with this head, the only special token allowed in its content.
+
+        Raises:
+            HeaderError: ``head`` is not legal here.
+        """
+        self._require(head)
+        return self._contents[head][0]
+
     def walk(self, tokens: Iterable[int] = ()) -> HeaderWalk:
-        """Return a walk that begins where a prompt ends: after the author's name and ``tokens``."""
+        """Return a walk that starts at the end of a prompt: after the author's name and ``tokens``.
+
+        Raises:
+            HeaderError: a token is not allowed there.
+        """
         walk = HeaderWalk(self)
         for token in tokens:
             walk.advance(token)
         return walk
 
-    def spell(self, head: MessageHead) -> list[int]:
-        """Return the tokens of a header from after the author's name to the message token."""
-        return next(iter(self._spellings(head)))
+    def _require(self, head: MessageHead) -> None:
+        if head not in self._spellings:
+            raise HeaderError(f"{head} is not among the legal headers")
 
-    def _spellings(self, head: MessageHead) -> Iterator[list[int]]:
-        """The recipient may stand after the channel or before it."""
+    def _spell(self, head: MessageHead) -> Iterator[tuple[int, ...]]:
+        """The recipient may come after the channel or before it."""
         encode, special = self._encoding.encode, self._encoding.special
-        channel = [special(Special.CHANNEL), *encode(head.channel)]
-        rest = [*self._content_type(head.content_type), special(Special.MESSAGE)]
+        channel = (special(Special.CHANNEL), *encode(head.channel))
+        rest = (*self._content_type(head.content_type), special(Special.MESSAGE))
         if head.recipient is None:
-            yield [*channel, *rest]
+            yield (*channel, *rest)
             return
         recipient = encode(f" to={head.recipient}")
-        yield [*channel, *recipient, *rest]
-        yield [*recipient, *channel, *rest]
+        yield (*channel, *recipient, *rest)
+        yield (*recipient, *channel, *rest)
 
     def _content_type(self, content_type: str | None) -> list[int]:
         encode = self._encoding.encode
@@ -158,7 +205,7 @@ class HeaderGrammar:
 
 
 class HeaderWalk:
-    """Where in the messages of one completion the next token stands."""
+    """A position in the messages of one completion."""
 
     def __init__(self, grammar: HeaderGrammar) -> None:
         self._grammar = grammar
@@ -167,23 +214,22 @@ class HeaderWalk:
 
     @property
     def head(self) -> MessageHead | None:
-        """The head of the message whose content is coming; None in headers and between messages."""
+        """The head of the message whose content comes next; None in headers and between messages."""
         return None if self.is_done else self._node.head
 
     @property
     def allowed(self) -> Allowed:
-        """What may come next; nothing once the completion is done."""
+        """The allowed next tokens; none after the end of the completion."""
         if self.is_done:
             return Allowed(frozenset())
         head = self._node.head
         return self._node.allowed if head is None else self._grammar._contents[head][1]
 
     def advance(self, token: int) -> None:
-        """Take a token.
+        """Consume a token. In content, every token but the end token counts as text.
 
         Raises:
-            HeaderError: it may not come here. In contents every token but that which ends the message is taken as
-                text.
+            HeaderError: the token is not allowed here.
         """
         head = self._node.head
         if self.is_done:
@@ -201,5 +247,5 @@ def _insert(root: _Node, tokens: Sequence[int], leaf: _Node) -> None:
     node = root
     for token in tokens[:-1]:
         node = node.children.setdefault(token, _Node())
-    # Two heads are never spelled alike.
+    # No two heads share a spelling.
     node.children[tokens[-1]] = leaf

@@ -1,8 +1,11 @@
-"""Conversations and messages in the JSON form of the official library (``Conversation.to_json`` there).
+"""Conversations and messages in the JSON form of the official library (its ``Conversation.to_json``).
 
-Written is what the official Python package writes. Read is what its renderer reads: a setting that is absent or null
-has no line in the prompt (the constructors' defaults are for programs), a single text may stand in the place of the
-list of contents, members that are not known are left aside. ``response_formats`` of a developer message is ours.
+Writes what the official Python package writes, and reads what its renderer reads: an absent or null setting omits the
+line from the prompt (the constructors' defaults do not apply), a string may replace the list of contents, unknown
+members are ignored.
+
+Two members are ours, and the official library ignores them: ``response_formats`` of developer contents, and
+``header_order`` of messages, which is written only if it is not the default.
 """
 
 from __future__ import annotations
@@ -24,25 +27,33 @@ from gptoss.harmony.content import (
     ToolNamespaceConfig,
 )
 from gptoss.harmony.errors import ConversationError
-from gptoss.harmony.messages import Author, Conversation, Message, Role
+from gptoss.harmony.messages import Author, Conversation, HeaderOrder, Message, Role
 
 MAX_DEPTH = 128
-"""Levels of nesting, as in the official library."""
+"""Maximum levels of nesting, as in the official library."""
 
 _T = TypeVar("_T")
 
 
 def loads_conversation(text: str | bytes) -> Conversation:
-    """Read a conversation from JSON text. Raise ConversationError that says where it is wrong."""
+    """Read a conversation from JSON text.
+
+    Raises:
+        ConversationError: the text is not JSON or not a conversation; says where.
+    """
     return conversation_from_dict(_loads(text))
 
 
 def loads_token_ids(text: str | bytes) -> list[int]:
-    """Read a JSON list of token ids. Raise ConversationError that says where it is wrong."""
+    """Read a JSON list of token ids.
+
+    Raises:
+        ConversationError: the text is not JSON or not a list of ids; says where.
+    """
     values = _list(_loads(text), "")
     for index, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ConversationError(f"a token id is a whole number from 0 on, not {_shown(value)}", f"[{index}]")
+            raise ConversationError(f"a token id must be an integer of 0 or more, not {_shown(value)}", f"[{index}]")
     return values
 
 
@@ -60,7 +71,12 @@ def message_to_dict(message: Message) -> dict[str, Any]:
         "role": message.author.role.value,
         "name": message.author.name,
         "content": [_content_to_dict(part) for part in message.content],
-        **_given(channel=message.channel, recipient=message.recipient, content_type=message.content_type),
+        **_given(
+            channel=message.channel,
+            recipient=message.recipient,
+            content_type=message.content_type,
+            header_order=None if message.header_order is HeaderOrder.RECIPIENT_FIRST else message.header_order.value,
+        ),
     }
 
 
@@ -119,14 +135,22 @@ def _given(**members: Any) -> dict[str, Any]:
 
 
 def conversation_from_dict(data: Any) -> Conversation:
-    """Read the official JSON form of a conversation. Raise ConversationError that says where it is wrong."""
+    """Read the official JSON form of a conversation.
+
+    Raises:
+        ConversationError: it is not a conversation; says where.
+    """
     _check_json(data)
     messages = _list(_object(data, "").get("messages", _ABSENT), "messages")
     return Conversation(tuple(_message(each, f"messages[{index}]") for index, each in enumerate(messages)))
 
 
 def message_from_dict(data: Any) -> Message:
-    """Read the official JSON form of a message. Raise ConversationError that says where it is wrong."""
+    """Read the official JSON form of a message.
+
+    Raises:
+        ConversationError: it is not a message; says where.
+    """
     _check_json(data)
     return _message(data, "")
 
@@ -134,6 +158,7 @@ def message_from_dict(data: Any) -> Message:
 def _message(data: Any, where: str) -> Message:
     members = _object(data, where)
     role = _one_of(Role, members.get("role", _ABSENT), _at(where, "role"), str)
+    order = members.get("header_order")
     content = members.get("content", _ABSENT)
     if isinstance(content, str):
         parts: tuple[Content, ...] = (TextContent(content),)
@@ -146,6 +171,7 @@ def _message(data: Any, where: str) -> Message:
         _text_or_none(members, "channel", where),
         _text_or_none(members, "recipient", where),
         _text_or_none(members, "content_type", where),
+        HeaderOrder.RECIPIENT_FIRST if order is None else _one_of(HeaderOrder, order, _at(where, "header_order"), str),
     )
 
 
@@ -165,7 +191,7 @@ def _content(data: Any, where: str) -> Content:
             tuple(_response_format(each, f"{place}[{index}]") for index, each in enumerate(formats)),
         )
     raise ConversationError(
-        f"a content is text, system_content or developer_content, not {_shown(kind)}", _at(where, "type")
+        f"must be text, system_content or developer_content, not {_shown(kind)}", _at(where, "type")
     )
 
 
@@ -189,7 +215,7 @@ def _channel_config(data: Any, where: str) -> ChannelConfig:
     channels = _list(members.get("valid_channels", _ABSENT), place)
     required = members.get("channel_required", _ABSENT)
     if not isinstance(required, bool):
-        raise ConversationError(f"true or false, not {_shown(required)}", _at(where, "channel_required"))
+        raise ConversationError(f"must be true or false, not {_shown(required)}", _at(where, "channel_required"))
     return ChannelConfig(tuple(_text(each, f"{place}[{index}]") for index, each in enumerate(channels)), required)
 
 
@@ -227,7 +253,7 @@ def _response_format(data: Any, where: str) -> ResponseFormat:
     )
 
 
-# What a value must be
+# Checking
 
 _ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "nothing"})()
 
@@ -243,29 +269,29 @@ def _text_or_none(members: Mapping[str, Any], key: str, where: str) -> str | Non
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise ConversationError(f"text, not {_shown(value)}", where)
+        raise ConversationError(f"must be text, not {_shown(value)}", where)
     return value
 
 
 def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise ConversationError(f"a list, not {_shown(value)}", where)
+        raise ConversationError(f"must be a list, not {_shown(value)}", where)
     return value
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConversationError(f"an object, not {_shown(value)}", where)
+        raise ConversationError(f"must be an object, not {_shown(value)}", where)
     return value
 
 
-_E = TypeVar("_E", Role, ReasoningEffort)
+_E = TypeVar("_E", Role, ReasoningEffort, HeaderOrder)
 
 
 def _one_of(kind: type[_E], value: Any, where: str, spelled: Callable[[str], str]) -> _E:
     names = {spelled(each.value): each for each in kind}
     if not isinstance(value, str) or value not in names:
-        raise ConversationError(f"one of {', '.join(names)}, not {_shown(value)}", where)
+        raise ConversationError(f"must be one of {', '.join(names)}, not {_shown(value)}", where)
     return names[value]
 
 
@@ -284,19 +310,17 @@ def _loads(text: str | bytes) -> Any:
     except RecursionError:
         raise ConversationError(f"more than {MAX_DEPTH} levels of nesting") from None
     except UnicodeDecodeError as error:
-        raise ConversationError(f"no UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise ConversationError(f"no JSON: {error}") from None
-    except ValueError as error:  # a number of more digits than Python converts
-        raise ConversationError(f"no JSON: {error}") from None
+        raise ConversationError(f"not UTF-8 at byte {error.start}") from None
+    except ValueError as error:  # also a number with more digits than Python converts
+        raise ConversationError(f"not JSON: {error}") from None
 
 
 def _refuse_constant(name: str) -> None:
-    raise ConversationError(f"{name} is no JSON number")
+    raise ConversationError(f"{name} is not a JSON number")
 
 
 def _check_json(data: Any) -> None:
-    """Refuse what no JSON text holds or no UTF-8 can write: too deep, not finite, lone surrogates."""
+    """Refuse what cannot be JSON in UTF-8: too many levels, numbers that are not finite, lone surrogates."""
     pending = [(data, "", 0)]
     while pending:
         value, where, depth = pending.pop()
@@ -306,9 +330,9 @@ def _check_json(data: Any) -> None:
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise ConversationError("half of a surrogate pair, which is no text", where) from None
+                raise ConversationError("must not contain half of a surrogate pair", where) from None
         elif isinstance(value, float) and not math.isfinite(value):
-            raise ConversationError(f"{value} is no JSON number", where)
+            raise ConversationError(f"{value} is not a JSON number", where)
         elif isinstance(value, Mapping):
             for key, each in value.items():
                 pending += [(key, _at(where, ascii(key)[1:-1]), depth), (each, _at(where, key), depth + 1)]

@@ -1,13 +1,14 @@
-"""The splitting patterns of well-known tokenizers, and how a text with very long runs of white space is split by them.
+"""The splitting patterns of well-known tokenizers, and a workaround for very long runs of white space.
 
-The patterns end in ``\\s+(?!\\S)|\\s+``. tiktoken's regex engine keeps a stack entry for each character of ``\\s+``
-there and panics when the run is too long (somewhere above 400,000 characters). A run longer than ``MAX_RUN`` is
-therefore cut out of the text here, at exactly the places where the pattern would have cut it:
+The patterns end in ``\\s+(?!\\S)|\\s+``. There tiktoken's regex engine needs one stack entry per character of the
+run and panics if the run is too long (somewhere above 400,000 characters). Runs longer than ``MAX_RUN`` are therefore
+cut out of the text beforehand, exactly where the pattern itself would split:
 
-In a pattern that has ``\\s*[\\r\\n]+``, this alternative alone spans from other text or from a line break into
-spaces, and it ends at the last line break of the white space. So spaces that no line break follows begin a piece.
-If nothing follows them they are one piece to the end; else the pattern leaves the last of them to what follows, and
-all but the last are one piece. In a pattern without it, the same holds for white space of any kind.
+- In a pattern with ``\\s*[\\r\\n]+``, no other alternative matches spaces after text or line breaks, and its match
+  ends at the last line break of the white space. So spaces without a line break after them begin a new piece.
+- At the end of the text they are a single piece. Otherwise the pattern leaves the last space to the text that
+  follows, and all the others are a single piece.
+- In a pattern without that alternative, the same holds for white space of any kind.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from collections.abc import Iterator
 from gptoss.harmony import o200k
 
 MAX_RUN = 100_000
-"""Length in characters up to which tiktoken is left to split by itself."""
+"""Maximum length, in characters, of a run that tiktoken splits itself."""
 
-# Unicode White_Space, as \s is in tiktoken's engine; Python's \s holds four control characters more.
+# Unicode White_Space, as \s in tiktoken's engine. Python's \s has four more control characters.
 _BREAKS = r"\n\r"
 _SPACES = r"\t\v\f \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NO_BREAK_FOLLOWS = f"(?<![{_SPACES}])[{_SPACES}]{{%d,}}(?![{_BREAKS}{_SPACES}])"
@@ -44,17 +45,17 @@ KNOWN_PATTERNS = {
     _digit_by_digit(CL100K_PATTERN): _NO_BREAK_FOLLOWS,
     GPT2_PATTERN: _ANY,
 }
-"""The patterns of gpt-oss, of cl100k and Llama 3, of Qwen, of GPT-2: each with the runs that it cannot take.
+"""The patterns of gpt-oss, cl100k and Llama 3, Qwen, and GPT-2, each with the runs to cut out.
 
-Each matches every text without a gap, and is read alike by tiktoken's regex engine and by that of tokenizers.
+Each pattern matches all of every text, and the regex engines of tiktoken and tokenizers read it alike.
 """
 
 
 def split_long_runs(text: str, pattern: str, max_run: int = MAX_RUN) -> Iterator[tuple[str, bool]]:
-    """Yield parts of ``text``, each with whether it is a single piece of ``pattern`` (else it is to be split).
+    """Yield the parts of ``text`` and whether each is a single piece of ``pattern`` or has yet to be split.
 
-    Joined, the parts are ``text``; split part by part, they give the same pieces as the whole would. Of a pattern
-    that is not one of ``KNOWN_PATTERNS`` nothing is known: its text stays whole.
+    The parts join to ``text``, and splitting them one by one gives the same pieces as splitting the whole. For a
+    pattern that is not in ``KNOWN_PATTERNS`` the text is returned whole.
     """
     done = 0
     if len(text) > max_run and pattern in KNOWN_PATTERNS:

@@ -1,17 +1,20 @@
-"""Messages and conversations. All frozen; the JSON form is in ``json_form``."""
+"""Messages and conversations; all classes are frozen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 from gptoss.harmony.content import Content, DeveloperContent, SystemContent, TextContent
 
+EVERYONE = "all"
+"""The recipient of a message addressed to nobody in particular; it is not rendered."""
+
 
 class Role(StrEnum):
-    """Who writes a message, in the order of authority: system, developer, user, assistant, tool."""
+    """Who writes a message, from the highest authority to the lowest."""
 
     SYSTEM = "system"
     DEVELOPER = "developer"
@@ -28,6 +31,15 @@ class Channel(StrEnum):
     FINAL = "final"
 
 
+class HeaderOrder(StrEnum):
+    """The order of channel and recipient in a header. The value is used in JSON."""
+
+    RECIPIENT_FIRST = "recipient_first"
+    """As the official library renders: ``assistant to=functions.f<|channel|>commentary``."""
+    CHANNEL_FIRST = "channel_first"
+    """As the models write: ``assistant<|channel|>commentary to=functions.f``."""
+
+
 @dataclass(frozen=True)
 class Author:
     """The author of a message. For a tool, ``name`` is the tool's full name (``functions.get_weather``)."""
@@ -40,8 +52,14 @@ class Author:
 class Message:
     """One message: ``<|start|>{header}<|message|>{content}<|end|>``.
 
-    ``recipient`` is the tool that an assistant calls, or whom a tool answers; ``content_type`` is the type
-    named in the header, with its marker where there is one (``<|constrain|>json``).
+    Attributes:
+        author: who writes it.
+        content: what it contains, rendered without separators.
+        channel: the channel, if any.
+        recipient: the tool that an assistant calls, or whom a tool answers.
+        content_type: the type named in the header, with its marker if it has one (``<|constrain|>json``).
+        header_order: the order of channel and recipient in the header. The parser keeps the order that it read, so
+            that a sampled message renders to the sampled tokens. Always the default where either one is missing.
     """
 
     author: Author
@@ -49,6 +67,11 @@ class Message:
     channel: str | None = None
     recipient: str | None = None
     content_type: str | None = None
+    header_order: HeaderOrder = HeaderOrder.RECIPIENT_FIRST
+
+    def __post_init__(self) -> None:
+        if self.channel is None or self.recipient in (None, EVERYONE):
+            object.__setattr__(self, "header_order", HeaderOrder.RECIPIENT_FIRST)
 
     @classmethod
     def system(cls, content: SystemContent | str) -> Self:
@@ -57,7 +80,7 @@ class Message:
 
     @classmethod
     def developer(cls, content: DeveloperContent | str) -> Self:
-        """Return a developer message; a ``str`` is the whole text, without the heading of instructions."""
+        """Return a developer message; a ``str`` is the whole text, without the heading ``# Instructions``."""
         return cls(Author(Role.DEVELOPER), (_as_content(content),))
 
     @classmethod
@@ -73,9 +96,10 @@ class Message:
         channel: str | None = None,
         recipient: str | None = None,
         content_type: str | None = None,
+        header_order: HeaderOrder = HeaderOrder.RECIPIENT_FIRST,
     ) -> Self:
         """Return a message of the model: reasoning, answer, preamble or (with a recipient) a tool call."""
-        return cls(Author(Role.ASSISTANT), (TextContent(text),), channel, recipient, content_type)
+        return cls(Author(Role.ASSISTANT), (TextContent(text),), channel, recipient, content_type, header_order)
 
     @classmethod
     def tool(
@@ -87,7 +111,7 @@ class Message:
         recipient: str | None = Role.ASSISTANT.value,
         content_type: str | None = None,
     ) -> Self:
-        """Return what the tool ``name`` gave back. Use the channel in which the tool was called."""
+        """Return the result of the tool ``name``. Pass the channel in which the tool was called."""
         return cls(Author(Role.TOOL, name), (TextContent(text),), channel, recipient, content_type)
 
     @property
@@ -97,26 +121,13 @@ class Message:
 
     @property
     def text(self) -> str:
-        """All text content, joined; the settings of system and developer messages are no text."""
+        """All text contents, joined; system and developer settings are not text."""
         return "".join(part.text for part in self.content if isinstance(part, TextContent))
 
     @property
     def is_answer(self) -> bool:
         """Whether this is a finished answer: the assistant's message in the final channel."""
         return self.author.role is Role.ASSISTANT and self.channel == Channel.FINAL
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the official library's JSON form."""
-        from gptoss.harmony.json_form import message_to_dict
-
-        return message_to_dict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Message:
-        """Read the official library's JSON form; raise ``ConversationError`` that says where it is wrong."""
-        from gptoss.harmony.json_form import message_from_dict
-
-        return message_from_dict(data)
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ class Conversation:
 
     @classmethod
     def of(cls, *messages: Message) -> Self:
-        """Return the conversation of these messages."""
+        """Return a conversation of these messages."""
         return cls(messages)
 
     def __iter__(self) -> Iterator[Message]:
@@ -137,30 +148,17 @@ class Conversation:
         return len(self.messages)
 
     def extended(self, messages: Iterable[Message]) -> Self:
-        """Return this conversation with ``messages`` after it."""
+        """Return a copy with ``messages`` appended."""
         return type(self)((*self.messages, *messages))
 
     @property
     def has_function_tools(self) -> bool:
-        """Whether some developer message offers functions, which the system message then mentions."""
+        """Whether a developer message offers functions; the system message then mentions them."""
         return any(
             isinstance(part, DeveloperContent) and part.has_function_tools
             for message in self.messages
             for part in message.content
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the official library's JSON form."""
-        from gptoss.harmony.json_form import conversation_to_dict
-
-        return conversation_to_dict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Conversation:
-        """Read the official library's JSON form; raise ``ConversationError`` that says where it is wrong."""
-        from gptoss.harmony.json_form import conversation_from_dict
-
-        return conversation_from_dict(data)
 
 
 def _as_content(content: Content | str) -> Content:

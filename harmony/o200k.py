@@ -1,6 +1,6 @@
-"""o200k_harmony: the one table of its special tokens, its splitting pattern, and its shipped vocabulary.
+"""o200k_harmony: its special tokens, its splitting pattern, and its shipped vocabulary.
 
-Source of the ids and names: ``openai-harmony`` 0.0.8. The vocabulary is OpenAI's public ``o200k_base`` (MIT).
+Source of ids and names: ``openai-harmony`` 0.0.8. The vocabulary is OpenAI's public ``o200k_base`` (MIT).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from gptoss.harmony.errors import VocabularyError
 VOCABULARY_FILE = "o200k_base.tiktoken"
 VOCABULARY_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
 VOCABULARY_SIZE = 201088
-"""The number of ids, the reserved ones included: the models' own."""
+"""The number of ids, including reserved ones, as in the models' configs."""
 
-# The same vocabulary in a tokenizer.json: the hash of its words, one a line; the number of ways to make a token of two
-# others, which such a file lists as merges; the hash of that list, one a line, as transformers' converter orders it.
-# All follow from the vocabulary; a test works them out.
+# The same vocabulary as a tokenizer.json: the hash of its words, one per line; the number of its merges, which are all
+# the ways to make a token of two others; the hash of the merges, one per line, in the order of transformers' converter.
+# All are derived from the vocabulary; a test recomputes them.
 WORDS_SHA256 = "0fc8da96e9c1e979d83a0ad79129255c04f3d2806273de8cba33bbc584ed23fe"
 MERGES = 446189
 MERGES_SHA256 = "fbb4bf8ec1a0dec603d12b4f4f7ff2939ff6ae1a8d94e6df0380b74b1c90f66f"
 
-# The file that gpt-oss-20b and gpt-oss-120b were published with; the same test writes it, byte for byte.
+# The file published with gpt-oss-20b and gpt-oss-120b; a test reproduces it byte for byte.
 PUBLISHED_TOKENIZER_JSON_BYTES = 27868174
 PUBLISHED_TOKENIZER_JSON_SHA256 = "0614fe83cadab421296e664e1f48f4261fa8fef6e03e63bb75c20f38e37d07d3"
 
@@ -54,22 +54,22 @@ _NAMED = {
     200012: "call",
 }
 ORDINARY_SIZE = min(_NAMED)
-"""The number of tokens of ordinary text, whose ids are 0, 1, 2, ..."""
+"""The number of ordinary tokens; their ids are 0, 1, 2, ..."""
 
 NAMED_TOKENS: dict[str, int] = {f"<|{name}|>": token for token, name in _NAMED.items()}
-"""The special tokens that have a meaning."""
+"""The special tokens with a meaning."""
 
 SPECIAL_TOKENS: dict[str, int] = {
     f"<|{_NAMED.get(token, f'reserved_{token}')}|>": token for token in range(ORDINARY_SIZE, VOCABULARY_SIZE)
 }
-"""Every special token: the named ones, and a reserved one at each other id from the first special on."""
+"""All special tokens: the named ones, and a reserved one at every other id from the first named one on."""
 
 
 def load_vocabulary() -> dict[bytes, int]:
-    """Return the shipped vocabulary, bytes to rank, in the order of the ranks.
+    """Return the shipped vocabulary: bytes to rank, in the order of the ranks.
 
     Raises:
-        VocabularyError: the file is not in the package, or is not the one that was shipped.
+        VocabularyError: the file is missing from the package or was altered.
     """
     try:
         data = resources.files(__package__).joinpath("data", VOCABULARY_FILE).read_bytes()
@@ -81,20 +81,24 @@ def load_vocabulary() -> dict[bytes, int]:
 
 
 def parse_vocabulary(data: bytes) -> dict[bytes, int]:
-    """Return the ranks in the bytes of the vocabulary file, refusing every other file than the shipped one."""
+    """Parse the vocabulary file.
+
+    Raises:
+        VocabularyError: the data is not that of the shipped file.
+    """
     digest = hashlib.sha256(data).hexdigest()
     if digest != VOCABULARY_SHA256:
         raise VocabularyError(
             f"the vocabulary {VOCABULARY_FILE} was altered (sha256 {digest}, not {VOCABULARY_SHA256}); reinstall gptoss"
         )
-    # Known by its hash, the file has the line "<base64> <rank>" for the ranks 0, 1, 2, ... in this order.
+    # The hash matched, so the lines are "<base64> <rank>" for ranks 0, 1, 2, ... in this order.
     return {token: rank for rank, token in enumerate(map(a2b_base64, data.split()[::2]))}
 
 
 def is_published_tokenizer_json(data: bytes) -> bool:
-    """Whether these are the bytes of the ``tokenizer.json`` that the gpt-oss models were published with.
+    """Whether these are the bytes of the ``tokenizer.json`` published with the gpt-oss models.
 
-    It has half a million merges: to hash it takes a tenth of the time that reading them would.
+    Hashing takes a tenth of the time of parsing its half a million merges.
     """
     if len(data) != PUBLISHED_TOKENIZER_JSON_BYTES:
         return False
@@ -102,15 +106,15 @@ def is_published_tokenizer_json(data: bytes) -> bool:
 
 
 def is_byte_level_form(vocab: Mapping[str, Any], specials: Collection[int], merges: Sequence[Any]) -> bool:
-    """Whether words and merges of a ``tokenizer.json`` are those of this vocabulary.
+    """Whether the words and merges of a ``tokenizer.json`` are those of this vocabulary.
 
-    Such a file, made from a tiktoken vocabulary, lists every way to make a token of two others, in the order of the
-    tokens made. So any two neighbours that make a token are a pair of it, and tiktoken merges exactly as it says.
+    A file converted from a tiktoken vocabulary lists every way to make a token of two others, in the order of the
+    tokens made. So any two neighbours that join to a token are listed, and tiktoken merges exactly as listed.
 
     Args:
-        vocab: the words and their ids, those of special tokens perhaps among them; any value may stand there.
+        vocab: the words and their ids, possibly with special tokens; values are unchecked.
         specials: the ids of special tokens.
-        merges: the pairs, as lists or as strings with a blank; any value may stand there.
+        merges: the pairs, as lists or as strings separated by a space; values are unchecked.
     """
     try:
         if len(vocab) != ORDINARY_SIZE:
@@ -120,7 +124,7 @@ def is_byte_level_form(vocab: Mapping[str, Any], specials: Collection[int], merg
             return False
         if [vocab[word] for word in words] != list(range(ORDINARY_SIZE)):
             return False
-        # No word has a blank in it; the hash says so.
+        # The words matched the hash, so none contains a space.
         pairs = merges if isinstance(merges[0], str) else list(map(" ".join, merges))
         return _sha256(pairs) == MERGES_SHA256 or _is_every_merge(pairs, vocab)
     except (TypeError, AttributeError, UnicodeEncodeError):
@@ -128,7 +132,7 @@ def is_byte_level_form(vocab: Mapping[str, Any], specials: Collection[int], merg
 
 
 def _is_every_merge(pairs: Sequence[str], vocab: Mapping[str, int]) -> bool:
-    """Whether ``pairs`` are the expected ones, though perhaps in another order for the same token."""
+    """Whether ``pairs`` are the expected ones, in any order among pairs that make the same token."""
     parts = [pair.split(" ") for pair in pairs]
     made = [vocab.get("".join(each), -1) for each in parts]
     return (

@@ -1,12 +1,12 @@
-"""The streaming parser: token ids in, typed deltas out, whole messages at the end.
+"""The streaming parser: token ids to typed deltas and whole messages.
 
-It never fails on what a model says. What is malformed is reported as a ``Problem``, and what was said is recovered:
+It never raises on what a model writes. Malformed input is reported as ``Problem``, and its text is recovered:
 
-- ``<|start|>`` begins a header wherever it stands; so does ``<|channel|>`` outside of a header. Hence every message
-  that is well-formed from its start to its end comes out whole, whatever stands around it.
-- A header that is not ended by ``<|message|>`` gives its text after author, channel and recipient as content.
+- ``<|start|>`` begins a header anywhere, and ``<|channel|>`` outside of a header. So every message that is well-formed
+  from start to end is parsed, whatever surrounds it.
+- In a header without ``<|message|>``, the text after author, channel and recipient is content.
 - Text outside of any message becomes a message without a channel.
-- Special tokens without a meaning where they stand, and ids that are no tokens, are left out.
+- Misplaced special tokens, and ids that are not tokens, are dropped.
 
 A strict parser raises ``ParseError`` at the first problem instead.
 """
@@ -18,19 +18,12 @@ from collections.abc import Iterable
 from enum import Enum, auto
 
 from gptoss.harmony.content import TextContent
-from gptoss.harmony.deltas import (
-    ContentDelta,
-    Delta,
-    MessageFinished,
-    MessageStarted,
-    Problem,
-    ProblemFound,
-    ProblemKind,
-)
+from gptoss.harmony.deltas import ContentDelta, Delta, MessageFinished, MessageStarted, ProblemFound
 from gptoss.harmony.encoding import Encoding, Special
 from gptoss.harmony.errors import EncodingError, ParseError
 from gptoss.harmony.header import Header, Segment, read_header, salvage_header
 from gptoss.harmony.messages import Message, Role
+from gptoss.harmony.problems import Problem, ProblemKind
 
 _ENDS = (Special.END, Special.RETURN, Special.CALL, Special.END_OF_TEXT)
 
@@ -38,22 +31,22 @@ _MAX_SEGMENTS = 16  # a well-formed header has three: author, channel, content t
 
 
 class ParserState(Enum):
-    """Where in the format the next token stands."""
+    """What the next token belongs to."""
 
     OUTSIDE = auto()
-    """Between messages: the start token is due."""
+    """Between messages; the start token is expected."""
     HEADER = auto()
     CONTENT = auto()
 
 
 class StreamableParser:
-    """Parses the completion of a prompt that ends in ``<|start|>{role}``, token by token.
+    """Parse the completion of a prompt that ends in ``<|start|>{role}``, token by token.
 
     Args:
         encoding: the encoding of the ids.
-        role: the role whose header the prompt has begun, or None to begin between messages, as for a whole
-            rendered conversation.
-        strict: raise ``ParseError`` at the first problem; after that the parser is of no use.
+        role: the role whose header the prompt has begun; None to start between messages, as in a whole rendered
+            conversation.
+        strict: raise ``ParseError`` at the first problem; the parser must not be used afterwards.
 
     Raises:
         EncodingError: ``encoding`` lacks a special token of the format.
@@ -78,64 +71,68 @@ class StreamableParser:
         if role is not None:
             self._begin_header(role)
 
-    # What is seen from outside
+    # State
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The messages that are complete."""
+        """The complete messages."""
         return tuple(self._messages)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was wrong so far."""
+        """The problems so far."""
         return tuple(self._problems)
 
     @property
     def state(self) -> ParserState:
-        """Where the next token stands."""
+        """What the next token belongs to."""
         return self._state
 
     @property
     def in_header(self) -> bool:
-        """Whether a header has begun and its message token has not come."""
+        """Whether a header is open."""
         return self._state is ParserState.HEADER
 
     @property
     def header_tokens(self) -> tuple[int, ...]:
-        """The tokens of the header that is open, without the start token; empty outside of headers."""
+        """The tokens of the open header without the start token; empty outside of headers."""
         return tuple(self._header_tokens) if self.in_header else ()
 
     @property
     def current_role(self) -> Role | None:
-        """The role of the message that is open, or of the header where the prompt has named it; else None."""
+        """The role of the open message, or of the open header if the prompt has named it; else None."""
         if self._state is ParserState.CONTENT:
             return self._header.author.role
         return self._header_role if self.in_header else None
 
     @property
     def current_channel(self) -> str | None:
-        """The channel of the message whose content is coming; None elsewhere."""
+        """The channel of the open message; None outside of content."""
         return self._header.channel if self._state is ParserState.CONTENT else None
 
     @property
     def current_recipient(self) -> str | None:
-        """The recipient of the message whose content is coming; None elsewhere."""
+        """The recipient of the open message; None outside of content."""
         return self._header.recipient if self._state is ParserState.CONTENT else None
 
     @property
     def current_content_type(self) -> str | None:
-        """The content type of the message whose content is coming; None elsewhere."""
+        """The content type of the open message; None outside of content."""
         return self._header.content_type if self._state is ParserState.CONTENT else None
 
     @property
     def current_content(self) -> str:
-        """The text so far of the message whose content is coming; empty elsewhere."""
+        """The text of the open message so far; empty outside of content."""
         return "".join(self._text) if self._state is ParserState.CONTENT else ""
 
-    # What is fed in
+    # Input
 
     def process(self, token: int) -> list[Delta]:
-        """Take one token and return what it brought. Never raises but for ParseError in strict mode."""
+        """Consume one token and return its deltas.
+
+        Raises:
+            ParseError: there is a problem, in strict mode only.
+        """
         self._position += 1
         special = self._tokens.get(token)
         if special is not None:
@@ -147,7 +144,11 @@ class StreamableParser:
         return self._flush()
 
     def finish(self) -> list[Delta]:
-        """Take the end of the completion: what is open is closed. The content of a message may end here."""
+        """Close what is open at the end of the completion and return the deltas. Content may end here.
+
+        Raises:
+            ParseError: there is a problem, in strict mode only.
+        """
         self._position += 1
         if self._state is ParserState.CONTENT:
             self._end_content()
@@ -231,10 +232,9 @@ class StreamableParser:
         return salvage_header(self._read_segments(), self._header_role, self._default_role)
 
     def _holds_content(self) -> bool:
-        """Whether a channel token comes after what must be content: several words after an earlier channel.
+        """Whether a header without a message token already has content: several words after its channel.
 
-        So it is taken, too, of a header with more special tokens than any has, lest each one takes as long as all
-        before it together.
+        Assumed also of a header with too many special tokens, to keep the time linear in their number.
         """
         if len(self._segments) > _MAX_SEGMENTS:
             return True
@@ -242,11 +242,11 @@ class StreamableParser:
         return has_channel and len(self._salvage().rest.split()) > 1
 
     def _abandon_header(self, otherwise: ProblemKind, *, keeps_empty: bool = False) -> None:
-        """Recover what a header without a message token says.
+        """Recover the message of a header without a message token.
 
         Args:
-            otherwise: what is reported where the header is empty.
-            keeps_empty: make a message of a header with a channel even when no content follows.
+            otherwise: the problem reported if the header is empty.
+            keeps_empty: keep the message of a header that has a channel but no content.
         """
         header = self._salvage()
         if not self._is_started:
@@ -262,7 +262,7 @@ class StreamableParser:
         header = self._salvage()
         self._state = ParserState.OUTSIDE
         self._report(ProblemKind.ENDS_IN_HEADER if self._is_started else ProblemKind.TEXT_OUTSIDE)
-        # One word may be the beginning of a role, or a content type; several are something said.
+        # A single word may be the beginning of a role or a content type; several words are content.
         is_said = len(header.rest.split()) > 1 or (header.channel is None and self._header_role is not None)
         if header.rest and is_said:
             self._add_message(header, header.rest)
@@ -297,6 +297,7 @@ class StreamableParser:
             header.channel,
             header.recipient,
             header.content_type,
+            header.order,
         )
         self._messages.append(message)
         self._deltas.append(MessageFinished(message))
@@ -325,7 +326,7 @@ class StreamableParser:
             self._special_in_header(special, token)
 
     def _add_message(self, header: Header, text: str) -> None:
-        """Add a whole message that was recovered."""
+        """Add a recovered message."""
         self._open(header)
         self._add_content(text)
         self._end_content()
@@ -341,12 +342,13 @@ class StreamableParser:
 def parse(
     ids: Iterable[int], encoding: Encoding, role: Role | None = Role.ASSISTANT, *, strict: bool = False
 ) -> tuple[tuple[Message, ...], tuple[Problem, ...]]:
-    """Return the messages of a whole completion, and what was wrong with it.
+    """Return the messages and the problems of a whole completion.
 
-    ``role`` is as for ``StreamableParser``: None for a rendered conversation. The stop token may be there or not.
+    ``role`` is that of ``StreamableParser``: None for a rendered conversation. The stop token is optional.
 
     Raises:
-        ParseError: something is wrong and ``strict`` is set.
+        EncodingError: ``encoding`` lacks a special token of the format.
+        ParseError: there is a problem and ``strict`` is set.
     """
     parser = StreamableParser(encoding, role, strict=strict)
     for token in ids:

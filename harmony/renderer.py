@@ -1,7 +1,7 @@
-"""Conversations to token ids, as ``openai-harmony`` 0.0.8 renders them (docs/harmony.md states the one difference).
+"""Conversations to token ids, as ``openai-harmony`` 0.0.8 renders them (docs/harmony.md lists the differences).
 
-Each part of a header and each content is encoded by itself, never the joined text: so no text can merge with its
-surroundings, and the ids are those of the official library.
+Each part of a header and each content is encoded by itself, as in the official library. So no text merges with its
+surroundings.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from gptoss.harmony.content import Content, DeveloperContent, ResponseFormat, SystemContent
 from gptoss.harmony.encoding import Encoding, Special
 from gptoss.harmony.errors import RenderError
-from gptoss.harmony.messages import Channel, Conversation, Message, Role
+from gptoss.harmony.messages import EVERYONE, Channel, Conversation, HeaderOrder, Message, Role
 from gptoss.harmony.schema import schema_json, tools_section
 
 
 def render(conversation: Conversation, encoding: Encoding, *, drop_analysis: bool = True) -> list[int]:
-    """Return the ids of a whole conversation; reasoning before the latest finished answer is left out.
+    """Return the ids of a whole conversation, without the reasoning before the latest finished answer.
 
     Raises:
-        RenderError: a message that the format has no rendering for.
-        EncodingError: a special token of the format is not in ``encoding``.
+        RenderError: the format cannot express a message.
+        EncodingError: ``encoding`` lacks a special token of the format.
     """
     messages = kept_messages(conversation) if drop_analysis else conversation.messages
     has_function_tools = conversation.has_function_tools
@@ -35,13 +35,23 @@ def render_for_completion(
     *,
     drop_analysis: bool = True,
 ) -> list[int]:
-    """Return the prompt after which ``role``'s next message is to be sampled, from its header on."""
+    """Return the prompt for the next message of ``role``; sampling continues its header.
+
+    Raises:
+        RenderError: the format cannot express a message.
+        EncodingError: ``encoding`` lacks a special token of the format.
+    """
     ids = render(conversation, encoding, drop_analysis=drop_analysis)
     return [*ids, encoding.special(Special.START), *encoding.encode(role.value)]
 
 
 def render_for_training(conversation: Conversation, encoding: Encoding, *, drop_analysis: bool = True) -> list[int]:
-    """Return the ids of a conversation as a training example: a final answer at its end ends in return."""
+    """Return the ids of a conversation as a training example: an answer at its end ends in ``<|return|>``.
+
+    Raises:
+        RenderError: the format cannot express a message.
+        EncodingError: ``encoding`` lacks a special token of the format.
+    """
     ids = render(conversation, encoding, drop_analysis=drop_analysis)
     if conversation.messages and conversation.messages[-1].is_answer:
         ids[-1] = encoding.special(Special.RETURN)
@@ -49,11 +59,11 @@ def render_for_training(conversation: Conversation, encoding: Encoding, *, drop_
 
 
 def kept_messages(conversation: Conversation) -> tuple[Message, ...]:
-    """Return the messages that the model is shown: no ``analysis`` before the latest finished answer.
+    """Return the messages without those in the ``analysis`` channel before the latest finished answer.
 
-    Calls of built-in tools and their results, which stand in that channel too, go with the reasoning. All that
-    has come since is kept, and an earlier answer never brings reasoning back: so the prompt of one turn stays a
-    prefix of the next one's (format guide, "Handling reasoning output in subsequent sampling").
+    That includes calls of built-in tools in this channel, and their results. Everything later is kept, and dropped
+    reasoning never comes back, so within a turn each prompt is a prefix of the next one (format guide, "Handling
+    reasoning output in subsequent sampling").
     """
     messages = conversation.messages
     answers = [index for index, message in enumerate(messages) if message.is_answer]
@@ -61,7 +71,7 @@ def kept_messages(conversation: Conversation) -> tuple[Message, ...]:
         return messages
     end = answers[-1]
     if len(answers) == 1:
-        # As the official library: the first message in this channel counts, whoever wrote it.
+        # As in the official library, the first message in this channel counts, whoever wrote it.
         end = next(index for index, message in enumerate(messages) if message.channel == Channel.FINAL)
     return tuple(
         message for index, message in enumerate(messages) if index >= end or message.channel != Channel.ANALYSIS
@@ -69,10 +79,11 @@ def kept_messages(conversation: Conversation) -> tuple[Message, ...]:
 
 
 def render_message(message: Message, encoding: Encoding, *, has_function_tools: bool = False) -> list[int]:
-    """Return the ids of one message. ``has_function_tools`` adds the line about them to a system message.
+    """Return the ids of one message. ``has_function_tools`` adds the line about functions to a system message.
 
     Raises:
-        RenderError: a tool without a name, or settings in a message of another role.
+        RenderError: the author is a tool without a name, or the message has the settings of another role.
+        EncodingError: ``encoding`` lacks a special token of the format.
     """
     ids = [encoding.special(Special.START), *_header(message, encoding), encoding.special(Special.MESSAGE)]
     for part in message.content:
@@ -86,16 +97,18 @@ def _header(message: Message, encoding: Encoding) -> list[int]:
     author = message.author
     if author.role is Role.TOOL:
         if author.name is None:
-            raise RenderError("a tool's message has no name of the tool: Author(Role.TOOL, name) needs one")
+            raise RenderError("a tool's message lacks the name of the tool: Author(Role.TOOL, name)")
         ids = encoding.encode(author.name)
     else:
         ids = encoding.encode(author.role.value)
         if author.name is not None:
             ids += encoding.encode(f":{author.name}")
-    if message.recipient is not None and message.recipient != "all":
-        ids += encoding.encode(f" to={message.recipient}")
+    recipient, channel = [], []
+    if message.recipient not in (None, EVERYONE):
+        recipient = encoding.encode(f" to={message.recipient}")
     if message.channel is not None:
-        ids += [encoding.special(Special.CHANNEL), *encoding.encode(message.channel)]
+        channel = [encoding.special(Special.CHANNEL), *encoding.encode(message.channel)]
+    ids += channel + recipient if message.header_order is HeaderOrder.CHANNEL_FIRST else recipient + channel
     if message.content_type is not None:
         if message.content_type.startswith(Special.CONSTRAIN):
             ids += [*encoding.encode(" "), encoding.special(Special.CONSTRAIN)]
@@ -108,11 +121,11 @@ def _header(message: Message, encoding: Encoding) -> list[int]:
 def _content_text(part: Content, message: Message, has_function_tools: bool) -> str:
     if isinstance(part, SystemContent):
         if message.role is not Role.SYSTEM:
-            raise RenderError(f"system settings stand in a message of role {message.role.value}")
+            raise RenderError(f"system settings in a message of role {message.role.value}")
         return system_text(part, has_function_tools=has_function_tools)
     if isinstance(part, DeveloperContent):
         if message.role is not Role.DEVELOPER:
-            raise RenderError(f"developer settings stand in a message of role {message.role.value}")
+            raise RenderError(f"developer settings in a message of role {message.role.value}")
         return developer_text(part)
     return part.text
 
@@ -155,6 +168,6 @@ def developer_text(content: DeveloperContent) -> str:
 
 
 def _response_format(response: ResponseFormat) -> str:
-    # The official library has no such field; this is the format guide's "Structured output".
+    # Not in the official library; from the format guide, "Structured output".
     comment = "".join(f"// {line}\n" for line in (response.description or "").splitlines())
     return f"## {response.name}\n\n{comment}{schema_json(response.schema)}"

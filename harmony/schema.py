@@ -1,7 +1,7 @@
-"""JSON schemas as the TypeScript-like text in which function tools are described to the model.
+"""JSON schemas as the TypeScript-like text that describes function tools to the model.
 
-This is what ``openai-harmony`` 0.0.8 writes, token for token, where it is odd too, since it is what the models were
-trained on (docs/harmony.md lists the oddities). ``$ref``, ``anyOf``, ``allOf`` and the like are written ``any``.
+Token for token what ``openai-harmony`` 0.0.8 writes, oddities included, because the models were trained on it
+(docs/harmony.md lists the oddities). ``$ref``, ``anyOf``, ``allOf`` and the like are written ``any``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from gptoss.harmony.content import ToolNamespaceConfig
 from gptoss.harmony.errors import RenderError
 
 MAX_DEPTH = 128
-"""Levels of a schema; the official library reads no deeper JSON either."""
+"""Maximum levels of a schema; the limit of the official library's JSON reader."""
 
 _MISSING: Any = object()
 _TOO_LARGE = 10**310  # more than any float
 
 
 def tools_section(tools: Mapping[str, ToolNamespaceConfig]) -> str:
-    """Return the ``# Tools`` section: every namespace, in the order of the names."""
-    # The official library sorts by the UTF-8 bytes; code points sort alike.
+    """Return the ``# Tools`` section: all namespaces, in the order of the names.
+
+    Raises:
+        RenderError: a schema has too many levels or a number that is not a JSON number.
+    """
+    # The official library sorts by UTF-8 bytes, which is the order of code points.
     return "\n\n".join(("# Tools", *(_namespace(tools[name]) for name in sorted(tools))))
 
 
@@ -43,10 +47,10 @@ def _namespace(namespace: ToolNamespaceConfig) -> str:
 
 
 def typescript(schema: Any, indent: str = "", depth: int = 0) -> str:
-    """Return the type that a JSON schema describes.
+    """Return the type described by a JSON schema.
 
     Raises:
-        RenderError: the schema has more than ``MAX_DEPTH`` levels.
+        RenderError: the schema has more than ``MAX_DEPTH`` levels, or a number that is not a JSON number.
     """
     if depth > MAX_DEPTH:
         raise RenderError(f"a function's schema has more than {MAX_DEPTH} levels")
@@ -74,7 +78,7 @@ def _variant(schema: Any, indent: str, depth: int) -> str:
     comments = _strings([_get(schema, "description")])
     default = _get(schema, "default")
     if default is not _MISSING:
-        # Unlike elsewhere, a default among enumerated strings keeps its quotes here.
+        # Only here the default of an enum keeps its quotes.
         comments.append(f"default: {_quoted(default) if not _is_enum(schema) else schema_json(default)}")
     return _with_comments(_nullable(schema, f"{indent}   ", depth), comments)
 
@@ -113,10 +117,10 @@ def _comments_above(value: Any, indent: str) -> list[str]:
 
 
 def _union_property(key: str, value: Any, variants: Sequence[Any], indent: str, depth: int) -> list[str]:
-    """Return the lines of a property that is one of several types, each on a line of its own."""
+    """Return the lines of a property with ``oneOf``, one line per variant."""
     description = next(iter(_strings([_get(value, "description")])), None)
     first = _get(variants[0], "description") if variants else _MISSING
-    # A description that the first variant repeats is written at neither.
+    # A description repeated by the first variant is written at neither.
     is_above = description is not None and description != first
     lines = [f"{indent}// {description}"] if is_above else []
     default = _default(value)
@@ -141,7 +145,7 @@ def _nullable(schema: Any, indent: str, depth: int) -> str:
 
 
 def _default(schema: Any) -> str | None:
-    """Return ``default: ...`` for a schema that has one; a string has no quotes among enumerated ones."""
+    """Return ``default: ...`` if the schema has a default; in an enum a string has no quotes."""
     default = _get(schema, "default")
     if default is _MISSING:
         return None
@@ -149,7 +153,7 @@ def _default(schema: Any) -> str | None:
 
 
 def _quoted(value: Any) -> str:
-    """Return a string in quotes without any escapes, another value as JSON."""
+    """Return a string in quotes without escapes, any other value as JSON."""
     return f'"{value}"' if isinstance(value, str) else schema_json(value)
 
 
@@ -158,12 +162,12 @@ def _with_comments(text: str, comments: Sequence[str]) -> str:
 
 
 def _get(schema: Any, key: str) -> Any:
-    """Return a member of a schema, also where the schema is ``true`` or no schema at all."""
+    """Return a member of a schema; ``_MISSING`` if it has none or is not an object."""
     return schema.get(key, _MISSING) if isinstance(schema, Mapping) else _MISSING
 
 
 def _strings(values: Any) -> list[str]:
-    """Return the strings in a list; none for what is no list."""
+    """Return the strings in a list; none if ``values`` is not a list."""
     return [each for each in values if isinstance(each, str)] if isinstance(values, list | tuple) else []
 
 
@@ -173,7 +177,7 @@ def _is_enum(schema: Any) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    """Return the lines of a text; only a line feed ends one, with the carriage return before it."""
+    """Return the lines of a text. Only ``\\n`` and ``\\r\\n`` end a line."""
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
@@ -182,7 +186,11 @@ def _lines(text: str) -> list[str]:
 
 
 def schema_json(value: Any) -> str:
-    """Return compact JSON, with numbers written as the official library writes them."""
+    """Return compact JSON with the official library's formatting of numbers.
+
+    Raises:
+        RenderError: a number is not a JSON number, or too large for 64 bits.
+    """
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{schema_json(str(key))}:{schema_json(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -197,10 +205,10 @@ def _is_int(value: Any) -> bool:
 
 
 def _float(value: float) -> str:
-    """Return a number as the official library writes it: read by serde_json, laid out by ryu."""
+    """Format a number as the official library does: read by serde_json, printed by ryu."""
     read = _read_by_serde(value)
     if not math.isfinite(read):
-        raise RenderError("a schema holds a number that is no JSON number, or too large for 64 bits")
+        raise RenderError("a schema has a number that is not a JSON number, or too large for 64 bits")
     sign, digits, exponent = _decimal(read)
     point = exponent + len(digits)
     digits = digits.rstrip("0")
@@ -216,7 +224,7 @@ def _float(value: float) -> str:
 
 
 def _read_by_serde(value: float) -> float:
-    """Return what serde_json reads where ``value`` is written out; the last bit can be another."""
+    """Return what serde_json reads from the digits of ``value``; the last bit may differ."""
     if not (-_TOO_LARGE < value < _TOO_LARGE):
         return math.inf
     sign, digits, exponent = _decimal(value)
@@ -233,7 +241,7 @@ def _read_by_serde(value: float) -> float:
 
 
 def _decimal(value: float) -> tuple[str, str, int]:
-    """Return sign, digits and exponent of the shortest decimal: ``value == int(digits) * 10**exponent``."""
+    """Return sign, digits and exponent of the shortest decimal: ``abs(value) == int(digits) * 10**exponent``."""
     mantissa, _, exponent = repr(abs(value)).partition("e")
     whole, _, fraction = mantissa.partition(".")
     sign = "-" if value < 0 or (value == 0 and math.copysign(1, value) < 0) else ""

@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gptoss.model.architecture.transformer import Transformer as Transformer
     from gptoss.model.checkpoints.checkpoint import Checkpoint as Checkpoint
-    from gptoss.model.config import ModelConfig as ModelConfig
+    from gptoss.model.config import GenerationDefaults as GenerationDefaults, ModelConfig as ModelConfig
     from gptoss.model.constraint import (
         Constraint as Constraint,
         Constraints as Constraints,
         Forced as Forced,
         Hold as Hold,
         Masked as Masked,
+        StepwiseConstraint as StepwiseConstraint,
         StopTokens as StopTokens,
+    )
+    from gptoss.model.constraint_description import (
+        Choices as Choices,
+        ContentGrammar as ContentGrammar,
+        Description as Description,
+        JsonSchema as JsonSchema,
+        MessageForm as MessageForm,
+        Regex as Regex,
+        TokenBudget as TokenBudget,
     )
     from gptoss.model.errors import (
         CheckpointError as CheckpointError,
@@ -24,42 +34,73 @@ if TYPE_CHECKING:
         ConstraintError as ConstraintError,
         ContextFullError as ContextFullError,
         DeviceError as DeviceError,
+        EngineBusyError as EngineBusyError,
         ModelError as ModelError,
         ModelNotFoundError as ModelNotFoundError,
         SamplingError as SamplingError,
         UnsupportedModelError as UnsupportedModelError,
     )
-    from gptoss.model.inference.engine import Engine as Engine
-    from gptoss.model.inference.generation import Generation as Generation, Timing as Timing
+    from gptoss.model.inference.contexts import ContextUsage as ContextUsage
+    from gptoss.model.inference.engine import LocalEngine as LocalEngine
     from gptoss.model.inference.sampler import Sampler as Sampler
-    from gptoss.model.interface import SamplingParams as SamplingParams, Token as Token
+    from gptoss.model.interface import (
+        Capabilities as Capabilities,
+        Engine as Engine,
+        EngineInfo as EngineInfo,
+        FinishReason as FinishReason,
+        Generation as Generation,
+        Progress as Progress,
+        Request as Request,
+        SamplingParams as SamplingParams,
+        Timing as Timing,
+        Token as Token,
+    )
     from gptoss.model.tensors.cache import KVCache as KVCache
     from gptoss.model.tensors.weights import Weights as Weights
+
+    __version__: str
 
 _HOME = {
     "KVCache": "tensors.cache",
     "Checkpoint": "checkpoints.checkpoint",
+    "GenerationDefaults": "config",
     "ModelConfig": "config",
     "Constraint": "constraint",
     "Constraints": "constraint",
     "Forced": "constraint",
     "Hold": "constraint",
     "Masked": "constraint",
+    "StepwiseConstraint": "constraint",
     "StopTokens": "constraint",
-    "Engine": "inference.engine",
-    "Generation": "inference.generation",
-    "Timing": "inference.generation",
+    "Choices": "constraint_description",
+    "ContentGrammar": "constraint_description",
+    "Description": "constraint_description",
+    "JsonSchema": "constraint_description",
+    "MessageForm": "constraint_description",
+    "Regex": "constraint_description",
+    "TokenBudget": "constraint_description",
+    "ContextUsage": "inference.contexts",
+    "LocalEngine": "inference.engine",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "ConstraintError": "errors",
     "ContextFullError": "errors",
     "DeviceError": "errors",
+    "EngineBusyError": "errors",
     "ModelError": "errors",
     "ModelNotFoundError": "errors",
     "SamplingError": "errors",
     "UnsupportedModelError": "errors",
     "Sampler": "inference.sampler",
+    "Capabilities": "interface",
+    "Engine": "interface",
+    "EngineInfo": "interface",
+    "FinishReason": "interface",
+    "Generation": "interface",
+    "Progress": "interface",
+    "Request": "interface",
     "SamplingParams": "interface",
+    "Timing": "interface",
     "Token": "interface",
     "Transformer": "architecture.transformer",
     "Weights": "tensors.weights",
@@ -69,6 +110,8 @@ __all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("gptoss")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

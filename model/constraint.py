@@ -1,7 +1,7 @@
-"""What may be said next: a constraint masks the next token, or forces the next tokens, or leaves them free, or ends.
+"""Constraints over token ids: mask the next token, force the next tokens, leave the next token free, or end.
 
-Header-holding, schemas, reasoning budgets, "answer now" and stop tokens are constraints over token ids, joined by
-`Constraints`; neither the model nor the display knows of them. Imports torch when the first mask is made.
+Legal headers, schemas, reasoning budgets, "answer now" and stop tokens are constraints; `Constraints` joins several.
+Torch is imported when the first mask is made.
 """
 
 from __future__ import annotations
@@ -17,40 +17,45 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from gptoss.model.constraint_description import Description
+
 _WORD_BITS = 32
 
 
 @dataclass(frozen=True)
 class Masked:
-    """Only the tokens whose bit is set may come: `bits` is int32, (ceil(vocabulary / 32),), lowest bit first.
+    """Allows only some tokens.
 
-    Tokens beyond the mask may not come.
+    Attributes:
+        bits: one bit for each token, set where it is allowed: int32, (ceil(vocabulary / 32),), lowest bit first.
+            Tokens beyond the mask are forbidden.
     """
 
     bits: Tensor
 
     @classmethod
     def allowing(cls, token_ids: Iterable[int], vocab_size: int) -> Masked:
-        """The mask that allows `token_ids` alone."""
+        """Return the mask that allows `token_ids` alone."""
         import torch
 
-        flags = torch.zeros(-(-vocab_size // _WORD_BITS) * _WORD_BITS, dtype=torch.int64)
-        flags[list(token_ids)] = 1
-        words = (flags.view(-1, _WORD_BITS) << torch.arange(_WORD_BITS)).sum(-1)
+        ids = torch.tensor(sorted(set(token_ids)), dtype=torch.int64)
+        words = torch.zeros(-(-vocab_size // _WORD_BITS), dtype=torch.int64)
+        # No bit occurs twice in a word, so the sum is the union.
+        words.index_add_(0, ids // _WORD_BITS, 1 << (ids % _WORD_BITS))
         return cls(words.to(torch.int32))
 
     @classmethod
     def forbidding(cls, token_ids: Iterable[int], vocab_size: int) -> Masked:
-        """The mask that allows all tokens but `token_ids`."""
+        """Return the mask that allows all tokens but `token_ids`."""
         return cls(~cls.allowing(token_ids, vocab_size).bits)
 
     def allows(self, token_id: int) -> bool:
-        """Whether this token may come."""
+        """Tell whether this token is allowed."""
         word, bit = divmod(token_id, _WORD_BITS)
         return word < len(self.bits) and bool((int(self.bits[word]) >> bit) & 1)
 
     def apply_(self, logits: Tensor) -> None:
-        """Add -inf to the `logits` (vocabulary,) of what may not come, in place."""
+        """Add -inf to the `logits` (vocabulary,) of forbidden tokens, in place."""
         import torch
 
         rows = self.bits.to(logits.device, non_blocking=True).view(torch.uint8).int()
@@ -62,7 +67,7 @@ class Masked:
 
 @cache
 def _penalties(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """What each value of a byte of a mask adds to the logits of its eight tokens: (256, 8)."""
+    """What each value of a mask's byte adds to the logits of its eight tokens: (256, 8)."""
     import torch
 
     bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
@@ -71,54 +76,62 @@ def _penalties(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class Forced:
-    """These tokens come next, whatever the model would say."""
+    """Forces these tokens next, whatever the model would sample."""
 
     token_ids: tuple[int, ...]
 
 
-# None: the next token is free.
+# None: any token is allowed.
 Hold = Masked | Forced | None
 
 
-class Constraint(Protocol):
-    """Asked before each token, told of each token, forced ones included."""
+class StepwiseConstraint(Protocol):
+    """Asked before each token and told of each token, forced ones included."""
 
     def next(self) -> Hold:
-        """What may come next."""
+        """Return what may come next."""
         ...
 
     def accept(self, token_id: int) -> bool:
-        """A token has come; whether the generation is complete with it."""
+        """Take a token; return whether the completion is complete with it."""
+        ...
+
+
+class Constraint(StepwiseConstraint, Protocol):
+    """A constraint on one completion; an engine asks it token by token, or for its description."""
+
+    def describe(self) -> Description | None:
+        """Return the constraint on the whole completion, from its first token; None: ask it token by token."""
         ...
 
 
 class Constraints:
     """Several constraints as one: the first that forces wins, masks are intersected."""
 
-    def __init__(self, *constraints: Constraint) -> None:
+    def __init__(self, *constraints: StepwiseConstraint) -> None:
         self._constraints = constraints
 
     def next(self) -> Hold:
-        """What all of them allow.
+        """Return what all of them allow.
 
         Raises:
-            ConstraintError: they allow nothing together.
+            ConstraintError: together they allow nothing.
         """
         mask: Tensor | None = None
         for constraint in self._constraints:
-            hold = constraint.next()
-            if isinstance(hold, Forced):
-                return hold
-            if hold is not None:
-                mask = hold.bits if mask is None else mask & hold.bits
+            restriction = constraint.next()
+            if isinstance(restriction, Forced):
+                return restriction
+            if restriction is not None:
+                mask = restriction.bits if mask is None else mask & restriction.bits
         if mask is None:
             return None
         if not mask.any():
-            raise ConstraintError("the constraints together allow no token at all")
+            raise ConstraintError("the constraints together allow no token")
         return Masked(mask)
 
     def accept(self, token_id: int) -> bool:
-        """Tell all of them; the generation is complete when one of them says so."""
+        """Tell all of them; the completion is complete when one of them says so."""
         is_complete = False
         for constraint in self._constraints:
             is_complete |= constraint.accept(token_id)
@@ -126,15 +139,15 @@ class Constraints:
 
 
 class StopTokens:
-    """The generation is complete with any of these tokens."""
+    """The completion is complete with any of these tokens."""
 
     def __init__(self, token_ids: Collection[int]) -> None:
         self._token_ids = frozenset(token_ids)
 
     def next(self) -> Hold:
-        """Anything."""
+        """Allow any token."""
         return None
 
     def accept(self, token_id: int) -> bool:
-        """Whether this is one of them."""
+        """Take a token; return whether it is a stop token."""
         return token_id in self._token_ids

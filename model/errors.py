@@ -7,6 +7,7 @@
     │   └── UnsupportedModelError   sound as far as it was read, but not a model that runs here
     ├── ContextFullError            the tokens do not fit the model's context
     ├── DeviceError                 the device is missing or cannot do what is asked
+    ├── EngineBusyError             waiting for the engine could never end
     ├── ConstraintError             the constraints on the sampling leave nothing to say
     └── SamplingError               a sampling parameter is out of range, or the logits are not numbers
 
@@ -45,6 +46,10 @@ class ContextFullError(ModelError):
 
 class DeviceError(ModelError):
     """The device is missing, or cannot do what is asked of it."""
+
+
+class EngineBusyError(ModelError):
+    """The engine cannot go on with a generation before its caller has finished, or closed, another one."""
 
 
 class ConstraintError(ModelError):

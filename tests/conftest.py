@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -250,9 +251,9 @@ def _hub_tensors(weights: dict[str, torch.Tensor], num_layers: int, packed: bool
     return tensors
 
 
-def made_config(layout: str, sizes: Sizes, dialect: str) -> dict:
+def made_config(layout: str, sizes: Sizes, dialect: str) -> dict[str, Any]:
     """The `config.json` of a made checkpoint."""
-    common = {
+    common: dict[str, Any] = {
         "num_hidden_layers": len(sizes.experts),
         "vocab_size": sizes.vocabulary,
         "hidden_size": sizes.hidden,
@@ -273,7 +274,7 @@ def made_config(layout: str, sizes: Sizes, dialect: str) -> dict:
             "rope_ntk_alpha": 1,
             "rope_ntk_beta": 32,
         }
-    rope = {
+    rope: dict[str, Any] = {
         "rope_type": "yarn",
         "factor": sizes.factor,
         "original_max_position_embeddings": sizes.initial_context,
@@ -319,7 +320,7 @@ def write_made_checkpoint(
     dialect: str = "transformers4",
     shards: int = 1,
     index: bool = True,
-    **dims: object,
+    **dims: Any,
 ) -> Path:
     """Write a small checkpoint of random weights and return its folder.
 
@@ -337,12 +338,14 @@ def write_made_checkpoint(
     return write_files(folder, made_config(layout, sizes, dialect), tensors, shards, index)
 
 
-def write_files(folder: Path, config: dict, tensors: dict[str, torch.Tensor], shards: int, index: bool) -> Path:
+def write_files(
+    folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor], shards: int, index: bool
+) -> Path:
     """Write config, weights and perhaps an index into a folder, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     names = list(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         part = names[shard::shards]
         file = "model.safetensors" if shards == 1 else f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
@@ -390,7 +393,7 @@ def made_tensors() -> Callable[..., dict[str, torch.Tensor]]:
 def write_checkpoint() -> Callable[..., Path]:
     """`write_checkpoint(folder, layout, config, weights)`: weights by canonical name, experts packed, in a layout."""
 
-    def write(folder: Path, layout: str, config: dict, weights: dict[str, torch.Tensor]) -> Path:
+    def write(folder: Path, layout: str, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> Path:
         return write_files(folder, config, layout_tensors(layout, weights, config["num_hidden_layers"]), 1, False)
 
     return write
@@ -406,6 +409,6 @@ def make_byte_tokenizer() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def make_config() -> Callable[..., dict]:
+def make_config() -> Callable[..., dict[str, Any]]:
     """`make_config(layout, dialect, **dims)`: the `config.json` of the made checkpoints, parsed."""
     return lambda layout="hub_mxfp4", dialect="transformers4", **dims: made_config(layout, Sizes(**dims), dialect)

@@ -3,7 +3,7 @@
     CliError                 status 1
     |-- UsageError           status 2   a flag, an argument, the prompt
     |   |-- SettingsError    status 2   a variable or the config file
-    |   `-- SchemaError      status 2   a schema or pattern that answers cannot be held to
+    |   `-- SchemaError      status 2   a schema or pattern that the grammar engine does not support
     |-- InputError           status 1   what a file or standard input holds
     |-- MemoryShortageError  status 3   the model needs more memory than there is
     |-- PullError            status 1   a model could not be fetched, listed or removed
@@ -36,7 +36,7 @@ class SettingsError(UsageError):
 
 
 class SchemaError(UsageError):
-    """A schema, or a pattern, that the grammar engine cannot hold; its text has the place in it."""
+    """The grammar engine does not support a schema or pattern; the text has the place in it."""
 
 
 class InputError(CliError):

@@ -11,21 +11,22 @@ from pathlib import Path
 from gptoss.cli.base.errors import NoAnswerError, OutputError, status_of
 from gptoss.cli.base.exit_status import ExitStatus
 from gptoss.cli.base.inputs import gather_prompt
-from gptoss.cli.base.interrupts import on_interrupt
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import ReasoningView, Settings
+from gptoss.cli.base.templates import fill
 from gptoss.cli.base.text import one_line
-from gptoss.cli.commands.templates import fill
+from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.displays.json_lines import JsonLines, JsonObject
 from gptoss.cli.displays.raw import Raw
-from gptoss.cli.displays.text import Answer, Display, Displays, Omissions, ReasoningFile, Stats
-from gptoss.cli.session.events import ToolCall, TurnFinished
+from gptoss.cli.displays.text import Answer, Display, Displays, ReasoningFile, Stats, Warnings
+from gptoss.cli.session.events import TurnFinished
 from gptoss.cli.session.session import Session
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
+from gptoss.harmony import Message
 
 
 class OutputForm(StrEnum):
@@ -79,31 +80,23 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     status_line = StatusLine(messages)
     reasoning_file = [ReasoningFile(options.reasoning_file)] if options.reasoning_file else []
     notices = Notices(messages)
-    session, recorder = open_saved_session(invocation, status_line, notices.tell)
-    if options.logprobs is not None:
-        session.params = session.params.override(top_logprobs=options.logprobs)
+    session, recorder = open_saved_session(invocation, status_line, notices.tell, top_logprobs=options.logprobs or 0)
     # One screen does not take it twice, piece by piece beside a form that carries it already.
     carries_reasoning = options.form in (OutputForm.RAW, OutputForm.STREAM_JSON)
     is_told_twice = carries_reasoning and output.is_terminal and settings.reasoning is ReasoningView.AUTO
     display = Displays(
         [
-            Omissions(messages),
+            Warnings(messages),
             *([] if is_told_twice else _aside(messages, settings.reasoning, status_line)),
             *reasoning_file,
             _main_display(options, output, session, recorder),
             *([Stats(messages)] if options.stats else []),
         ]
     )
-    ending: TurnFinished | None = None
-    calls: list[str] = []
-    with notices.held(), closing(display), on_interrupt(session.stop):
-        for event in session.ask(prompt, progress=display.show):
-            display.show(event)
-            if isinstance(event, TurnFinished):
-                ending = event
-            elif isinstance(event, ToolCall):
-                calls.append(event.recipient)
-    return _status(ending, calls, messages, settings)
+    with notices.held(), closing(display):
+        turn = session.respond([Message.user(prompt)], progress=display.show)
+        ending = play(session, turn, display.show, "conversation" if recorder.is_saving else "nothing")
+    return _status(ending, messages, settings)
 
 
 def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> list[Display]:
@@ -126,7 +119,7 @@ def _main_display(options: AskOptions, output: Output, session: Session, recorde
             return Answer(output)
 
 
-def _status(ending: TurnFinished | None, calls: list[str], messages: Output, settings: Settings) -> ExitStatus:
+def _status(ending: TurnFinished | None, messages: Output, settings: Settings) -> ExitStatus:
     """The exit status of a turn; an answer that a limit has cut is said to be so.
 
     Raises:
@@ -137,7 +130,7 @@ def _status(ending: TurnFinished | None, calls: list[str], messages: Output, set
     if ending.finish_reason == "length":
         limits = {
             "max_tokens": f"{settings.max_tokens} tokens were allowed (--max-tokens)",
-            "context": f"{ending.usage.prompt_tokens + ending.usage.completion_tokens} tokens fill the context (--ctx)",
+            "context": f"{ending.context_tokens} tokens fill the context (--ctx)",
             "grammar": "the schema or pattern has grown too complex for the grammar engine",
             "repetition": "the model only repeated itself (--repetition allow)",
         }
@@ -146,6 +139,7 @@ def _status(ending: TurnFinished | None, calls: list[str], messages: Output, set
         return ExitStatus.INCOMPLETE
     if ending.answered:
         return ExitStatus.ANSWERED
-    if calls:
-        raise NoAnswerError(f"the model called the tool {calls[0]!r}, which does not exist, and gave no answer")
+    if ending.pending:
+        tool = one_line(ending.pending[0].recipient)
+        raise NoAnswerError(f"the model called the tool {tool!r}, which does not exist, and gave no answer")
     raise NoAnswerError("the model ended without an answer; another --seed or --effort may help")

@@ -20,15 +20,17 @@ from typing import Any, TextIO
 from gptoss.cli.base.errors import InputError, OutputError, UsageError, status_of
 from gptoss.cli.base.exit_status import ExitStatus, worse
 from gptoss.cli.base.inputs import read_named
-from gptoss.cli.base.interrupts import on_interrupt
+from gptoss.cli.base.templates import fill
 from gptoss.cli.base.text import one_line
-from gptoss.cli.commands.templates import fill
+from gptoss.cli.commands.turns import play
 from gptoss.cli.displays.json_lines import JsonObject, Sink
-from gptoss.cli.session.events import TurnFinished
-from gptoss.cli.session.session import Session
-from gptoss.cli.startup.opening import open_conversation, open_session
+from gptoss.cli.session.events import Event, TurnFinished
+from gptoss.cli.session.session import Retained, Session
+from gptoss.cli.session.transcript import Transcript
+from gptoss.cli.startup.opening import new_settings, open_session
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.harmony import Message
 
 _RESULT = b'{"line": '  # what every result begins with
 _KEYS = {"id", "prompt", "system", "vars"}
@@ -88,50 +90,42 @@ def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
         if not todo:
             return ExitStatus.ANSWERED
         sink = file or environment.output()
-        session = open_session(invocation, status_line)
-        if options.logprobs is not None:
-            session.params = session.params.override(top_logprobs=options.logprobs)
+        session = open_session(invocation, status_line, top_logprobs=options.logprobs or 0)
         worst = ExitStatus.ANSWERED
         for count, item in enumerate(todo, 1):
             status_line.show(f"{count} of {len(todo)}")
-            settings = invocation.settings
-            session.conversation = open_conversation(
-                environment.today(),
-                settings.effort,
-                settings.instructions if item.system is None else item.system,
-                invocation.answer_format,
-            )
-            status = _answer(session, item, sink, logprobs=options.logprobs is not None)
+            session.go_on_with(Transcript(new_settings(invocation, item.system)))
+            # Prompts have their instructions in common; these are stored once.
+            retained: Retained = "settings" if count == 1 and invocation.settings.save else "nothing"
+            status = _answer(session, item, sink, retained, logprobs=options.logprobs is not None)
             status_line.clear()
-            if count == 1 and settings.save:
-                session.keep_instructions()
             if status is ExitStatus.INTERRUPTED:
                 return status
             worst = worse(worst, status)
     return worst
 
 
-def _answer(session: Session, item: Item, sink: Sink, *, logprobs: bool) -> ExitStatus:
+def _answer(session: Session, item: Item, sink: Sink, retained: Retained, *, logprobs: bool) -> ExitStatus:
     display = JsonObject(sink, logprobs_of=session.encoding if logprobs else None, labels=item.labels)
+
+    def show(event: Event) -> None:
+        # The result of a turn that was interrupted is not written: the next run answers the prompt as a whole.
+        if not (isinstance(event, TurnFinished) and event.finish_reason == "interrupted"):
+            display.show(event)
+
     try:
-        with on_interrupt(session.stop):
-            for event in session.ask(item.prompt):
-                if not isinstance(event, TurnFinished):
-                    display.show(event)
-                    continue
-                if event.finish_reason == "interrupted":  # the next run answers it in whole
-                    return ExitStatus.INTERRUPTED
-                display.show(event)
-                if event.finish_reason == "length":
-                    return ExitStatus.INCOMPLETE
-                return ExitStatus.ANSWERED if event.answered else ExitStatus.FAILED
+        ending = play(session, session.respond([Message.user(item.prompt)]), show, retained)
     except Exception as error:
         if status_of(error) is not ExitStatus.FAILED or isinstance(error, InputError | OutputError):
             raise
         told = {**item.labels, "error": {"message": one_line(str(error)), "status": int(ExitStatus.FAILED)}}
         sink.write(sink.safe(json.dumps(told, ensure_ascii=False)) + "\n")
         return ExitStatus.FAILED
-    return ExitStatus.INTERRUPTED
+    if ending is None or ending.finish_reason == "interrupted":
+        return ExitStatus.INTERRUPTED
+    if ending.finish_reason == "length":
+        return ExitStatus.INCOMPLETE
+    return ExitStatus.ANSWERED if ending.answered else ExitStatus.FAILED
 
 
 def read_batch(options: BatchOptions, stdin: TextIO | None) -> list[Item]:

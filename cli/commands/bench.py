@@ -16,7 +16,7 @@ from gptoss.cli.base.exit_status import ExitStatus
 from gptoss.cli.base.interrupts import uninterrupted
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import counted, one_line
-from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.machine import available_memory
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
@@ -26,8 +26,9 @@ from gptoss.model.errors import ContextFullError, ModelNotFoundError
 if TYPE_CHECKING:
     import torch
 
+    from gptoss.cli.startup.loaded import LoadedModel
     from gptoss.model.config import ModelConfig
-    from gptoss.model.inference.engine import Engine
+    from gptoss.model.inference.engine import LocalEngine
     from gptoss.model.measure.benchmark import Measurement, Plan, Speed, Subject
     from gptoss.model.ops import Ops
 
@@ -147,7 +148,7 @@ def _measure_model(invocation: Invocation, plan: Plan, status_line: StatusLine) 
     model = invocation.settings.model
     # A session needs less of an engine than is measured here.
     try:
-        engine = cast("Engine", load(timing, model, status_line).engine)
+        engine = cast("LocalEngine", load(timing, model, status_line).engine)
     except ModelNotFoundError as error:
         if model not in list(Synthetic):
             raise

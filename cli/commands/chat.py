@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -11,40 +12,33 @@ from rich.segment import Segment
 from gptoss.cli.base.errors import OutputError, UsageError, status_of
 from gptoss.cli.base.exit_status import ExitStatus, worse
 from gptoss.cli.base.inputs import fenced
-from gptoss.cli.base.interrupts import Terminated, on_interrupt, without_interrupts
-from gptoss.cli.base.output import Output
+from gptoss.cli.base.interrupts import Terminated, without_interrupts
 from gptoss.cli.base.settings import Effort, ReasoningView
 from gptoss.cli.base.text import one_line, sanitize
 from gptoss.cli.commands.making_room import MakingRoom
-from gptoss.cli.conversations.recorder import Recorder
-from gptoss.cli.displays.text import Answer, Display, Displays, Omissions, Stats
+from gptoss.cli.commands.turns import play
+from gptoss.cli.conversations.log import SavedConversation
+from gptoss.cli.displays.text import Answer, Display, Displays, Stats, Warnings
 from gptoss.cli.line.keyboard import echo, key_calls
 from gptoss.cli.line.prompt import InputLine, Lines, TerminalLine
 from gptoss.cli.line.status_bar import Part, context_part, status_bar
 from gptoss.cli.session.context_size import prompt_size, tokens_read_again
-from gptoss.cli.session.events import TurnFinished
-from gptoss.cli.session.session import Session
-from gptoss.cli.session.turns import turns_of, without_last_turn
+from gptoss.cli.session.conversation_settings import ConversationSettings
+from gptoss.cli.session.events import Event, TurnFinished
+from gptoss.cli.session.options import SessionModel, TurnOptions
+from gptoss.cli.session.session import ReportProgress, Session
+from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.slash import table
 from gptoss.cli.slash.conversations import going_on
 from gptoss.cli.startup.completions import model_names
-from gptoss.cli.startup.opening import (
-    begin_again,
-    check_effort,
-    effort_of,
-    instructions_of,
-    load,
-    sampling_params,
-    with_effort,
-    with_instructions,
-)
+from gptoss.cli.startup.opening import check_effort, load, session_rules
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
-from gptoss.harmony import Conversation
+from gptoss.harmony import Message
 
 ANSWER_NOW_KEY = "n"
 
@@ -55,12 +49,7 @@ def chat(invocation: Invocation, *, stats: bool) -> ExitStatus:
     Raises:
         CliError, ModelError: the model cannot be loaded, or standard input or output fails.
     """
-    environment = invocation.environment
-    output, messages = environment.output(), environment.messages()
-    notices = Notices(messages)
-    with echo(environment.stdin, on=False):
-        session, recorder = open_saved_session(invocation, StatusLine(messages), notices.tell)
-    return Chat(invocation, session, recorder, output, messages, notices, stats=stats).run()
+    return Chat(invocation, stats=stats).run()
 
 
 _NARROWEST = 20  # cells in which a text is still easily read
@@ -70,70 +59,51 @@ class Chat:
     """One run of `chat`; what the slash commands act upon.
 
     Attributes:
-        invocation: the settings and the environment.
+        environment: streams, variables, the time.
         session: the conversation and its model.
-        recorder: keeps the conversation on the disk.
+        recorder: saves the conversation.
         output: standard output.
         messages: standard error.
-        notices: what is told of saving.
-        reasoning: what is seen of reasoning.
-        attachments: the files that go with the next message, and what stands in them.
+        reasoning: how reasoning is shown.
+        attachments: the files that go with the next message, and their text.
         ending: how the last turn ended; None before it.
         leaving: whether this was the last line.
+
+    Raises:
+        CliError, ModelError: the model cannot be loaded.
     """
 
-    def __init__(
-        self,
-        invocation: Invocation,
-        session: Session,
-        recorder: Recorder,
-        output: Output,
-        messages: Output,
-        notices: Notices,
-        *,
-        stats: bool,
-    ) -> None:
-        self.invocation = invocation
+    def __init__(self, invocation: Invocation, *, stats: bool) -> None:
+        self._invocation = invocation
         self.environment = invocation.environment
-        self.session = session
-        self.recorder = recorder
-        self.output = output
-        self.messages = messages
-        self.notices = notices
+        self.output, self.messages = self.environment.output(), self.environment.messages()
+        self._notices = Notices(self.messages)
         self._stats = stats
         stdin = self.environment.stdin
         self.person_types = stdin is not None and stdin.isatty()
-        self._has_screen = output.is_terminal and messages.is_terminal and not output.is_dumb
+        self._has_screen = self.output.is_terminal and self.messages.is_terminal and not self.output.is_dumb
         self.reasoning = invocation.settings.reasoning
         if self.reasoning is ReasoningView.AUTO:
-            self.reasoning = ReasoningView.SHOW if messages.is_terminal else ReasoningView.HIDE
+            self.reasoning = ReasoningView.SHOW if self.messages.is_terminal else ReasoningView.HIDE
         self.attachments: list[tuple[Path, str]] = []
         self.ending: TurnFinished | None = None
         self.leaving = False
         self._worst = ExitStatus.ANSWERED
-        self._measured: tuple[Conversation, int] | None = None
+        self._measured: tuple[Transcript, int] | None = None
         self._line = self._open_line()
-        if self.person_types and invocation.settings.overflow is None:
-            session.when_too_long = MakingRoom(self, self._line)
-
-    @property
-    def effort(self) -> Effort:
-        """How long the model may reason."""
-        if self.session.skip_reasoning:
-            return Effort.NONE
-        return effort_of(self.session.conversation)
-
-    @property
-    def instructions(self) -> str | None:
-        """The developer message's instructions."""
-        return instructions_of(self.session.conversation)
+        asks = self.person_types and invocation.settings.overflow is None
+        self._overflow = MakingRoom(self.say, self._line) if asks else None
+        with echo(stdin, on=False):
+            self.session, self.recorder = open_saved_session(
+                invocation, StatusLine(self.messages), self._notices.tell, overflow=self._overflow
+            )
 
     @property
     def context_used(self) -> int:
-        """Tokens of the next prompt, as far as it is known: without the turns that it leaves out."""
-        conversation = self.session.conversation
-        if self._measured is None or self._measured[0] is not conversation:
-            self._measured = (conversation, prompt_size(self.session.shown, self.session.encoding))
+        """Length of the next prompt as far as it is known, without the turns that it leaves out."""
+        transcript = self.session.transcript
+        if self._measured is None or self._measured[0] is not transcript:
+            self._measured = (transcript, prompt_size(self.session.shown, self.session.encoding))
         return self._measured[1]
 
     def run(self) -> ExitStatus:
@@ -145,7 +115,8 @@ class Chat:
         """
         if self.messages.is_terminal:
             self.say(
-                f"gptoss {version('gptoss')}, {self.session.model}, effort {self.effort}; /help lists the commands"
+                f"gptoss {version('gptoss')}, {self.session.model}, effort {self.session.settings.effort}; "
+                "/help lists the commands"
             )
             if self.recorder.log is not None:
                 self.say(going_on(self.recorder.log.saved))
@@ -178,88 +149,100 @@ class Chat:
         self.messages.write(self.messages.styled(text, "dim") + "\n")
 
     def set_effort(self, effort: Effort) -> int:
-        """Reason so long from the next turn on; the tokens that have to be read again for it.
+        """Reason so long from the next turn on; return how many tokens have to be prefilled again for it.
 
         Raises:
             UsageError: the model is known to fail so.
         """
         check_effort(self.session, effort)
-        self.session.skip_reasoning = effort is Effort.NONE
-        return self.replace(with_effort(self.session.conversation, effort))
+        return self._change(self.session.settings.with_effort(effort))
 
     def set_instructions(self, instructions: str | None) -> int:
-        """Follow these from the next turn on; the tokens that have to be read again for it."""
-        return self.replace(with_instructions(self.session.conversation, instructions))
+        """Follow these from the next turn on; return how many tokens have to be prefilled again for it."""
+        return self._change(self.session.settings.with_instructions(instructions))
 
-    def replace(self, conversation: Conversation) -> int:
-        """Go on with another conversation; how many of the tokens said so far have to be read again."""
+    def _change(self, settings: ConversationSettings) -> int:
         session = self.session
-        before, session.conversation = session.shown, conversation
-        return tokens_read_again(before, session.shown, session.encoding) if session.has_question else 0
+        before = session.shown
+        session.go_on_with(session.transcript.with_settings(settings))
+        has_question = session.transcript.has_question
+        return tokens_read_again(before, session.shown, session.encoding) if has_question else 0
 
     def set_model(self, name: str) -> None:
-        """Go on with another model. One that turns out to be unusable leaves the chat with the one it had.
+        """Go on with another model. If it turns out to be unusable, the chat keeps the one it had.
 
         Raises:
             ModelError: the other model cannot be used.
         """
-        session, status_line = self.session, StatusLine(self.messages)
+        before, status_line = self.session, StatusLine(self.messages)
         released = False
 
         def release() -> None:
             nonlocal released
             released = True
-            del session.engine  # two models need not fit into memory at once
+            before.close()  # two models need not fit into memory at once
 
         try:
-            loaded = load(self.invocation, name, status_line, release)
-            check_effort(loaded, self.effort)
-            params = sampling_params(loaded.engine.defaults, self.invocation.settings)
+            loaded = load(self._invocation, name, status_line, release)
+            check_effort(loaded, before.settings.effort)
+            self._move_to(loaded)
         except BaseException:
             if released:
-                session.engine = load(self.invocation, session.model, status_line).engine
+                self._move_to(load(self._invocation, before.model, status_line))
             raise
-        session.use(loaded.name, loaded.engine, loaded.encoding, params, can_skip_reasoning=loaded.can_skip_reasoning)
+
+    def _move_to(self, model: SessionModel) -> None:
+        rules = session_rules(self._invocation, model, self._overflow)
+        self.session = Session(model, self.session.transcript, rules, self.recorder.record)
         self._measured = None
+
+    def go_on_with(self, saved: SavedConversation) -> None:
+        """Go on in a saved conversation, with its effort and the model of this one."""
+        skips = saved.effort == Effort.NONE and self.session.can_skip_reasoning
+        self.session.go_on_with(Transcript.read(saved.messages, skip_reasoning=skips))
+        self.ending = None
 
     def clear(self) -> None:
         """Begin anew with the same settings."""
         self.recorder.begin_another()
-        self.session.conversation = begin_again(self.session.conversation, self.environment.today())
+        self.session.go_on_with(Transcript(self.session.settings.with_day(self.environment.today())))
         self.ending = None
         self.attachments.clear()
 
     def ask(self, text: str) -> None:
         """Answer a message, with the files that go with it."""
         parts = [text, *(fenced(path.name, content) for path, content in self.attachments)]
-        self._answer("\n\n".join(parts))
+        message = Message.user("\n\n".join(parts))
+        self._play(lambda progress: self.session.respond([message], progress=progress))
         self.attachments.clear()
 
-    def retry(self, seed: int | None = None) -> None:
-        """Answer the last message again; a seed that was chosen is counted up, or the answer would be the same.
+    def retry(self, seed: int | None = None, effort: Effort | None = None) -> None:
+        """Answer the last message again, for this once with another seed or effort.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is none, or the model is known to fail at this effort.
         """
-        if not self.session.has_question:
+        if not self.session.transcript.has_question:
             raise UsageError("there is nothing to answer again yet")
-        params = self.session.params
-        if seed is None and params.seed is not None:
-            seed = params.seed + 1
-        if seed is not None:
-            self.session.params = params.override(seed=seed)
-        self._answer(None)
+        if effort is not None:
+            check_effort(self.session, effort)
+        chosen = self.session.params.seed
+        if seed is None and chosen is not None:
+            # The seed of the settings would give the same answer again.
+            seed = (chosen if self.ending is None else self.ending.seed) + 1
+        options = TurnOptions(effort=effort, seed=seed)
+        self._play(lambda progress: self.session.respond_again(options, progress))
 
     def undo(self) -> str:
-        """Take back the user's last message and all that came of it; what it was.
+        """Take back the user's last message and everything after it; return the message's text.
 
         Raises:
             UsageError: there is none.
         """
-        turns = turns_of(self.session.conversation)
+        turns = self.session.transcript.turns
         if not turns:
             raise UsageError("nothing has been said yet")
-        self.session.conversation = without_last_turn(self.session.conversation)
+        self.session.go_on_with(self.session.transcript.without_last_turn())
         self.ending = None
         return turns[-1].question.text
 
@@ -269,18 +252,19 @@ class Chat:
             return Lines(stdin, self.messages)
         from gptoss.cli.line.completion import CommandCompleter
 
-        folders = self.invocation.folders
+        folders = self._invocation.folders
         completer = CommandCompleter(table.TABLE, lambda: model_names(folders.models))
         # What was typed is what was said: where that is to leave nothing behind, so is this.
-        history = folders.state / "history" if self.invocation.settings.save else None
+        history = folders.state / "history" if self._invocation.settings.save else None
         return TerminalLine(history, completer, self._status, styles=self.output.has_styles)
 
     def _status(self, columns: int) -> str:
-        parts = [Part(self.session.model, self.session.model), Part(f"effort {self.effort}", self.effort)]
+        effort = self.session.settings.effort
+        parts = [Part(self.session.model, self.session.model), Part(f"effort {effort}", effort)]
         if self.attachments:
             names = ", ".join(path.name for path, _ in self.attachments)
             parts.append(Part(f"with {names}", f"+{len(self.attachments)}"))
-        parts.append(context_part(self.context_used, self.session.engine.max_context))
+        parts.append(context_part(self.context_used, self.session.max_context))
         if self.ending is not None and self.ending.timing.decode_s > 0:
             speed = self.ending.usage.completion_tokens / self.ending.timing.decode_s
             parts.append(Part(f"{speed:.1f} tokens/s", f"{speed:.0f}/s"))
@@ -310,25 +294,27 @@ class Chat:
             self._worst = ExitStatus.FAILED
             self.say(one_line(str(error)))
 
-    def _answer(self, text: str | None) -> None:
-        session = self.session
-        display = self._display()
+    def _play(self, begin: Callable[[ReportProgress], Generator[Event, None, None]]) -> None:
+        """Show a turn that `begin` begins."""
+        session, display = self.session, self._display()
+
+        def show(event: Event) -> None:
+            display.show(event)
+            if isinstance(event, TurnFinished):
+                self.ending = event
+                self._worst = worse(self._worst, _status(event))
+                self._tell_ending(event)
+
         now = key_calls(self.environment.stdin, ANSWER_NOW_KEY, session.answer_now)
-        with self.notices.held(), closing(display), on_interrupt(session.stop), now:
-            events = session.answer_again(display.show) if text is None else session.ask(text, display.show)
-            for event in events:
-                display.show(event)
-                if isinstance(event, TurnFinished):
-                    self.ending = event
-                    self._worst = worse(self._worst, _status(event))
-                    self._tell_ending(event)
+        with self._notices.held(), closing(display), now:
+            play(session, begin(display.show), show, "conversation" if self.recorder.is_saving else "nothing")
         if self.ending is not None and self.ending.finish_reason == "interrupted" and not self.person_types:
             raise KeyboardInterrupt
         if self.output.is_terminal:
             self.output.write("\n")
 
     def _display(self) -> Displays:
-        displays: list[Display] = [Omissions(self.messages)]
+        displays: list[Display] = [Warnings(self.messages, notices=not self._has_screen)]
         if self._has_screen:
             hint = f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now" if self.person_types else ""
             displays.append(TurnView(self.output, look=self.reasoning, hint=hint))

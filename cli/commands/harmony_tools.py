@@ -21,6 +21,7 @@ from gptoss.harmony import (
     StreamableParser,
     loads_conversation,
     loads_token_ids,
+    message_to_dict,
     render_for_completion,
 )
 from gptoss.harmony.deltas import ProblemFound
@@ -57,7 +58,7 @@ def parse(environment: Environment, folders: Folders, model: str | None) -> Exit
             if isinstance(delta, ProblemFound):
                 where = f"{place}, token {delta.problem.position}"
                 messages.write(f"gptoss: {where}: {one_line(str(delta.problem))}\n")
-        return json.dumps([message.to_dict() for message in parser.messages], ensure_ascii=False)
+        return json.dumps([message_to_dict(message) for message in parser.messages], ensure_ascii=False)
 
     return _convert_each(environment, convert)
 

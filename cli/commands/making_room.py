@@ -1,8 +1,8 @@
-"""What `chat` asks the person when a conversation leaves no room for an answer."""
+"""The question of `chat` when a conversation leaves too little room for an answer."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.text import counted, one_line
@@ -14,39 +14,31 @@ _MOST_LINES = 12
 _QUOTED = 40
 
 
-class Talk(Protocol):
-    """What this needs of `Chat`."""
-
-    def say(self, text: str) -> None:
-        """Tell the person something."""
-        ...
-
-
 class MakingRoom:
-    """Asks how many of the oldest turns a prompt is to leave out; as `Session.when_too_long`.
+    """Asks the person how many of the oldest turns to leave out of a prompt; an `OverflowPolicy`.
 
-    A yes holds as long as it is enough: only when more have to go is there another question.
+    A yes holds as long as it is enough; the next question comes when more turns have to go.
 
     Args:
-        talk: says things to the person.
+        say: tells the person something.
         line: where the person answers.
     """
 
-    def __init__(self, talk: Talk, line: InputLine) -> None:
-        self._talk = talk
+    def __init__(self, say: Callable[[str], None], line: InputLine) -> None:
+        self._say = say
         self._line = line
         self._always = False
         self._whole = False
         self._agreed: tuple[Message, ...] = ()
 
     def agreed(self, too_long: TooLong) -> int:
-        """How many turns the person has agreed to leave out."""
+        """Return how many turns the person has agreed to leave out."""
         count = too_long.oldest_to_leave_out()
         oldest = too_long.oldest(count)
         return count if self._always or self._agreed[: len(oldest)] == oldest else 0
 
     def decide(self, too_long: TooLong) -> int:
-        """How many turns to leave out.
+        """Ask how many turns to leave out.
 
         Raises:
             UsageError: the message is not to be sent.
@@ -79,10 +71,10 @@ class MakingRoom:
         rows.append(("this message", turns[-1].tokens, False, turns[-1].question))
         width = max(len(name) for name, *_ in rows)
         prompt, context = counted(too_long.prompt_tokens, "token"), f"{too_long.context:,}"
-        self._talk.say(f"too little room for an answer: the prompt has {prompt}, prompt and answer together {context}")
+        self._say(f"too little room for an answer: the prompt has {prompt}, prompt and answer together {context}")
         for name, tokens, is_left_out, said in rows:
             mark = "left out" if is_left_out else ""
-            self._talk.say(f"  {name:<{width}} {tokens:>9,}  {mark:<8}  {_beginning(said)}".rstrip())
+            self._say(f"  {name:<{width}} {tokens:>9,}  {mark:<8}  {_beginning(said)}".rstrip())
 
     def _choice(self, too_long: TooLong, count: int) -> str:
         turns, them = ("turn", "it") if count == 1 else (f"{count} turns", "them")
@@ -90,8 +82,8 @@ class MakingRoom:
         if too_long.left:
             choices["k"] = f"keep all, with {counted(too_long.left, 'token')} for the answer"
         then = f"which then has {counted(too_long.prompt_without(count), 'token')}"
-        self._talk.say(f"leave the oldest {turns} out of the prompt, {then}? the conversation keeps {them}")
-        self._talk.say("; ".join(f"{key}: {meaning}" for key, meaning in choices.items()))
+        self._say(f"leave the oldest {turns} out of the prompt, {then}? the conversation keeps {them}")
+        self._say("; ".join(f"{key}: {meaning}" for key, meaning in choices.items()))
         while True:
             said = self._line.choose("[n] ").strip().lower() or "n"
             if choices.get(said[0], "").startswith(said):

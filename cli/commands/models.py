@@ -14,7 +14,7 @@ from gptoss.cli.base.exit_status import ExitStatus
 from gptoss.cli.base.settings import Folders
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import one_line
-from gptoss.cli.commands.pull import confirm
+from gptoss.cli.line.confirm import confirm
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.options import HomeOption
@@ -74,7 +74,7 @@ def rm(
     if not yes:
         if environment.stdin is None or not environment.stdin.isatty() or not messages.is_terminal:
             raise UsageError(f"rm asks before it removes {told}: without a terminal, say --yes")
-        if not confirm(environment, messages, f"Remove {told}? [y/N] "):
+        if not confirm(environment.stdin, messages, f"Remove {told}? [y/N] "):
             messages.write("nothing was removed\n")
             return ExitStatus.FAILED
     left = remove(chosen)

@@ -15,6 +15,7 @@ from gptoss.cli.base.settings import Folders
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.commands.cache import clear_cache
+from gptoss.cli.conversations.listing import listing_line
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.groups import command_group
@@ -133,7 +134,6 @@ def export(
 ) -> ExitStatus:
     """Write a conversation as Markdown, or as the JSON that gptoss harmony render and the harmony library read."""
     from gptoss.cli.conversations import export as forms
-    from gptoss.cli.startup.opening import instructions_of
 
     environment, store = _opened(context, home)
     log = _found(environment, store, which)
@@ -141,7 +141,7 @@ def export(
     if file is not None:
         if as_json and file.suffix.lower() != ".json":
             raise UsageError(f"--json and the name {one_line(str(file))} exclude each other: end the name in .json")
-        forms.export(saved.conversation, file, saved.model or "a model", instructions_of(saved.conversation))
+        forms.export(saved.conversation, file, saved.model or "a model", _instructions(saved))
         return ExitStatus.ANSWERED
     output = environment.output()
     output.write(output.safe(forms.as_harmony(saved.conversation) if as_json else _markdown(log)))
@@ -203,14 +203,6 @@ def delete(
     return ExitStatus.ANSWERED
 
 
-def listing_line(saved: SavedConversation) -> str:
-    """A conversation on one line, for people."""
-    title = saved.title
-    shown = title if len(title) <= _SHOWN_CHARACTERS else title[: _SHOWN_CHARACTERS - 1] + "…"
-    when = one_line(saved.changed[:16].replace("T", " "))
-    return f"{saved.id}  {when}  {len(saved.questions):>3}  {one_line(saved.model or '-')}  {shown}"
-
-
 def _as_dict(saved: SavedConversation) -> dict[str, object]:
     return {
         "id": saved.id,
@@ -226,10 +218,15 @@ def _as_dict(saved: SavedConversation) -> dict[str, object]:
 
 def _markdown(log: ConversationLog) -> str:
     from gptoss.cli.conversations.export import as_markdown
-    from gptoss.cli.startup.opening import instructions_of
 
     saved = log.saved
-    return as_markdown(saved.conversation, saved.model or "a model", instructions_of(saved.conversation))
+    return as_markdown(saved.conversation, saved.model or "a model", _instructions(saved))
+
+
+def _instructions(saved: SavedConversation) -> str | None:
+    from gptoss.cli.session.transcript import Transcript
+
+    return Transcript.read(saved.messages).settings.instructions
 
 
 def _around(line: str, wanted: str) -> str:

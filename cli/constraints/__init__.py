@@ -1,11 +1,15 @@
-"""What holds the sampling of a turn: constraints over token ids, put together in `turn.hold_turn` and nowhere else.
+"""Constraints on the sampling of a turn, over token ids. `turn.ConstraintFactory` joins them.
 
-    headers.py    a header can only be a legal one; a message ends as its kind does
-    contents.py   the content of a message follows a grammar that its header has chosen
-    grammars.py   schemas, regular expressions and choices as grammars of the engine (llguidance)
-    json_keys.py  names in objects are spelled in one way
-    budget.py     reasoning ends after so many tokens, or when the person says so
-    turn.py       all of them for one turn
+    headers.py         only legal headers; a message ends with the token of its kind
+    content.py         which content follows which grammar: the answer, and the arguments of functions
+    grammars.py        grammars and matchers of llguidance
+    schemas.py         JSON schemas as grammars, and where in a schema something is unsupported
+    property_names.py  one spelling for each property name in JSON
+    answer_format.py   the grammar of the answers, and what the model is told of it
+    budget.py          the reasoning ends after so many tokens, or when the user asks for the answer
+    masks.py           logit masks of the header grammar
+    description.py     a whole turn for an engine that cannot be asked token by token
+    turn.py            all of them for one turn
 
-Nothing here imports torch or llguidance before it is needed.
+Importing them imports neither torch nor llguidance.
 """

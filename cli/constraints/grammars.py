@@ -1,4 +1,4 @@
-"""Grammars for the content of messages, and the engine that holds sampling to them (llguidance)."""
+"""Grammars for the content of messages, and the matchers that enforce them (llguidance)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gptoss.cli.constraints.json_keys import JsonNames
+from gptoss.cli.constraints.property_names import PropertyNames
 from gptoss.harmony import Encoding
 from gptoss.model.constraint import Masked
+from gptoss.model.constraint_description import ContentGrammar, JsonSchema
 from gptoss.model.errors import ConstraintError
 
 if TYPE_CHECKING:
@@ -22,14 +23,24 @@ _DEAD_END = "NoExtensionBias"  # llguidance's name for a text that nothing can f
 
 @dataclass(frozen=True)
 class Grammar:
-    """A grammar in the engine's own notation; `is_json` tells whether its texts are JSON."""
+    """A grammar that llguidance accepts.
+
+    Attributes:
+        source: llguidance's own notation of it.
+        content: the same grammar for other engines.
+    """
 
     source: str
-    is_json: bool
+    content: ContentGrammar
+
+    @property
+    def is_json(self) -> bool:
+        """Whether its texts are JSON."""
+        return isinstance(self.content, JsonSchema)
 
 
-def fits_nothing(source: str) -> bool:
-    """Whether no text follows a grammar that the engine takes, as far as a text's first byte tells."""
+def is_unsatisfiable(source: str) -> bool:
+    """Tell whether no text follows a grammar that llguidance accepts, as far as the first byte of a text tells."""
     from llguidance import LLMatcher, LLTokenizer
 
     matcher = LLMatcher(LLTokenizer("byte"), source, log_level=0)
@@ -38,49 +49,50 @@ def fits_nothing(source: str) -> bool:
 
 
 class GrammarEngine:
-    """Makes matchers for one vocabulary.
+    """Makes matchers for one vocabulary. Threads may share it.
 
-    Its table of 201,088 tokens takes most of a second to build. That is done once, when `warm` or the first matcher
-    asks for it; llguidance lets other threads go on meanwhile.
+    llguidance's table of 201,088 tokens takes most of a second to build. `warm` or the first matcher builds it once;
+    llguidance lets other threads run meanwhile.
     """
 
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
         self._tokenizer: LLTokenizer | None = None
         self._lock = threading.Lock()
+        self._is_warming = False
         self._escapes: tuple[Tensor, Tensor]
 
     def warm(self) -> None:
-        """Build all that matchers need, in a thread of its own."""
-        # No daemon: at its exit Python would unwind the thread through the frames of llguidance, which aborts.
+        """Build what matchers need in a thread of its own; return at once."""
+        if self._is_warming:
+            return
+        self._is_warming = True
+        # No daemon: at exit Python would unwind the thread through the frames of llguidance, which aborts.
         threading.Thread(target=self._get_tokenizer, name="grammar engine").start()
 
     def matcher(self, grammar: Grammar) -> Matcher:
-        """A new matcher at the beginning of a text.
+        """Return a new matcher at the beginning of a text.
 
         Raises:
-            ConstraintError: the engine does not take the grammar, which was not checked before.
+            ConstraintError: llguidance does not accept the grammar.
         """
         from llguidance import LLMatcher
 
         tokenizer = self._get_tokenizer()
         matcher = LLMatcher(tokenizer, grammar.source, log_level=0)
         if matcher.is_error():
-            raise ConstraintError(f"the grammar engine does not take the grammar: {matcher.get_error()}")
-        return Matcher(matcher, self.encoding, (JsonNames(), *self._escapes) if grammar.is_json else None)
+            raise ConstraintError(f"the grammar engine does not accept the grammar: {matcher.get_error()}")
+        return Matcher(matcher, self.encoding, (PropertyNames(), *self._escapes) if grammar.is_json else None)
 
     def _get_tokenizer(self) -> LLTokenizer:
         with self._lock:
             if self._tokenizer is None:
-                from llguidance import LLTokenizer
-
-                vocabulary: Any = _Vocabulary(self.encoding)
                 self._escapes = self._find_escapes()
-                self._tokenizer = LLTokenizer(vocabulary, eos_token=sorted(self.encoding.stop_tokens))
+                self._tokenizer = llguidance_tokenizer(self.encoding)
             return self._tokenizer
 
     def _find_escapes(self) -> tuple[Tensor, Tensor]:
-        """The tokens with a numbered escape in them, and those that can go on in an escape that has begun."""
+        """The tokens with a numbered escape in them, and those that can continue an escape."""
         import torch
 
         texts = [(token, self.encoding.token_bytes(token)) for token in sorted(self.encoding.ordinary_tokens)]
@@ -92,7 +104,9 @@ class GrammarEngine:
 class Matcher:
     """One text that grows token by token, and what may come next in it."""
 
-    def __init__(self, matcher: LLMatcher, encoding: Encoding, names: tuple[JsonNames, Tensor, Tensor] | None) -> None:
+    def __init__(
+        self, matcher: LLMatcher, encoding: Encoding, names: tuple[PropertyNames, Tensor, Tensor] | None
+    ) -> None:
         import torch
 
         self._matcher = matcher
@@ -101,37 +115,45 @@ class Matcher:
         self._bits = torch.empty(-(-encoding.vocab_size // 32), dtype=torch.int32)
 
     def next(self) -> Masked:
-        """What may come; of the special tokens only those that end a completion, where the text may end.
+        """Return what may come; of the special tokens only stop tokens, where the text may end.
 
         Raises:
-            ConstraintError: the engine has reached a limit of its own.
+            ConstraintError: llguidance has reached one of its limits.
         """
         self._matcher.unsafe_compute_mask_ptr(self._bits.data_ptr(), self._bits.numel() * self._bits.element_size())
         if self._matcher.is_error():
-            raise ConstraintError(f"the grammar engine cannot go on: {self._matcher.get_error()}")
+            raise ConstraintError(f"the grammar engine cannot continue: {self._matcher.get_error()}")
         if self._names is not None:
             self._forbid_second_spellings(self._bits, *self._names)
         return Masked(self._bits)
 
     def accept(self, token_id: int) -> None:
-        """A token of the text has come.
+        """Take a token of the text.
 
         Raises:
-            ConstraintError: it does not follow the grammar, or the engine has reached a limit of its own.
+            ConstraintError: it does not follow the grammar, or llguidance has reached one of its limits.
         """
         if not self._matcher.consume_token(token_id):
-            raise ConstraintError(f"the grammar engine cannot go on: {self._matcher.get_error()}")
+            raise ConstraintError(f"the grammar engine cannot continue: {self._matcher.get_error()}")
         if self._names is not None:
             self._names[0].read(self._encoding.token_bytes(token_id))
 
-    def _forbid_second_spellings(self, bits: Tensor, names: JsonNames, begin: Tensor, go_on: Tensor) -> None:
+    def _forbid_second_spellings(self, bits: Tensor, names: PropertyNames, begin: Tensor, go_on: Tensor) -> None:
         tokens = go_on if names.in_escape else begin
         allowed = tokens[((bits[tokens >> 5] >> (tokens & 31)) & 1).bool()].tolist()
         for token in allowed:
             if not names.copy().read(self._encoding.token_bytes(token)):
                 word, bit = divmod(token, 32)
-                held = int(bits[word])
-                bits[word] = held & 0x7FFFFFFF if bit == 31 else held & ~(1 << bit)
+                value = int(bits[word])
+                bits[word] = value & 0x7FFFFFFF if bit == 31 else value & ~(1 << bit)
+
+
+def llguidance_tokenizer(encoding: Encoding) -> LLTokenizer:
+    """Return the vocabulary as llguidance needs it; a table that takes most of a second for 201,088 tokens."""
+    from llguidance import LLTokenizer
+
+    vocabulary: Any = _Vocabulary(encoding)
+    return LLTokenizer(vocabulary, eos_token=sorted(encoding.stop_tokens))
 
 
 class _Vocabulary:
@@ -144,7 +166,7 @@ class _Vocabulary:
         self._encode: Callable[[str], list[int]] = encoding.encode
         ordinary = encoding.ordinary_tokens
         ids = range(encoding.vocab_size)
-        # An id that is no ordinary token is one that no text of a grammar can hold.
+        # No text of a grammar can have an id that is not an ordinary token.
         self.tokens = [encoding.token_bytes(i) if i in ordinary else f"<|{i}|>".encode() for i in ids]
         self.special_token_ids = [i for i in ids if i not in ordinary]
         self.eos_token_id = min(encoding.stop_tokens)

@@ -1,35 +1,36 @@
-"""Headers that cannot be malformed."""
+"""The constraint on headers and message ends."""
 
 from __future__ import annotations
 
-from gptoss.cli.constraints.masks import Masks
+from gptoss.cli.constraints.masks import MaskCache
 from gptoss.harmony import HeaderWalk
 from gptoss.model.constraint import Hold
 
 
-class HeaderHolding:
-    """Lets only legal headers come, and in contents no special token but the one that ends the message.
+class HeaderConstraint:
+    """Allows legal headers only, and in contents no special token but the one that ends the message.
 
-    A token that a mask leaves alone is sampled all the same, so that a seed's random numbers are used as without it.
+    Where a single token is allowed it is masked, not forced, so that a seed's random numbers are used as without the
+    constraint.
 
     Args:
-        walk: where the completion stands; this constraint's own.
+        walk: the position in the completion; owned by this constraint.
         masks: of the vocabulary.
     """
 
-    def __init__(self, walk: HeaderWalk, masks: Masks) -> None:
+    def __init__(self, walk: HeaderWalk, masks: MaskCache) -> None:
         self._walk = walk
         self._masks = masks
 
     def next(self) -> Hold:
-        """The mask of where the completion stands."""
-        return self._masks.of(self._walk.allowed)
+        """Return the mask for the current position."""
+        return self._masks.mask(self._walk.allowed)
 
     def accept(self, token_id: int) -> bool:
-        """Complete with the end of an answer or of a call.
+        """Take a token; the completion is complete with the end of an answer or of a call.
 
         Raises:
-            HeaderError: the token was not allowed, as only another constraint can have forced it.
+            HeaderError: the token was not allowed; only another constraint can have forced it.
         """
         self._walk.advance(token_id)
         return self._walk.is_done

@@ -1,4 +1,4 @@
-"""From what a header grammar allows to what the sampler reads."""
+"""Convert the header grammar's allowed tokens to logit masks."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from gptoss.harmony import Allowed, Encoding
 from gptoss.model.constraint import Masked
 
 
-class Masks:
-    """The masks of one vocabulary; each is made once."""
+class MaskCache:
+    """The logit masks of one vocabulary. Threads may share it.
+
+    Masks that allow all ordinary tokens take milliseconds to build and are few: they are kept. The others allow a few
+    tokens of a header, as many sets as there are tools: they are built when they are needed.
+    """
 
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
         self._made: dict[Allowed, Masked] = {}
 
-    def of(self, allowed: Allowed) -> Masked:
-        """The mask that lets exactly these tokens come."""
+    def mask(self, allowed: Allowed) -> Masked:
+        """Return the mask that allows exactly these tokens."""
+        if not allowed.ordinary:
+            return Masked.allowing(allowed.tokens, self._encoding.vocab_size)
         mask = self._made.get(allowed)
         if mask is None:
-            tokens = allowed.tokens
-            if allowed.ordinary:
-                tokens |= self._encoding.ordinary_tokens
-            mask = Masked.allowing(tokens, self._encoding.vocab_size)
-            self._made[allowed] = mask
+            # Two threads may both build it; either mask will do.
+            tokens = allowed.tokens | self._encoding.ordinary_tokens
+            mask = self._made[allowed] = Masked.allowing(tokens, self._encoding.vocab_size)
         return mask

@@ -1,22 +1,24 @@
-"""JSON schemas as grammars, and the place in a schema that the grammar engine cannot hold.
+"""JSON schemas as grammars, and the place in a schema that llguidance does not support.
 
-The engine (llguidance) says what it does not support, not where. The place is found by giving it the parts of the
-schema alone: the innermost part that it refuses for the same reason.
+llguidance says what it does not support, not where. The place is found by compiling parts of the schema alone: the
+innermost part that is refused for the same reason.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 from gptoss.cli.base.errors import SchemaError
 from gptoss.cli.base.text import one_line
-from gptoss.cli.constraints.grammars import Grammar, fits_nothing
+from gptoss.cli.constraints.grammars import Grammar, is_unsatisfiable
+from gptoss.model.constraint_description import JsonSchema
 
-# Whatever the schema's own "x-guidance" says. White space is a new line with its indentation or a few blanks, because
-# a model that is at a loss writes it for ever.
+# They replace the schema's own "x-guidance". White space is a newline with its indentation or a few blanks, because a
+# model without an idea writes it for ever.
 _OPTIONS = {"lenient": False, "coerce_one_of": False, "whitespace_pattern": r"\x0A[\x20\x09]{0,40}|[\x20\x09]{1,8}"}
 
 _DEFINITIONS = ("$defs", "definitions")
@@ -35,80 +37,118 @@ _SCHEMA_KEYS = (
 )
 _LIST_KEYS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 _MAPPING_KEYS = ("properties", "patternProperties", "dependentSchemas", *_DEFINITIONS)
-_MOST_CHARACTERS = 10_000_000  # that the search compiles: about a second
+_MAX_SEARCHED = 10_000_000  # characters of schemas that the search compiles: about a second
 
 
 def schema_grammar(schema: Mapping[str, Any], what: str = "schema") -> Grammar:
-    """The grammar of the JSON texts that are valid under `schema`.
+    """Return the grammar of the JSON texts that are valid under `schema`.
 
     Args:
         schema: draft 4 to 2020-12, as its `$schema` says.
-        what: what to call it in errors.
+        what: what errors call it.
 
     Raises:
-        SchemaError: the engine cannot hold all that the schema asks for, or nothing is valid under it; with the place.
+        SchemaError: llguidance does not support all of the schema, or nothing is valid under it; with the place.
     """
     try:
-        text = json.dumps(schema)
-    except RecursionError:
-        raise SchemaError(f"{what}: nested too deeply") from None
-    try:
-        return _grammar(text)
+        return _compile_text(_to_json(schema))
     except _Refused as error:
-        place, reason = error.args
-        raise SchemaError(f"{what}: at {place or '/'}: {one_line(reason)}") from None
+        raise SchemaError(f"{what}: {error}") from None
 
 
-class _Refused(Exception):  # noqa: N818 - carries place and reason
-    """The place and the reason."""
+@dataclass(frozen=True)
+class CompiledSchema:
+    """The grammar of a schema, or of any JSON object where the schema is not supported; then `problem` says why."""
+
+    grammar: Grammar
+    problem: str = ""
 
 
-@lru_cache(maxsize=64)
-def _grammar(text: str) -> Grammar:
-    source, reason = _compile(text)
+class SchemaCache:
+    """Compiled schemas by their text. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[str, CompiledSchema] = {}
+        self._lock = threading.Lock()
+
+    def get(self, schema: Mapping[str, Any]) -> CompiledSchema:
+        """Return the grammar of a schema, compiled when it is first asked for."""
+        try:
+            text = _to_json(schema)
+        except _Refused as error:
+            return _any_object(str(error))
+        with self._lock:
+            compiled = self._compiled.get(text)
+            if compiled is None:
+                try:
+                    compiled = CompiledSchema(_compile_text(text))
+                except _Refused as error:
+                    compiled = _any_object(str(error))
+                self._compiled[text] = compiled
+            return compiled
+
+
+class _Refused(Exception):  # noqa: N818 - becomes an error or a note
+    """Place and reason."""
+
+
+def _any_object(problem: str) -> CompiledSchema:
+    return CompiledSchema(_compile_text('{"type": "object"}'), problem)
+
+
+def _to_json(schema: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(schema)
+    except RecursionError:
+        raise _Refused("nested too deeply") from None
+    except (TypeError, ValueError) as error:
+        raise _Refused(f"not JSON: {error}") from None
+
+
+def _compile_text(text: str) -> Grammar:
     schema = json.loads(text)
+    text, source, reason = _compile(schema)
     if reason:
-        place = _find(schema, reason)
-        raise _Refused(place, _reworded(reason))
+        raise _Refused(f"at {_find(schema, reason) or '/'}: {one_line(_reworded(reason))}")
     for place, part in _all_parts(schema):
         if _counts_names(part):
-            raise _Refused(f"{place}/minProperties", "that many different names that are not listed cannot be held")
-    if fits_nothing(source):
-        raise _Refused("", "nothing is valid under it")
-    return Grammar(source, is_json=True)
+            raise _Refused(f"at {place}/minProperties: more than one property that is not listed cannot be required")
+    if is_unsatisfiable(source):
+        raise _Refused("at /: nothing is valid under it")
+    return Grammar(source, JsonSchema(text))
 
 
-def _compile(text: str) -> tuple[str, str]:
-    """The grammar of a schema, and why the engine refuses it, if it does."""
+def _compile(schema: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The schema's text with our options, its grammar, and why llguidance refuses it, if it does."""
     from llguidance import LLMatcher
 
+    text = json.dumps({**schema, "x-guidance": _OPTIONS})
     try:
-        # Their annotation wants all options; each has a default.
-        source = LLMatcher.grammar_from_json_schema(text, overrides=_OPTIONS)  # type: ignore[arg-type]
+        source = LLMatcher.grammar_from_json_schema(text)
     except ValueError as error:
-        return "", str(error)
+        return text, "", str(error)
     is_refused, messages = LLMatcher.validate_grammar_with_warnings(source)
-    # Where the engine was is told by its own numbering of references.
-    return source, messages[0].partition("while processing ")[0].strip() if is_refused else ""
+    # Drop the place, which is told by llguidance's own numbering of references.
+    return text, source, messages[0].partition("while processing ")[0].strip() if is_refused else ""
 
 
 def _reworded(reason: str) -> str:
     prefix = "Unimplemented keys: "
     if reason.startswith("oneOf constraints"):
-        return "the grammar engine cannot hold oneOf, unless its parts exclude each other by type; anyOf may do"
+        return "the grammar engine supports oneOf only if its parts exclude each other by type; anyOf may do"
     if not reason.startswith(prefix):
         return reason
     try:
         keys = ", ".join(json.loads(reason.removeprefix(prefix)))
     except ValueError:
         return reason
-    return f"the grammar engine cannot hold {keys}"
+    return f"the grammar engine does not support {keys}"
 
 
 def _find(schema: Any, reason: str) -> str:
     """The innermost part of the schema that is refused for this reason, as a JSON pointer."""
     definitions = {key: schema[key] for key in (*_DEFINITIONS, "$schema") if key in schema}
-    place, part, left = "", schema, _MOST_CHARACTERS
+    place, part, left = "", schema, _MAX_SEARCHED
     tried: set[str] = set()
     while True:
         for child_place, child in _children(place, part, schema):
@@ -116,11 +156,11 @@ def _find(schema: Any, reason: str) -> str:
                 continue
             tried.add(child_place)
             # A reference may have no siblings in the older drafts.
-            text = json.dumps({**definitions, "allOf": [child]})
-            left -= len(text)
+            alone = {**definitions, "allOf": [child]}
+            left -= len(json.dumps(alone))
             if left < 0:
                 return place
-            if _compile(text)[1] == reason:
+            if _compile(alone)[2] == reason:
                 place, part = child_place, child
                 break
         else:
@@ -151,7 +191,7 @@ def _escaped(name: str) -> str:
 
 
 def _all_parts(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every schema in a schema, whether it is referred to or not."""
+    """Every schema in a schema, referred to or not."""
     waiting = [("", schema)]
     while waiting:
         place, part = waiting.pop()
@@ -161,7 +201,7 @@ def _all_parts(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _counts_names(part: Mapping[str, Any]) -> bool:
-    """Whether an object needs several names that are not listed: the engine would count one that comes twice."""
+    """Whether several names that are not listed are required: llguidance would count one that comes twice."""
     least, required = part.get("minProperties", 0), part.get("required", [])
     if not isinstance(least, int) or not isinstance(required, list):
         return False

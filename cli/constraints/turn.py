@@ -1,76 +1,127 @@
-"""All that holds one turn, in one place."""
+"""The constraint on one turn, and the factory that shares the tables of a vocabulary between turns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 
 from gptoss.cli.constraints.budget import ReasoningBudget
-from gptoss.cli.constraints.contents import ContentHolding
+from gptoss.cli.constraints.content import ContentConstraint, TurnGrammars
+from gptoss.cli.constraints.description import describe_turn
 from gptoss.cli.constraints.grammars import Grammar, GrammarEngine
-from gptoss.cli.constraints.headers import HeaderHolding
-from gptoss.cli.constraints.masks import Masks
-from gptoss.cli.constraints.schemas import schema_grammar
-from gptoss.harmony import Conversation, DeveloperContent, Encoding, HeaderGrammar, ToolNamespaceConfig
-from gptoss.harmony.content import FUNCTIONS_NAMESPACE
-from gptoss.model.constraint import Constraint, Constraints
+from gptoss.cli.constraints.headers import HeaderConstraint
+from gptoss.cli.constraints.masks import MaskCache
+from gptoss.cli.constraints.schemas import SchemaCache
+from gptoss.harmony import Conversation, Encoding, HeaderGrammar, legal_heads
+from gptoss.model.constraint import Constraints, Hold, StepwiseConstraint
+from gptoss.model.constraint_description import Description
 
-_NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
-
-
-@dataclass(frozen=True)
-class HeldTurn:
-    """What the engine is to obey, and the part of it that answers to the person."""
-
-    constraint: Constraints
-    budget: ReasoningBudget
+_MAX_HEADER_GRAMMARS = 32
 
 
-class TurnHolding:
-    """What holds the turns of a session; keeps what is dear to make.
+class TurnConstraint:
+    """The constraint on one turn: headers, contents and the reasoning budget.
 
     Args:
-        encoding: of the tokens.
-        answer: the grammar of answers, if any.
-        think_budget: how many tokens of reasoning a turn may have; None sets no limit.
+        joined: all constraints of the turn, the budget among them.
+        budget: answers to `answer_now`.
+        grammars: of the contents.
+        describe: describes the turn.
     """
 
-    def __init__(self, encoding: Encoding, answer: Grammar | None = None, think_budget: int | None = None) -> None:
-        self._encoding = encoding
-        self._answer = answer
-        self._think_budget = think_budget
-        self._masks = Masks(encoding)
-        self._engine = GrammarEngine(encoding)
-        if answer is not None:
-            self._engine.warm()
+    def __init__(
+        self,
+        joined: Constraints,
+        budget: ReasoningBudget,
+        grammars: TurnGrammars,
+        describe: Callable[[], Description | None],
+    ) -> None:
+        self._joined = joined
+        self._budget = budget
+        self._grammars = grammars
+        self._describe = describe
 
-    def hold(self, conversation: Conversation, header: Iterable[int] = ()) -> HeldTurn:
-        """The constraints of the assistant's next turn.
+    def next(self) -> Hold:
+        """Return what may come next.
+
+        Raises:
+            ConstraintError: nothing may come, or the grammar engine has reached one of its limits.
+        """
+        return self._joined.next()
+
+    def accept(self, token_id: int) -> bool:
+        """Take a token; return whether the completion is complete with it.
+
+        Raises:
+            ConstraintError: the token does not follow a grammar, or the grammar engine has reached one of its limits.
+            HeaderError: the token continues no legal header.
+        """
+        return self._joined.accept(token_id)
+
+    def describe(self) -> Description | None:
+        """Describe the whole turn; `answer_now` is not part of it.
+
+        None: the prompt has more of the completion than its first header.
+        """
+        return self._describe()
+
+    def answer_now(self) -> None:
+        """End the reasoning at the next token; may be called from any thread."""
+        self._budget.answer_now()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about this turn's constraints, one line each; more may come during the turn."""
+        return self._grammars.notes
+
+
+class ConstraintFactory:
+    """Makes the constraints of turns over one vocabulary. Sessions and threads may share it.
+
+    Masks, llguidance's table of the vocabulary, headers and compiled schemas are built once, when they are needed.
+
+    Args:
+        encoding: the vocabulary.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self._masks = MaskCache(encoding)
+        self._engine = GrammarEngine(encoding)
+        self._schemas = SchemaCache()
+        # Ten milliseconds for a hundred functions.
+        self._headers = lru_cache(maxsize=_MAX_HEADER_GRAMMARS)(partial(HeaderGrammar, encoding))
+
+    def warm(self) -> None:
+        """Build llguidance's table in a thread of its own; return at once. `turn` does so where it may be needed."""
+        self._engine.warm()
+
+    def turn(
+        self,
+        conversation: Conversation,
+        header: Iterable[int] = (),
+        *,
+        answer: Grammar | None = None,
+        think_budget: int | None = None,
+    ) -> TurnConstraint:
+        """Return the constraint on the assistant's next turn.
 
         Args:
             conversation: what the prompt is rendered from; its tools are those that can be called.
-            header: tokens of the first header that stand in the prompt already.
+            header: tokens of the first header that already stand in the prompt.
+            answer: the grammar of the answer; None allows any text.
+            think_budget: the most tokens of reasoning in the turn; None sets no limit.
 
         Raises:
-            SchemaError: the arguments of a function cannot be held to its schema.
+            HeaderError: `header` is no beginning of a completion.
         """
         header = tuple(header)
-        grammar = HeaderGrammar.for_conversation(conversation, self._encoding)
-        arguments = _arguments(conversation)
-        budget = ReasoningBudget(self._encoding, grammar, grammar.walk(header), self._think_budget)
-        parts: list[Constraint] = [budget, HeaderHolding(grammar.walk(header), self._masks)]
-        if self._answer is not None or arguments:
-            parts.append(ContentHolding(grammar.walk(header), self._engine, self._answer, arguments))
-        return HeldTurn(Constraints(*parts), budget)
-
-
-def _arguments(conversation: Conversation) -> dict[str, Grammar]:
-    """The grammars of the functions' arguments by recipient."""
-    contents = [part for message in conversation for part in message.content if isinstance(part, DeveloperContent)]
-    grammars = {}
-    for content in contents:
-        namespace = content.tools.get(FUNCTIONS_NAMESPACE, ToolNamespaceConfig(FUNCTIONS_NAMESPACE))
-        for tool in namespace.tools:
-            name = f"{FUNCTIONS_NAMESPACE}.{tool.name}"
-            grammars[name] = schema_grammar(tool.parameters or _NO_ARGUMENTS, f"the parameters of {name}")
-    return grammars
+        headers = self._headers(legal_heads(conversation))
+        grammars = TurnGrammars(conversation, answer, self._schemas)
+        budget = ReasoningBudget(self._encoding, headers, headers.walk(header), think_budget)
+        parts: list[StepwiseConstraint] = [budget, HeaderConstraint(headers.walk(header), self._masks)]
+        if not grammars.is_empty:
+            self.warm()
+            parts.append(ContentConstraint(headers.walk(header), self._engine, grammars))
+        describe = partial(describe_turn, self._encoding, headers, header, grammars, think_budget)
+        return TurnConstraint(Constraints(*parts), budget, grammars, describe)

@@ -10,7 +10,7 @@ from pathlib import Path
 from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.text import one_line
 from gptoss.cli.session.turns import turns_of
-from gptoss.harmony import Channel, Conversation, Message
+from gptoss.harmony import Channel, Conversation, Message, conversation_to_dict
 
 SUFFIXES = (".md", ".json")
 
@@ -52,7 +52,7 @@ def unused_path(folder: Path, day: date) -> Path:
 
 def as_harmony(conversation: Conversation) -> str:
     """The whole conversation as `gptoss harmony render` reads it."""
-    return json.dumps(conversation.to_dict(), ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(conversation_to_dict(conversation), ensure_ascii=False, indent=2) + "\n"
 
 
 def as_markdown(conversation: Conversation, model: str, instructions: str | None) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.text import one_line
-from gptoss.harmony import Conversation, ConversationError, Message, Role
+from gptoss.harmony import Conversation, ConversationError, Message, Role, message_from_dict, message_to_dict
 from gptoss.model.storage.json_file import open_regular_file
 
 VERSION = 1
@@ -198,7 +198,7 @@ def _change(before: SavedConversation, after: SavedConversation) -> dict[str, An
     }
     if after.messages != before.messages:
         at, removed, messages = _splice(before.messages, after.messages)
-        change |= {"splice": [at, removed], "messages": [message.to_dict() for message in messages]}
+        change |= {"splice": [at, removed], "messages": [message_to_dict(message) for message in messages]}
     return change
 
 
@@ -236,7 +236,7 @@ def _changed(saved: SavedConversation, line: bytes, where: str) -> SavedConversa
         case _:
             raise InputError(f"{where}: a change of messages that are not there")
     try:
-        messages = [Message.from_dict(each) for each in change.get("messages", [])]
+        messages = [message_from_dict(each) for each in change.get("messages", [])]
     except (ConversationError, TypeError) as error:
         raise InputError(f"{where}: {one_line(str(error))}") from None
     return replace(saved, messages=(*saved.messages[:at], *messages, *saved.messages[at + removed :]))

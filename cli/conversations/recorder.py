@@ -1,4 +1,4 @@
-"""Keeps a session's conversation on the disk while it goes on."""
+"""Saves a session's conversation while it goes on."""
 
 from __future__ import annotations
 
@@ -7,60 +7,52 @@ from dataclasses import replace
 
 from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.interrupts import uninterrupted
-from gptoss.cli.base.settings import Effort
 from gptoss.cli.base.text import one_line
 from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError, GoneError, SavedConversation
 from gptoss.cli.conversations.store import Store
 from gptoss.cli.session.session import Session
-from gptoss.cli.startup.opening import effort_of
 
 
 class Recorder:
-    """Writes each message when it is complete; set as the watcher of a session.
+    """Writes each message when it is complete; its `record` is a session's observer.
 
     Nothing is written before something is said, nor when all of it is taken back: what is said next takes its place.
-    What cannot be written costs neither the answer nor what was written before; it is told once, and
-    tried again at the next message.
+    A failure to write costs neither the answer nor what was written before; it is reported once, and the next message
+    tries again.
 
     Args:
         store: where conversations lie.
-        session: whose conversation this is.
-        log: the conversation that goes on, if one does.
         tell: says a line to the person.
+        log: the conversation that goes on, if one does.
         saving: whether to write at all; `save` turns it on.
     """
 
     def __init__(
-        self, store: Store, session: Session, log: ConversationLog | None, tell: Callable[[str], None], *, saving: bool
+        self, store: Store, tell: Callable[[str], None], log: ConversationLog | None = None, *, saving: bool
     ) -> None:
         self.store = store
         self.log = log
-        self._session = session
         self._tell = tell
         self._saving = self._wanted = saving
         self._failed = False
-        session.watcher = self.record
 
     @property
-    def _saving(self) -> bool:
-        return self._session.is_kept
-
-    @_saving.setter
-    def _saving(self, saving: bool) -> None:
-        self._session.is_kept = saving
+    def is_saving(self) -> bool:
+        """Whether the conversation is saved; if not, nothing of it may be left on the disk."""
+        return self._saving
 
     @property
     def id(self) -> str | None:
-        """Of the conversation; None while none is written."""
+        """Id of the conversation; None before it is written."""
         return self.log.saved.id if self.log is not None else None
 
-    def record(self) -> None:
+    def record(self, session: Session) -> None:
         """Write what has changed."""
-        if not self._saving or not self._session.has_question:
+        if not self._saving or not session.transcript.has_question:
             return
         try:
             with uninterrupted():
-                self._write()
+                self._write(session)
             self._failed = False
         except (OSError, InputError) as error:
             if not self._failed:
@@ -71,96 +63,88 @@ class Recorder:
         """Leave the conversation as it is: what is said next begins another."""
         self.log = None
 
-    def save(self, name: str | None) -> None:
+    def save(self, session: Session, name: str | None) -> None:
         """Save from now on, under a name if one is given.
 
         Raises:
             UsageError: nothing has been said yet, or the name cannot be had.
             InputError: it cannot be written.
         """
-        if not self._session.has_question:
+        if not session.transcript.has_question:
             raise UsageError("nothing has been said yet")
         self._saving = self._wanted = True
-        self.record()
+        self.record(session)
         if self.log is None or self._failed:
             raise InputError("it could not be written; the next message tries again")
         if name:
             self.store.rename(self.log, name)
 
-    def load(self, which: str) -> SavedConversation:
-        """Go on in another conversation, with its effort and the model of this one.
+    def go_on_in(self, which: str) -> SavedConversation:
+        """Open another conversation and record what is said next there, as this one was recorded.
 
-        What is said there is kept where this one is.
+        The caller gives its transcript to the session.
 
         Raises:
             UsageError: there is no such conversation.
             InputError: its file is damaged.
         """
-        log = self.store.find(which)
-        self.log = None
-        session, saved = self._session, log.saved
-        session.watcher = None
-        session.skip_reasoning = saved.effort == Effort.NONE and session.can_skip_reasoning
-        session.conversation = saved.conversation
-        session.watcher = self.record
-        self.log, self._saving = log, self._wanted
-        if log.damage is not None:
-            self._tell(f"{log.damage}; what was said from there on is left out")
-        return saved
+        self.log = self.store.find(which)
+        self._saving = self._wanted
+        if self.log.damage is not None:
+            self._tell(f"{self.log.damage}; what was said from there on is left out")
+        return self.log.saved
 
-    def fork(self, name: str | None) -> None:
+    def fork(self, session: Session, name: str | None) -> None:
         """Go on in a copy; the conversation so far stays as it is.
 
         Raises:
             UsageError: nothing has been said yet, or there is a conversation of that name.
             InputError: it cannot be written.
         """
-        if not self._session.has_question:
+        if not session.transcript.has_question:
             raise UsageError("nothing has been said yet")
         self._saving = self._wanted = True
         try:
-            self._begin(name)
+            self._begin(session, name)
         except OSError as error:
             raise InputError(f"the conversation is not saved: {_reason(error)}") from None
 
-    def _write(self) -> None:
+    def _write(self, session: Session) -> None:
+        messages = session.transcript.conversation.messages
         if self.log is None:
-            self._begin()
+            self._begin(session)
+            return
+        if messages == self.log.saved.messages:
             return
         try:
             self.log.write(
                 replace(
                     self.log.saved,
                     changed=self.store.now(),
-                    model=self._session.model,
-                    effort=self._effort,
-                    messages=self._session.conversation.messages,
+                    model=session.model,
+                    effort=session.settings.effort.value,
+                    messages=messages,
                 )
             )
             self.store.mark_latest(self.log)
         except DivergedError:
-            self._begin()
+            self._begin(session)
             self._tell(f"another program went on in this conversation; it goes on here as {self.id}")
         except DamagedError:
-            self._begin()
+            self._begin(session)
             self._tell(f"the file of this conversation is damaged; it goes on here as {self.id}")
         except GoneError:
             self._tell("the conversation was deleted; what is said from now on is not saved")
             self._saving = False
 
-    def _begin(self, name: str | None = None) -> None:
-        conversation = self._session.conversation
-        self.log = self.store.create(conversation, model=self._session.model, effort=self._effort, name=name)
-
-    @property
-    def _effort(self) -> str:
-        if self._session.skip_reasoning:
-            return Effort.NONE.value
-        return effort_of(self._session.conversation).value
+    def _begin(self, session: Session, name: str | None = None) -> None:
+        self.log = self.store.create(
+            session.transcript.conversation, model=session.model, effort=session.settings.effort.value, name=name
+        )
 
 
 def _reason(error: OSError | InputError) -> str:
-    """What went wrong, and with which file, where the system tells."""
+    """Say what went wrong, and with which file if that is known."""
     if isinstance(error, InputError):
         return str(error)
     place = "" if error.filename is None else f"{one_line(str(error.filename))}: "

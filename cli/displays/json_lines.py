@@ -16,11 +16,13 @@ from gptoss.cli.session.events import (
     CommentaryDelta,
     Event,
     FinalDelta,
+    Notice,
     ProblemFound,
     ReasoningDelta,
+    RoundStarted,
     Sampled,
-    Started,
     ToolCall,
+    ToolResult,
     TurnFinished,
 )
 
@@ -75,7 +77,7 @@ class JsonObject(Display):
     def show(self, event: Event) -> None:
         """Gather what the event brings; write at the last."""
         match event:
-            case Started():
+            case RoundStarted():
                 self._model = event.model
                 self._dropped_turns = event.dropped_turns
             case Sampled() if self._encoding is not None:
@@ -87,7 +89,7 @@ class JsonObject(Display):
             case FinalDelta():
                 self._texts["answer"] += event.text
             case ToolCall():
-                self._tool_calls.append(asdict(event))
+                self._tool_calls.append(_call(event))
             case ProblemFound():
                 self._problems.append(event.description)
             case TurnFinished():
@@ -126,9 +128,12 @@ class JsonLines(Display):
     def show(self, event: Event) -> None:
         """Write the event's line, if it has one."""
         match event:
-            case Started():
+            case RoundStarted():
                 counts = {"prompt_tokens": event.prompt_tokens, "cached_tokens": event.cached_tokens}
-                self._write("start", model=event.model, **counts, dropped_turns=event.dropped_turns)
+                if event.number == 1:
+                    self._write("start", model=event.model, **counts, dropped_turns=event.dropped_turns)
+                else:
+                    self._write("round", number=event.number, **counts, dropped_turns=event.dropped_turns)
             case Sampled() if self._encoding is not None:
                 self._write("token", **token_with_logprobs(event.token, self._encoding))
             case ReasoningDelta():
@@ -138,7 +143,11 @@ class JsonLines(Display):
             case FinalDelta():
                 self._write("delta", channel="final", text=event.text)
             case ToolCall():
-                self._write("tool_call", **asdict(event))
+                self._write("tool_call", **_call(event))
+            case ToolResult():
+                self._write("tool_result", name=event.message.author.name, text=event.message.text)
+            case Notice():
+                self._write("notice", text=event.text)
             case ProblemFound():
                 self._problems.append(event.description)
             case TurnFinished():
@@ -150,6 +159,10 @@ class JsonLines(Display):
 
     def _write(self, event: str, **fields: Any) -> None:
         _write(self._output, {"event": event, **fields})
+
+
+def _call(event: ToolCall) -> dict[str, str]:
+    return {"recipient": event.recipient, "arguments": event.arguments}
 
 
 def _ending(event: TurnFinished) -> dict[str, Any]:

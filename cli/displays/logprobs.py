@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gptoss.cli.session.events import SampledToken
 from gptoss.harmony import Encoding, EncodingError
+from gptoss.model.interface import Token
 
 
-def token_with_logprobs(token: SampledToken, encoding: Encoding) -> dict[str, Any]:
+def token_with_logprobs(token: Token, encoding: Encoding) -> dict[str, Any]:
     """A sampled token, and the likeliest in its place."""
     return {
         **_token(token.id, token.logprob, encoding),

@@ -11,7 +11,7 @@ from typing import TextIO
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.text import one_line
-from gptoss.cli.session.events import Event, FinalDelta, ReasoningDelta, Started, TurnFinished
+from gptoss.cli.session.events import Event, FinalDelta, Notice, ReasoningDelta, RoundStarted, TurnFinished
 
 
 class Display(ABC):
@@ -118,15 +118,23 @@ class ReasoningFile(Display):
         raise InputError(f"cannot write the reasoning to {one_line(str(self._path))}: {error.strerror}") from None
 
 
-class Omissions(Display):
-    """Says when a prompt lacks turns of the conversation; in a pipe too, for nothing is cut silently."""
+class Warnings(Display):
+    """Says on standard error when turns were left out of a prompt, and what notices say; in a pipe too.
 
-    def __init__(self, output: Output) -> None:
+    Args:
+        output: standard error.
+        notices: whether to write notices; False where another display shows them.
+    """
+
+    def __init__(self, output: Output, *, notices: bool = True) -> None:
         self._output = output
+        self._notices = notices
 
     def show(self, event: Event) -> None:
-        """Write a line when turns were left out."""
-        if isinstance(event, Started) and event.dropped_turns:
+        """Write a line where the event brings one."""
+        if isinstance(event, Notice) and self._notices:
+            self._output.write(f"gptoss: {one_line(event.text)}\n")
+        if isinstance(event, RoundStarted) and event.dropped_turns and event.number == 1:
             turns = "turn was" if event.dropped_turns == 1 else f"{event.dropped_turns} turns were"
             self._output.write(f"gptoss: the oldest {turns} left out of the prompt (--overflow drop-oldest)\n")
 

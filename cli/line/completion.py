@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, Protocol
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
 from gptoss.cli.base.text import one_line
-from gptoss.cli.slash.table import Command
+
+
+class Command(Protocol):
+    """What completion needs to know of a slash command; `gptoss.cli.slash.table.Command` is one."""
+
+    @property
+    def summary(self) -> str:
+        """One line, shown beside the name."""
+        ...
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Words that may follow the name."""
+        ...
+
+    @property
+    def completes(self) -> Literal["", "models or paths", "paths"]:
+        """What else may follow the name."""
+        ...
 
 
 class CommandCompleter(Completer):

@@ -1,4 +1,4 @@
-"""What a conversation takes of the context, in tokens."""
+"""Count the tokens of a conversation in the context."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gptoss.harmony.renderer import kept_messages, render_message
 
 @dataclass(frozen=True)
 class MessageSize:
-    """A message and its tokens, those of its header among them.
+    """A message and its number of tokens, its header included.
 
     Attributes:
-        is_sent: whether the next prompt has it; reasoning before the last answer is left out.
+        is_sent: whether the next prompt contains it; reasoning before the last answer is left out.
     """
 
     message: Message
@@ -22,7 +22,7 @@ class MessageSize:
 
 
 def message_sizes(conversation: Conversation, encoding: Encoding) -> list[MessageSize]:
-    """The size of each message, in their order."""
+    """Return the size of each message, in their order."""
     has_functions = conversation.has_function_tools
     sent = {id(message) for message in kept_messages(conversation)}
     return [
@@ -34,12 +34,12 @@ def message_sizes(conversation: Conversation, encoding: Encoding) -> list[Messag
 
 
 def prompt_size(conversation: Conversation, encoding: Encoding) -> int:
-    """The tokens of the prompt for the next answer, but for the message that is still to be said."""
+    """Return the length of the next prompt, without the message that the user has not written yet."""
     return len(render_for_completion(conversation, encoding))
 
 
 def tokens_read_again(before: Conversation, after: Conversation, encoding: Encoding) -> int:
-    """How many tokens of what was said have to be read again when `after` takes the place of `before`."""
+    """Return how many tokens have to be prefilled again when `after` replaces `before`."""
     old, new = render_for_completion(before, encoding), render_for_completion(after, encoding)
     same = next((i for i, (ours, theirs) in enumerate(zip(old, new, strict=False)) if ours != theirs), len(new))
     return len(new) - same

@@ -1,48 +1,52 @@
-"""What a turn is made of, as `Session` tells it and displays show it."""
+"""The events of a turn: what `Session` yields and displays show.
+
+A turn has one or more rounds. A round is one generation: a prompt, then sampled tokens. After a round that ends in a
+tool call the tool's result follows, and another round.
+
+    turn:   round  (ToolResult  round)*  TurnFinished
+    round:  RoundStarted  PrefillProgress*  (Sampled  delta*)*  ToolCall?  RoundFinished
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from gptoss.harmony import Message
+    from gptoss.model.interface import Token
 
 FinishReason = Literal["stop", "length", "interrupted"]
 Limit = Literal["max_tokens", "context", "repetition", "grammar"]
 
 
-class SampledToken(Protocol):
-    """A token as the engine yields it."""
-
-    @property
-    def id(self) -> int:
-        """Its id in the vocabulary."""
-        ...
-
-    @property
-    def logprob(self) -> float:
-        """Its natural-log probability under the model itself."""
-        ...
-
-    @property
-    def top(self) -> tuple[tuple[int, float], ...]:
-        """The likeliest tokens and their log probabilities, as many as were asked for."""
-        ...
-
-
 @dataclass(frozen=True)
-class Started:
-    """The prompt is rendered, and the engine is about to compute it."""
+class RoundStarted:
+    """The prompt is rendered, and the engine is about to compute it.
+
+    Attributes:
+        model: the model's name.
+        prompt: token ids.
+        cached_tokens: how many of them are not computed again; None: not known yet.
+        dropped_turns: how many of the oldest turns were left out to make the prompt fit.
+        number: of the round in its turn, from 1.
+    """
 
     model: str
-    prompt_tokens: int
-    cached_tokens: int
     prompt: tuple[int, ...] = field(repr=False)
+    cached_tokens: int | None = None
     dropped_turns: int = 0
-    """How many of the oldest turns were left out to make it fit."""
+    number: int = 1
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self.prompt)
 
 
 @dataclass(frozen=True)
 class PrefillProgress:
-    """How many of the prompt's tokens have been computed or were cached."""
+    """How many of the prompt's tokens are computed or cached."""
 
     done: int
     total: int
@@ -52,7 +56,7 @@ class PrefillProgress:
 class Sampled:
     """One token, before the parser has seen what it says."""
 
-    token: SampledToken
+    token: Token
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,24 @@ class FinalDelta:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A whole message to a tool."""
+    """A complete message to a tool.
+
+    Attributes:
+        recipient: the tool's full name, `functions.get_weather`.
+        arguments: the message's text: JSON, or code.
+        channel: the channel of the call; its result goes to the same.
+    """
 
     recipient: str
     arguments: str
+    channel: str | None = None
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """The result of a tool call, as the model will read it."""
+
+    message: Message
 
 
 @dataclass(frozen=True)
@@ -92,22 +110,58 @@ class ProblemFound:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something the person should know about how this turn is computed; no fault of the model's output."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Usage:
-    """Tokens of one turn; those of the reasoning are among those of the completion."""
+    """Token counts. Cached tokens are part of the prompt's, reasoning tokens part of the completion's."""
 
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     reasoning_tokens: int
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
 
 @dataclass(frozen=True)
 class TurnTiming:
-    """Seconds of computing the prompt, of sampling, and from the question to the end of the turn."""
+    """Seconds of the prefill, of sampling, and of everything from the question on."""
 
     prefill_s: float
     decode_s: float
     total_s: float
+
+    def __add__(self, other: TurnTiming) -> TurnTiming:
+        return TurnTiming(
+            self.prefill_s + other.prefill_s, self.decode_s + other.decode_s, self.total_s + other.total_s
+        )
+
+
+@dataclass(frozen=True)
+class RoundFinished:
+    """One generation is over, and the conversation holds what was said in it.
+
+    Attributes:
+        finish_reason, limit, seed: as `TurnFinished` has them.
+        usage, timing: of this round.
+    """
+
+    finish_reason: FinishReason
+    usage: Usage
+    timing: TurnTiming
+    seed: int
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True)
@@ -115,28 +169,38 @@ class TurnFinished:
     """The turn is over, and the conversation holds what was said.
 
     Attributes:
-        limit: what cut it, when the reason is length: a limit of tokens, one of the grammar engine's own, or that the
-            model only repeated itself.
+        finish_reason: of the last round.
+        usage, timing: of all rounds together.
+        context_tokens: prompt and completion of the last round: what the conversation takes of the context.
         answered: whether there was a final message.
-        seed: of the sampling, which repeats it.
+        seed: of the first round; a further round has the next higher one.
+        limit: what cut it when the reason is length: a token limit, the grammar engine's own limit, or repetition.
+        pending: calls that nobody has answered; the caller may go on with their results.
+        rounds: how many there were.
     """
 
     finish_reason: FinishReason
     usage: Usage
     timing: TurnTiming
     answered: bool
-    seed: int | None
+    seed: int
+    context_tokens: int = 0
     limit: Limit | None = None
+    pending: tuple[ToolCall, ...] = ()
+    rounds: int = 1
 
 
 Event = (
-    Started
+    RoundStarted
     | PrefillProgress
     | Sampled
     | ReasoningDelta
     | CommentaryDelta
     | FinalDelta
     | ToolCall
+    | ToolResult
     | ProblemFound
+    | Notice
+    | RoundFinished
     | TurnFinished
 )

@@ -1,4 +1,4 @@
-"""A conversation that leaves no room for an answer: what takes how many tokens, and what a prompt can leave out."""
+"""Conversations that leave too little room for an answer: what takes how many tokens, and which turns to leave out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from gptoss.cli.base.text import counted
 from gptoss.cli.session.context_size import message_sizes
 from gptoss.harmony import Conversation, Encoding, Message, Role
 
-# How much of the room beside the instructions turns have once some had to go. All that stays is read again then: three
-# quarters, for a quarter that others can fill. llama.cpp's context shift keeps half, which forgets more each time.
+# Share of the room beside the instructions that the turns take after some were left out. Everything that stays is
+# prefilled again, so a quarter is freed at a time. llama.cpp's context shift frees half, which forgets more each time.
 _KEPT_SHARE = 0.75
 
 _INSTRUCTIONS = (Role.SYSTEM, Role.DEVELOPER)
@@ -19,12 +19,12 @@ _INSTRUCTIONS = (Role.SYSTEM, Role.DEVELOPER)
 
 @dataclass(frozen=True)
 class TurnSize:
-    """What a turn takes of the prompt.
+    """The size of a turn in the prompt.
 
     Attributes:
-        question: what the user said.
-        asked: tokens of that alone.
-        tokens: of all that the prompt has of it.
+        question: the user's message.
+        asked: tokens of the user's message.
+        tokens: tokens of the whole turn.
     """
 
     question: str
@@ -34,15 +34,15 @@ class TurnSize:
 
 @dataclass(frozen=True)
 class TooLong:
-    """A conversation whose prompt leaves less room for the answer than it is to have.
+    """A conversation whose prompt leaves too little room for the answer.
 
     Attributes:
-        conversation: with the message that is to be answered as its last turn.
+        conversation: its last turn is the one that is to be answered.
         encoding: of its tokens.
-        prompt_tokens: of the whole prompt.
-        opening: of these, what every prompt ends with: the beginning of the answer.
+        prompt_tokens: length of the whole prompt.
+        opening: tokens at its end that begin the answer.
         context: tokens of prompt and answer together.
-        room: how many of them the prompt may have.
+        room: tokens that the prompt may have.
     """
 
     conversation: Conversation
@@ -54,21 +54,22 @@ class TooLong:
 
     @property
     def left(self) -> int:
-        """Tokens that are left for the answer when the prompt stays whole."""
+        """Tokens left for the answer if nothing is left out."""
         return max(0, self.context - self.prompt_tokens)
 
     @property
     def instructions(self) -> int:
-        """Tokens of what belongs to no turn."""
+        """Tokens that belong to no turn."""
         return self.prompt_tokens - sum(turn.tokens for turn in self.turns)
 
     @cached_property
     def turns(self) -> list[TurnSize]:
         """Each turn's share of the prompt; the rest of its tokens are the instructions'."""
+        messages = self.conversation.messages
+        last_question = max((i for i, each in enumerate(messages) if each.role is Role.USER), default=len(messages) - 1)
         turns: list[TurnSize] = []
-        sizes = message_sizes(Conversation(self.conversation.messages[:-1]), self.encoding)
         before = 0
-        for size in sizes:
+        for size in message_sizes(Conversation(messages[:last_question]), self.encoding):
             tokens = size.tokens if size.is_sent else 0
             if size.message.role is Role.USER:
                 turns.append(TurnSize(size.message.text, tokens, tokens))
@@ -76,16 +77,16 @@ class TooLong:
                 turns[-1] = replace(turns[-1], tokens=turns[-1].tokens + tokens)
             else:
                 before += tokens
-        # Not counted again, for it can be what is too long.
+        # The last turn is not counted again, for it can be what is too long.
         last = self.prompt_tokens - before - sum(turn.tokens for turn in turns)
-        return [*turns, TurnSize(self.conversation.messages[-1].text, last - self.opening, last)]
+        return [*turns, TurnSize(messages[last_question].text, last - self.opening, last)]
 
     def oldest_to_leave_out(self) -> int:
-        """How many of the oldest turns the prompt leaves out; all but the last where even that does not help.
+        """Return how many of the oldest turns to leave out; all but the last if even that does not help.
 
-        They are counted from the first turn on: whenever one found too little room, so many went that some more fit. So
-        it is the conversation alone that decides, whoever goes on with it, and its prompts begin alike, and are not
-        computed anew, until the next ones have to go.
+        The history is replayed from the first turn on: at each turn that found too little room, enough turns were left
+        out for the next ones to fit too. So the number depends on the conversation alone, in any program that goes on
+        with it, and prompts keep the same beginning, which stays cached, until further turns have to go.
         """
         prompt = self.instructions + self.opening
         enough = prompt + (self.room - prompt) * _KEPT_SHARE
@@ -100,11 +101,11 @@ class TooLong:
         return left_out
 
     def prompt_without(self, count: int) -> int:
-        """Tokens of the prompt without so many of the oldest turns."""
+        """Return the length of the prompt without the `count` oldest turns."""
         return self.prompt_tokens - sum(turn.tokens for turn in self.turns[:count])
 
     def oldest(self, count: int) -> tuple[Message, ...]:
-        """The messages of so many of the oldest turns."""
+        """Return the messages of the `count` oldest turns."""
         kept = {id(message) for message in without_oldest(self.conversation, count)}
         return tuple(message for message in self.conversation if id(message) not in kept)
 
@@ -121,30 +122,30 @@ class TooLong:
         return f"{self.prompt_tokens} tokens do not fit a context of {self.context}: {told}{hint}"
 
 
-class MakesRoom(Protocol):
-    """Says how many of the oldest turns a prompt leaves out that gives the answer too little room."""
+class OverflowPolicy(Protocol):
+    """Decides how many of the oldest turns are left out of a prompt that leaves too little room for the answer."""
 
     def decide(self, too_long: TooLong) -> int:
-        """How many; what it raises ends the turn before it has begun."""
+        """Return how many, asking the person where that is the policy; an exception ends the turn before it begins."""
         ...
 
     def agreed(self, too_long: TooLong) -> int:
-        """How many are left out without anybody being asked."""
+        """Return how many are left out without asking anybody."""
         ...
 
 
 class DropOldest:
-    """Leaves out the oldest turns, and asks nobody."""
+    """Leave out the oldest turns without asking."""
 
     def decide(self, too_long: TooLong) -> int:
-        """Those that have to go."""
+        """Return how many have to go."""
         return too_long.oldest_to_leave_out()
 
     agreed = decide
 
 
 def without_oldest(conversation: Conversation, count: int) -> Conversation:
-    """The conversation without its `count` oldest turns; what stands before the first stays, and all instructions."""
+    """Return the conversation without its `count` oldest turns; instructions and what stands before them stay."""
     turns = 0
     kept = []
     for message in conversation:

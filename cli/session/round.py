@@ -1,4 +1,4 @@
-"""One answer of the model while it is being sampled: token ids in, events and messages out."""
+"""One round of a turn while it is sampled: token ids in, events and messages out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from gptoss.harmony import Channel, Encoding, Message, Role, StreamableParser, d
 _BETWEEN_MESSAGES = "\n\n"
 
 
-class Turn:
-    """Feeds the parser and tells what it says as events.
+class Round:
+    """Parses sampled tokens and reports what they say as events.
 
-    Several messages in one channel are told as one text, with a blank line between them.
+    Several messages in one channel are reported as one text, with a blank line between them.
 
     Args:
         encoding: of the tokens.
-        header: tokens of the first message's header that stand in the prompt already.
+        header: tokens of the first message's header that already stand in the prompt.
 
     Attributes:
-        messages: the messages so far, those that are complete; after `finish` the last may have been cut.
+        messages: the complete messages; after `finish` the last may have been cut.
+        calls: the complete messages to tools.
         answered: whether a final message has begun.
         reasoning_tokens: tokens of what was said in the analysis channel.
     """
@@ -32,47 +33,48 @@ class Turn:
         self._spoken: set[type[Event]] = set()
         self._separate = False
         self._finished = False
-        self.messages: list[Message] = []
+        self.messages: tuple[Message, ...] = ()
+        self.calls: tuple[ToolCall, ...] = ()
         self.answered = False
         self.reasoning_tokens = 0
         for token in header:
             self.feed(token)
 
     def feed(self, token: int) -> list[Event]:
-        """What the next token brings."""
+        """Take the next token; return its events."""
         was_reasoning = self._channel == Channel.ANALYSIS
-        events = [event for delta in self._parser.process(token) for event in self._tell(delta)]
+        events = [event for delta in self._parser.process(token) for event in self._report(delta)]
         self.reasoning_tokens += was_reasoning and self._channel == Channel.ANALYSIS
         return events
 
     def finish(self, *, cut: bool) -> list[Event]:
-        """What was held back until the end; nothing when this was called before.
+        """Return the events that were held back until the end; nothing at a second call.
 
         Args:
-            cut: whether the model did not come to its own end. Then it is no fault of the model that the last message
-                is open, and a call of a tool that is not complete is dropped.
+            cut: the model did not come to its own end. Then it is no fault of the model that the last message is open,
+                and an incomplete tool call is dropped.
         """
         if self._finished:
             return []
         self._finished = True
         rest = self._parser.finish()
         if not cut:
-            return [event for delta in rest for event in self._tell(delta)]
+            return [event for delta in rest for event in self._report(delta)]
         said = [delta for delta in rest if isinstance(delta, harmony.ContentDelta)]
         partial = [delta.message for delta in rest if isinstance(delta, harmony.MessageFinished)]
-        self.messages += [
+        self.messages += tuple(
             message
             for message in partial
             if message.role is Role.ASSISTANT and message.text and message.recipient is None
-        ]
-        return [event for delta in said for event in self._tell(delta)]
+        )
+        return [event for delta in said for event in self._report(delta)]
 
-    def _tell(self, delta: harmony.Delta) -> Iterator[Event]:
+    def _report(self, delta: harmony.Delta) -> Iterator[Event]:
         match delta:
             case harmony.MessageStarted(author=author, channel=channel, recipient=recipient):
                 self._channel = channel
                 self._separate = True
-                # A model that puts words into the user's or the system's mouth must not be believed later.
+                # A message that the model writes in another's name (the user, a tool) must never be believed.
                 self._foreign = author.role is not Role.ASSISTANT
                 if self._foreign:
                     yield ProblemFound(f"a message by the model in the name of {author.role.value} was left out")
@@ -82,9 +84,11 @@ class Turn:
                 yield self._said(_kind_of(channel), text)
             case harmony.MessageFinished(message) if not self._foreign:
                 self._channel = None
-                self.messages.append(message)
+                self.messages += (message,)
                 if message.recipient is not None:
-                    yield ToolCall(message.recipient, message.text)
+                    call = ToolCall(message.recipient, message.text, message.channel)
+                    self.calls += (call,)
+                    yield call
             case harmony.ProblemFound(problem):
                 yield ProblemFound(str(problem))
 
@@ -97,7 +101,7 @@ class Turn:
 
 
 def _kind_of(channel: str | None) -> type[ReasoningDelta | CommentaryDelta | FinalDelta]:
-    """A message without a channel is an answer of a model that has unlearned them; an unknown one is an aside."""
+    """A message without a channel counts as an answer, one in an unknown channel as a preamble."""
     if channel is None or channel == Channel.FINAL:
         return FinalDelta
     return ReasoningDelta if channel == Channel.ANALYSIS else CommentaryDelta

@@ -1,385 +1,391 @@
-"""A conversation with a model: text in, events out.
+"""A conversation with a model: messages in, events out.
 
-Knows the conversation, the encoding and the engine; knows nothing of terminals, files or settings.
+Knows the conversation and the engine. Knows no terminal, no files and no signals.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from gptoss.cli.constraints.turn import HeldTurn, TurnHolding
+from gptoss.cli.constraints.turn import TurnConstraint
+from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.events import (
     Event,
     FinishReason,
     Limit,
+    Notice,
     PrefillProgress,
+    RoundFinished,
+    RoundStarted,
     Sampled,
-    SampledToken,
-    Started,
+    ToolCall,
+    ToolResult,
     TurnFinished,
     TurnTiming,
     Usage,
 )
-from gptoss.cli.session.overflow import MakesRoom, TooLong, without_oldest
+from gptoss.cli.session.options import SessionModel, SessionRules, TurnOptions
+from gptoss.cli.session.overflow import without_oldest
+from gptoss.cli.session.prompt import Continuation, PromptBuilder
 from gptoss.cli.session.repetition import RepetitionWatch
-from gptoss.cli.session.round import Turn
-from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, Special, render, render_for_completion
-from gptoss.model.errors import ConstraintError, ContextFullError
-
-if TYPE_CHECKING:
-    from gptoss.cli.startup.answer_format import AnswerFormat
-    from gptoss.model.constraint import Constraint
-    from gptoss.model.interface import SamplingParams
-
+from gptoss.cli.session.round import Round
+from gptoss.cli.session.transcript import Transcript
+from gptoss.harmony import Conversation, Encoding, Message, render
+from gptoss.model.errors import ConstraintError
+from gptoss.model.interface import Generation, Request, SamplingParams, Token
 
 log = logging.getLogger(__name__)
 
+Retained = Literal["conversation", "settings", "nothing"]
+ReportProgress = Callable[[PrefillProgress], None]
+TranscriptObserver = Callable[["Session"], None]
 
-class Timing(Protocol):
-    """Seconds that a generation has spent so far."""
-
-    prefill_s: float
-    decode_s: float
-
-
-class Generation(Protocol):
-    """The tokens of one answer as the engine computes them, the stop token among them."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    seed: int
-
-    @property
-    def finish_reason(self) -> str | None:
-        """stop, length or context; None while it goes on."""
-        ...
-
-    @property
-    def timing(self) -> Timing:
-        """Seconds spent so far."""
-        ...
-
-    def __next__(self) -> SampledToken: ...
-
-    def close(self) -> None:
-        """Give up."""
-        ...
-
-
-class Engine(Protocol):
-    """What a session needs of `gptoss.model.Engine`."""
-
-    @property
-    def max_context(self) -> int:
-        """Tokens of prompt and answer together."""
-        ...
-
-    @property
-    def defaults(self) -> SamplingParams:
-        """The checkpoint's own sampling parameters."""
-        ...
-
-    @property
-    def stop_tokens(self) -> frozenset[int]:
-        """The tokens that end a generation of this checkpoint."""
-        ...
-
-    def generate(
-        self,
-        ids: Sequence[int],
-        params: SamplingParams | None = None,
-        constraint: Constraint | None = None,
-        stop: Collection[int] = (),
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Generation:
-        """Go on from the prompt."""
-        ...
-
-    def keep(self, ids: Sequence[int]) -> None:
-        """Keep on the disk what was computed of these tokens, with which prompts to come will begin."""
-        ...
-
-    def keep_weights(self) -> None:
-        """Keep on the disk what was made of the weights, so that the next start need not make it."""
-        ...
+# Why sampling ended: a generation's own reasons, and those of the session.
+_Ending = Literal["stop", "length", "context", "cancelled", "grammar", "repetition"]
 
 
 class Session:
     """One conversation with one model.
 
+    A session can be used again after every turn, however that ended (a limit, `stop`, an exception, a caller that
+    closes the iterator): the transcript then holds what was said until then, in a form that can be rendered.
+
     Args:
-        engine: samples the tokens.
-        encoding: of the engine's model.
-        conversation: what has been said so far; `open_conversation` makes a new one.
-        model: the model's name, for events.
-        params: how to sample; by default as the checkpoint asks.
-        skip_reasoning: close the reasoning before it begins, so that the answer comes at once.
-        can_skip_reasoning: whether the model answers well so.
-        stop_repetition: end a turn in which the model only repeats itself any more.
-        answer_format: what every answer must look like; `open_conversation` tells the model of it.
-        think_budget: how many tokens a turn may reason, None sets no limit.
-
-    Headers are held to their grammar in every turn.
-
-    Attributes:
-        watcher: called after every change of the conversation.
-        when_too_long: says how many of the oldest turns a prompt leaves out that gives the answer too little room;
-            None leaves out none. The conversation keeps them.
-        is_kept: whether anything of the conversation may be left on the disk.
+        model: answers; other sessions may share it.
+        transcript: the conversation so far.
+        rules: what holds for all turns.
+        observer: called with the session after every change of the transcript.
     """
 
     def __init__(
         self,
-        engine: Engine,
-        encoding: Encoding,
-        conversation: Conversation,
-        *,
-        model: str,
-        params: SamplingParams | None = None,
-        skip_reasoning: bool = False,
-        can_skip_reasoning: bool = True,
-        stop_repetition: bool = True,
-        answer_format: AnswerFormat | None = None,
-        think_budget: int | None = None,
+        model: SessionModel,
+        transcript: Transcript,
+        rules: SessionRules = SessionRules(),  # noqa: B008 - frozen
+        observer: TranscriptObserver | None = None,
     ) -> None:
-        self.engine = engine
-        self.encoding = encoding
-        self.watcher: Callable[[], None] | None = None
-        self._conversation = conversation
-        self.model = model
-        self.params = params or engine.defaults
-        self.skip_reasoning = skip_reasoning
-        self.can_skip_reasoning = can_skip_reasoning
-        self.stop_repetition = stop_repetition
-        self._answer_grammar = answer_format.grammar if answer_format else None
-        self._think_budget = think_budget
-        self._holding = TurnHolding(encoding, self._answer_grammar, think_budget)
-        self._held: HeldTurn | None = None
-        self.when_too_long: MakesRoom | None = None
-        self.is_kept = False
-        self._stopping = False
-        self._sampling = False
-        self._given_up = False
-
-    def use(
-        self,
-        model: str,
-        engine: Engine,
-        encoding: Encoding,
-        params: SamplingParams,
-        *,
-        can_skip_reasoning: bool = True,
-    ) -> None:
-        """Go on with another model, its tokens and this sampling; the conversation stays."""
-        self.model, self.engine, self.encoding = model, engine, encoding
-        self.can_skip_reasoning = can_skip_reasoning
-        self.params = params
-        self._holding = TurnHolding(encoding, self._answer_grammar, self._think_budget)
+        self._model = model
+        self._rules = rules
+        self._transcript = transcript
+        self._observer = observer
+        self._params = rules.params or model.engine.info.defaults
+        self._prompts = PromptBuilder(
+            model.encoding, model.engine.info.max_context, self._params.max_tokens, rules.overflow
+        )
+        self._continuation: Continuation | None = None
+        self._dropped_turns = 0
+        self._is_running = self._is_stopping = False
+        self._generation: Generation | None = None
+        self._constraint: TurnConstraint | None = None
+        if rules.answer is not None:
+            model.constraints.warm()
 
     @property
-    def conversation(self) -> Conversation:
-        """What has been said so far."""
-        return self._conversation
+    def model(self) -> str:
+        """The model's name."""
+        return self._model.name
 
-    @conversation.setter
-    def conversation(self, conversation: Conversation) -> None:
-        self._conversation = conversation
-        if self.watcher is not None:
-            self.watcher()
+    @property
+    def encoding(self) -> Encoding:
+        """The model's tokenizer."""
+        return self._model.encoding
 
-    def ask(self, text: str, progress: Callable[[PrefillProgress], None] | None = None) -> Iterator[Event]:
-        """Say `text` and yield what comes of it; then the conversation holds both.
+    @property
+    def max_context(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._model.engine.info.max_context
 
-        However the turn ends (a limit, `stop`, an exception, the caller losing interest) the conversation keeps what
-        was said until then, in a form that can be rendered. A text that does not fit is not kept.
+    @property
+    def can_skip_reasoning(self) -> bool:
+        """Whether the model answers well with its reasoning closed before it begins."""
+        return self._model.can_skip_reasoning
+
+    @property
+    def params(self) -> SamplingParams:
+        """How turns are sampled."""
+        return self._params
+
+    @property
+    def transcript(self) -> Transcript:
+        """The conversation as it stands."""
+        return self._transcript
+
+    @property
+    def settings(self) -> ConversationSettings:
+        """The conversation's settings."""
+        return self._transcript.settings
+
+    @property
+    def shown(self) -> Conversation:
+        """What the next prompt will contain, as far as that can be told without asking the person."""
+        return self._prompts.shown(self._transcript)
+
+    def go_on_with(self, transcript: Transcript) -> None:
+        """Replace the transcript: other settings, another conversation, or a part taken back."""
+        self._transcript = transcript
+        if self._observer is not None:
+            self._observer(self)
+
+    def respond(
+        self,
+        messages: Sequence[Message],
+        options: TurnOptions = TurnOptions(),  # noqa: B008 - frozen
+        progress: ReportProgress | None = None,
+    ) -> Generator[Event, None, None]:
+        """Take what comes next, a user's message or the results of tools, and yield the events of the turn.
+
+        Nothing of the transcript changes before the engine has accepted the prompt.
 
         Args:
-            text: the user's message.
-            progress: called while the prompt is computed, when no event can be yielded.
+            messages: what is added to the transcript.
+            options: what holds for this turn alone.
+            progress: called during prefills, while no event can be yielded.
 
         Raises:
             ModelError: the prompt does not fit, or the engine failed.
             HarmonyError: the conversation cannot be rendered.
         """
-        return self._answer(self.conversation.extended([Message.user(text)]), progress)
+        return self._turn(self._transcript.extended(messages), options, progress)
 
-    def answer_again(self, progress: Callable[[PrefillProgress], None] | None = None) -> Iterator[Event]:
-        """Take back all since the user's last message, and answer it anew; as `ask` otherwise."""
-        messages = list(self.conversation)
-        while messages and messages[-1].role is not Role.USER:
-            messages.pop()
-        return self._answer(Conversation.of(*messages), progress)
-
-    @property
-    def has_question(self) -> bool:
-        """Whether the user has said anything."""
-        return any(message.role is Role.USER for message in self.conversation)
-
-    @property
-    def shown(self) -> Conversation:
-        """What of the conversation the next prompt has, as far as that needs no answer from anybody yet."""
-        if self.when_too_long is None:
-            return self.conversation
-        waiting = self.conversation.extended([Message.user("")])
-        prompt, _ = self._render(waiting)
-        if len(prompt) <= self._room:
-            return self.conversation
-        return without_oldest(self.conversation, self.when_too_long.agreed(self._too_long(waiting, prompt)))
+    def respond_again(
+        self,
+        options: TurnOptions = TurnOptions(),  # noqa: B008 - frozen
+        progress: ReportProgress | None = None,
+    ) -> Generator[Event, None, None]:
+        """Take back everything after the user's last message and respond to it anew; as `respond` otherwise."""
+        return self._turn(self._transcript.without_last_reply(), options, progress)
 
     def stop(self) -> bool:
-        """End the turn at the next token, as a signal handler may; False where none is awaited yet."""
-        self._stopping = True
-        return self._sampling
-
-    def answer_now(self) -> bool:
-        """End the reasoning at the next token and begin the answer, from any thread; False where no turn goes on."""
-        held = self._held
-        if held is None:
+        """End the turn at the next opportunity, from any thread or a signal handler; False if none is running."""
+        if not self._is_running:
             return False
-        held.budget.answer_now()
+        self._is_stopping = True
+        generation = self._generation
+        if generation is not None:
+            generation.cancel()
+        elif self._rules.tools is not None:
+            self._rules.tools.cancel()
         return True
 
-    def _answer(
-        self, conversation: Conversation, progress: Callable[[PrefillProgress], None] | None
-    ) -> Iterator[Event]:
+    def answer_now(self) -> bool:
+        """End the reasoning at the next token and begin the answer, from any thread; False if no turn is running."""
+        constraint = self._constraint
+        if constraint is None:
+            return False
+        constraint.answer_now()
+        return True
+
+    def retain(self, what: Retained) -> None:
+        """Let the engine store for later runs what it has computed; call it when the answer is out.
+
+        Args:
+            what: the part of the conversation with which prompts to come are likely to begin; "settings": the system
+                and developer messages alone. "nothing" stores what does not depend on the conversation.
+        """
+        ids: list[int] = []
+        if what == "conversation":
+            # The next prompt is rendered anew, without the reasoning that the format drops.
+            ids = render(without_oldest(self._transcript.conversation, self._dropped_turns), self.encoding)
+        elif what == "settings":
+            ids = render(Conversation(self.settings.messages), self.encoding)
+        self._model.engine.retain(ids)
+
+    def close(self) -> None:
+        """Free the model's memory. The session cannot be used any more, its transcript can be read."""
+        self._model.engine.close()
+
+    def _turn(
+        self, transcript: Transcript, options: TurnOptions, progress: ReportProgress | None
+    ) -> Generator[Event, None, None]:
         began = time.perf_counter()
-        prompt, header, dropped = self._render_fitting(conversation)
-        held = self._holding.hold(conversation, header)
-        generation = self.engine.generate(
-            prompt,
-            self.params,
-            held.constraint,
-            stop=self.encoding.stop_tokens | self.engine.stop_tokens,
-            progress=None if progress is None else lambda done, total: progress(PrefillProgress(done, total)),
-        )
-        self.conversation = conversation
-        self._held = held
-        turn = Turn(self.encoding, header)
-        self._stopping = self._sampling = self._given_up = False
-        watch = RepetitionWatch()
-        count = 0
-        messages: list[Message] = []
-        ended: str | None = None
+        self._is_running, self._is_stopping = True, False
+        total: _RoundResult | None = None
+        rounds = 0
         try:
-            yield Started(self.model, generation.prompt_tokens, generation.cached_tokens, tuple(prompt), dropped)
-            for token in self._tokens(generation):
-                count += 1
-                yield Sampled(token)
-                events = turn.feed(token.id)
-                if turn.messages != messages:  # one more is complete: from now on it is not lost, whatever happens
-                    messages = list(turn.messages)
-                    self.conversation = conversation.extended(messages)
-                yield from events
-                if self.stop_repetition and watch.is_running_away(token.id) and generation.finish_reason is None:
-                    ended = "repetition"
+            while True:
+                result = yield from self._round(transcript, options, rounds, progress, total)
+                rounds += 1
+                total = result if total is None else total.followed_by(result)
+                pending = yield from self._run_tools(result)
+                if not result.calls or pending or self._is_stopping:
                     break
-            else:
-                ended = "grammar" if self._given_up else generation.finish_reason
-            yield from turn.finish(cut=ended != "stop")
+                if self._params.max_tokens is not None and total.usage.completion_tokens >= self._params.max_tokens:
+                    total = replace(total, ending="length")
+                    break
+                transcript = self._transcript
         finally:
-            self._sampling = False
-            self._held = None
-            generation.close()
-            for _ in turn.finish(cut=True):  # does nothing where the turn has come to its end
-                pass
-            self.conversation = conversation.extended(turn.messages)
+            self._is_running = False
+        if self._is_stopping and total.ending == "stop" and total.calls and not pending:
+            total = replace(total, ending="cancelled")  # in the midst of the tools
         yield TurnFinished(
-            finish_reason=_FINISH_REASONS[ended],
-            limit=_LIMITS.get(ended),
-            usage=Usage(generation.prompt_tokens, generation.cached_tokens, count, turn.reasoning_tokens),
-            timing=TurnTiming(generation.timing.prefill_s, generation.timing.decode_s, time.perf_counter() - began),
-            answered=turn.answered,
-            seed=generation.seed,
-        )
-        if self.is_kept:
-            self._keep(without_oldest(self.conversation, dropped))
-        with suppress(KeyboardInterrupt):
-            self.engine.keep_weights()
-
-    def keep_instructions(self) -> None:
-        """Keep on the disk what was computed of the system and developer messages, with which any prompt begins."""
-        roles = (Role.SYSTEM, Role.DEVELOPER)
-        self._keep(Conversation.of(*(message for message in self.conversation if message.role in roles)))
-
-    def _keep(self, conversation: Conversation) -> None:
-        """Keep what the next prompt will have in common with what was computed: reasoning, for one, is not seen again.
-
-        Ctrl-C ends the writing, for the answer is out.
-        """
-        with suppress(KeyboardInterrupt):
-            self.engine.keep(render(conversation, self.encoding))
-
-    def _render(self, conversation: Conversation) -> tuple[list[int], list[int]]:
-        """The prompt, and what of the answer's header stands in it."""
-        prompt = render_for_completion(conversation, self.encoding)
-        return self._without_reasoning(prompt) if self.skip_reasoning else (prompt, [])
-
-    def _render_fitting(self, conversation: Conversation) -> tuple[list[int], list[int], int]:
-        """As `_render`, and how many of the oldest turns the prompt lacks.
-
-        Raises:
-            ContextFullError: the prompt leaves no room at all.
-        """
-        prompt, header = self._render(conversation)
-        if len(prompt) <= self._room:
-            return prompt, header, 0
-        too_long = self._too_long(conversation, prompt)
-        dropped = self.when_too_long.decide(too_long) if self.when_too_long is not None else 0
-        if dropped:
-            prompt, header = self._render(without_oldest(conversation, dropped))
-        if len(prompt) >= self.engine.max_context:
-            raise ContextFullError(str(too_long))
-        return prompt, header, dropped
-
-    def _too_long(self, conversation: Conversation, prompt: Sequence[int]) -> TooLong:
-        opening, _ = self._render(Conversation.of())
-        return TooLong(
-            conversation, self.encoding, len(prompt), len(opening), context=self.engine.max_context, room=self._room
+            finish_reason=_FINISH_REASONS[total.ending],
+            limit=_LIMITS.get(total.ending),
+            usage=total.usage,
+            timing=TurnTiming(total.timing.prefill_s, total.timing.decode_s, time.perf_counter() - began),
+            context_tokens=result.usage.prompt_tokens + result.usage.completion_tokens,
+            answered=total.answered,
+            seed=total.seed,
+            pending=pending,
+            rounds=rounds,
         )
 
-    @property
-    def _room(self) -> int:
-        """Tokens that a prompt may have: all but as many as the answer may, else three quarters of the context."""
-        context = self.engine.max_context
-        return context - min(self.params.max_tokens or context // 4, context // 2)
+    def _run_tools(self, result: _RoundResult) -> Generator[Event, None, tuple[ToolCall, ...]]:
+        """Run the tools that a round has called; return the calls that are left to the caller."""
+        for index, call in enumerate(result.calls):
+            message = None if self._rules.tools is None else self._rules.tools.run(call)
+            if message is None:
+                return result.calls[index:]
+            self.go_on_with(self._transcript.extended([message]))
+            yield ToolResult(message)
+        return ()
 
-    def _tokens(self, generation: Generation) -> Iterator[SampledToken]:
-        """The tokens until the end, `stop`, an interrupt while one is awaited, or a grammar that cannot go on."""
-        while not self._stopping:
+    def _round(
+        self,
+        transcript: Transcript,
+        options: TurnOptions,
+        number: int,
+        progress: ReportProgress | None,
+        before: _RoundResult | None,
+    ) -> Generator[Event, None, _RoundResult]:
+        """One generation: prompt, tokens, messages."""
+        began = time.perf_counter()
+        shown = transcript
+        if options.effort is not None:
+            shown = transcript.with_settings(transcript.settings.with_effort(options.effort))
+        prompt = self._prompts.build(shown, self._continuation)
+        constraint = self._model.constraints.turn(
+            prompt.conversation, prompt.header, answer=self._rules.answer, think_budget=self._rules.think_budget
+        )
+        request = Request(prompt.ids, self._params_of(options, before, number), self.encoding.stop_tokens, constraint)
+        report = None if progress is None else lambda done, of: progress(PrefillProgress(done, of))
+        generation = self._model.engine.generate(request, report)
+        if transcript is not self._transcript:
+            self.go_on_with(transcript)
+        self._continuation, self._dropped_turns = None, prompt.dropped_turns
+        self._constraint, self._generation = constraint, generation
+        if self._is_stopping:
+            generation.cancel()
+        sampling = _Sampling(generation, constraint, Round(self.encoding, prompt.header))
+        try:
+            yield RoundStarted(
+                self.model, prompt.ids, generation.cached_tokens, prompt.dropped_turns, number=number + 1
+            )
+            yield from self._sample(sampling, transcript)
+            yield from sampling.round.finish(cut=sampling.ending != "stop")
+        finally:
+            self._constraint = self._generation = None
+            generation.close()
+            sampling.round.finish(cut=True)  # does nothing where the round has come to its end
+            if self._transcript.messages != (*transcript.messages, *sampling.round.messages):
+                self.go_on_with(transcript.extended(sampling.round.messages))
+        result = sampling.result(time.perf_counter() - began)
+        if result.calls:
+            said = prompt.conversation.extended(sampling.round.messages)
+            self._continuation = Continuation(said, (*prompt.ids, *sampling.ids))
+        yield RoundFinished(
+            _FINISH_REASONS[result.ending], result.usage, result.timing, result.seed, _LIMITS.get(result.ending)
+        )
+        return result
+
+    def _sample(self, sampling: _Sampling, transcript: Transcript) -> Iterator[Event]:
+        """The events of the tokens until sampling ends, which `sampling.ending` then explains."""
+        watch = RepetitionWatch()
+        messages: tuple[Message, ...] = ()
+        notes = 0
+        while True:
             try:
-                token = next(generation)
-            except (StopIteration, KeyboardInterrupt):
+                token = next(sampling.generation)
+            except StopIteration:
+                sampling.ending = sampling.generation.finish_reason or "cancelled"
                 return
             except ConstraintError as error:
                 log.info("%s", error)
-                self._given_up = True
+                sampling.ending = "grammar"
                 return
-            self._sampling = True
-            yield token
+            yield Sampled(token)
+            events = sampling.take(token)
+            if sampling.round.messages != messages:  # a complete message is never lost, whatever happens next
+                messages = sampling.round.messages
+                self.go_on_with(transcript.extended(messages))
+            yield from events
+            for note in sampling.constraint.notes[notes:]:
+                notes += 1
+                yield Notice(note)
+            is_stuck = self._rules.stop_repetition and watch.is_running_away(token.id)
+            if is_stuck and sampling.generation.finish_reason is None:
+                sampling.ending = "repetition"
+                return
 
-    def _without_reasoning(self, prompt: list[int]) -> tuple[list[int], list[int]]:
-        """The prompt with an empty analysis and the header of the answer; and that header."""
-        special, encode = self.encoding.special, self.encoding.encode
-        message, end = special(Special.MESSAGE), special(Special.END)
-        analysis = [special(Special.CHANNEL), *encode(Channel.ANALYSIS.value), message, end]
-        final = [special(Special.CHANNEL), *encode(Channel.FINAL.value), message]
-        author = [special(Special.START), *encode(Role.ASSISTANT.value)]
-        return [*prompt, *analysis, *author, *final], final
+    def _params_of(self, options: TurnOptions, before: _RoundResult | None, number: int) -> SamplingParams:
+        """The sampling of a round: a turn has one limit of tokens, and each round its own random numbers."""
+        params = self._params.override(seed=options.seed)
+        if before is None:
+            return params
+        left = None if params.max_tokens is None else max(1, params.max_tokens - before.usage.completion_tokens)
+        return params.override(seed=before.seed + number, max_tokens=left)
 
 
-_FINISH_REASONS: dict[str | None, FinishReason] = {
-    None: "interrupted",
+@dataclass
+class _Sampling:
+    """A generation in progress."""
+
+    generation: Generation
+    constraint: TurnConstraint
+    round: Round
+    ending: _Ending = "cancelled"
+
+    def __post_init__(self) -> None:
+        self.ids: list[int] = []
+
+    def take(self, token: Token) -> list[Event]:
+        self.ids.append(token.id)
+        return self.round.feed(token.id)
+
+    def result(self, seconds: float) -> _RoundResult:
+        generation = self.generation
+        usage = Usage(
+            generation.prompt_tokens, generation.cached_tokens or 0, len(self.ids), self.round.reasoning_tokens
+        )
+        timing = TurnTiming(generation.timing.prefill_s, generation.timing.decode_s, seconds)
+        calls = self.round.calls if self.ending == "stop" else ()
+        return _RoundResult(self.ending, usage, timing, self.round.answered, generation.seed, calls)
+
+
+@dataclass(frozen=True)
+class _RoundResult:
+    """How one round, or several together, ended; `calls` are those that wait for their results."""
+
+    ending: _Ending
+    usage: Usage
+    timing: TurnTiming
+    answered: bool
+    seed: int
+    calls: tuple[ToolCall, ...]
+
+    def followed_by(self, other: _RoundResult) -> _RoundResult:
+        return _RoundResult(
+            other.ending,
+            self.usage + other.usage,
+            self.timing + other.timing,
+            self.answered or other.answered,
+            self.seed,
+            other.calls,
+        )
+
+
+_FINISH_REASONS: dict[_Ending, FinishReason] = {
     "stop": "stop",
     "length": "length",
     "context": "length",
+    "cancelled": "interrupted",
     "grammar": "length",
     "repetition": "length",
 }
-_LIMITS: dict[str | None, Limit] = {
+_LIMITS: dict[_Ending, Limit] = {
     "length": "max_tokens",
     "context": "context",
     "grammar": "grammar",

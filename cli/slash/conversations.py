@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import shlex
 from itertools import islice
-from typing import Protocol
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.text import counted, one_line
-from gptoss.cli.commands.sessions import listing_line
+from gptoss.cli.conversations.listing import listing_line
 from gptoss.cli.conversations.log import SavedConversation
-from gptoss.cli.conversations.recorder import Recorder
-from gptoss.cli.session.session import Session
+from gptoss.cli.slash.chat import Chat
 
 _LISTED = 20
 _QUOTED = 60
 
 
-class Talk(Protocol):
-    """What these commands need of `Chat`."""
-
-    session: Session
-    recorder: Recorder
-
-    def say(self, text: str) -> None:
-        """Tell the person something."""
-        ...
-
-
-def save(talk: Talk, argument: str) -> None:
+def save(talk: Chat, argument: str) -> None:
     """`/save`: keep this conversation from now on, under a name where one is given."""
-    talk.recorder.save(argument or None)
+    talk.recorder.save(talk.session, argument or None)
     which = argument or talk.recorder.id or ""
     talk.say(f"saved as {which}; gptoss chat --session {shlex.quote(which)} goes on")
 
 
-def sessions(talk: Talk, _argument: str) -> None:
+def sessions(talk: Chat, _argument: str) -> None:
     """`/sessions`: the latest conversations; a star marks this one."""
     found = list(islice(talk.recorder.store.readable(), _LISTED + 1))
     if not found:
@@ -46,11 +33,13 @@ def sessions(talk: Talk, _argument: str) -> None:
         talk.say("and more: gptoss sessions list shows all")
 
 
-def load(talk: Talk, argument: str) -> None:
+def load(talk: Chat, argument: str) -> None:
     """`/load`: go on in another conversation, with the model that is loaded."""
     if not argument:
         raise UsageError("/load takes the id or the name of a conversation; /sessions lists them")
-    talk.say(going_on(talk.recorder.load(argument)))
+    saved = talk.recorder.go_on_in(argument)
+    talk.go_on_with(saved)
+    talk.say(going_on(saved))
 
 
 def going_on(saved: SavedConversation) -> str:
@@ -61,10 +50,10 @@ def going_on(saved: SavedConversation) -> str:
     return f"going on in {saved.name or saved.id}: {counted(len(questions), 'question')}, the last: {last}"
 
 
-def fork(talk: Talk, argument: str) -> None:
+def fork(talk: Chat, argument: str) -> None:
     """`/fork`: go on in a copy, under a name where one is given."""
     before = talk.recorder.id
-    talk.recorder.fork(argument or None)
+    talk.recorder.fork(talk.session, argument or None)
     talk.say(f"going on in the copy {argument or talk.recorder.id}" + (f"; {before} stays as it is" if before else ""))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.text import counted, one_line
@@ -12,19 +11,16 @@ from gptoss.cli.conversations.export import export as write_export, unused_path
 from gptoss.cli.displays.text import stats_line
 from gptoss.cli.line import clipboard
 from gptoss.cli.session.context_size import message_sizes
-from gptoss.cli.session.turns import turns_of
+from gptoss.cli.slash.chat import Chat
 from gptoss.cli.terminal.markdown_parser import parser
 from gptoss.harmony import DeveloperContent, Role
-
-if TYPE_CHECKING:
-    from gptoss.cli.commands.chat import Chat
 
 _QUOTED = 40
 
 
 def why(chat: Chat, argument: str) -> None:
     """`/why`: the reasoning of the last turn, or of turn N, or of the Nth last as -N."""
-    turns = turns_of(chat.session.conversation)
+    turns = chat.session.transcript.turns
     if not turns:
         raise UsageError("nothing has been answered yet")
     try:
@@ -39,7 +35,7 @@ def why(chat: Chat, argument: str) -> None:
 
 def context(chat: Chat, _argument: str) -> None:
     """`/context`: the tokens of each message and each channel."""
-    sizes = message_sizes(chat.session.conversation, chat.session.encoding)
+    sizes = message_sizes(chat.session.transcript.conversation, chat.session.encoding)
     shown = {id(message) for message in chat.session.shown}
     channels: Counter[str] = Counter()
     room = min(_QUOTED, max(8, chat.messages.columns - 44))
@@ -53,7 +49,7 @@ def context(chat: Chat, _argument: str) -> None:
         said = one_line(message.text or "".join(text or "" for text in instructions))
         said = said if len(said) <= room else said[:room] + "..."
         chat.say(f"{one_line(kind):<12} {size.tokens:>7,}  {mark}{said}".rstrip())
-    used, available = chat.context_used, chat.session.engine.max_context
+    used, available = chat.context_used, chat.session.max_context
     chat.say(", ".join(f"{one_line(kind)} {tokens:,}" for kind, tokens in channels.most_common()))
     share = "too many" if used >= available else f"{used / available:.1%}"
     chat.say(f"the next prompt: {used:,} of {counted(available, 'token')} ({share}), and what you say")
@@ -68,7 +64,7 @@ def copy(chat: Chat, argument: str) -> None:
     """`/copy`: the last answer as the model wrote it, or the last code in it."""
     if argument not in ("", "code"):
         raise UsageError("/copy takes nothing, or code")
-    turns = turns_of(chat.session.conversation)
+    turns = chat.session.transcript.turns
     text = turns[-1].answer if turns else ""
     if argument:
         blocks = [token.content for token in parser().parse(text) if token.type in ("fence", "code_block")]
@@ -81,9 +77,9 @@ def copy(chat: Chat, argument: str) -> None:
 
 def export(chat: Chat, argument: str) -> None:
     """`/export`: the conversation as a file."""
-    conversation = chat.session.conversation
-    if not chat.session.has_question:
+    transcript = chat.session.transcript
+    if not transcript.has_question:
         raise UsageError("nothing has been said yet")
     path = Path(argument) if argument else unused_path(Path.cwd(), chat.environment.today())
-    write_export(conversation, path, chat.session.model, chat.instructions)
+    write_export(transcript.conversation, path, chat.session.model, transcript.settings.instructions)
     chat.say(f"written to {one_line(str(path))}")

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.settings import Effort, ReasoningView
 from gptoss.cli.base.text import counted
-from gptoss.harmony import DeveloperContent, SystemContent
-
-if TYPE_CHECKING:
-    from gptoss.cli.commands.chat import Chat
+from gptoss.cli.slash.chat import Chat
 
 LOOKS = tuple(view.value for view in ReasoningView if view is not ReasoningView.AUTO)
 _LOOK_NAMES = {
@@ -26,7 +21,7 @@ def effort(chat: Chat, argument: str) -> None:
         again = chat.set_effort(effort_named(argument))
         chat.say(f"effort {argument} from now on{_cost(again)}")
     else:
-        chat.say(f"effort {chat.effort}")
+        chat.say(f"effort {chat.session.settings.effort}")
 
 
 def effort_named(text: str) -> Effort:
@@ -59,7 +54,7 @@ def system(chat: Chat, argument: str) -> None:
         again = chat.set_instructions(argument)
         chat.say(f"instructions changed{_cost(again)}")
     else:
-        chat.say(chat.instructions or "no instructions")
+        chat.say(chat.session.settings.instructions or "no instructions")
 
 
 def reasoning(chat: Chat, argument: str) -> None:
@@ -74,12 +69,9 @@ def reasoning(chat: Chat, argument: str) -> None:
 def tools(chat: Chat, _argument: str) -> None:
     """`/tools`: what the conversation tells the model that it may call."""
     lines = []
-    for message in chat.session.conversation:
-        for part in message.content:
-            if isinstance(part, SystemContent | DeveloperContent):
-                for namespace in part.tools.values():
-                    lines += [f"{namespace.name}.{tool.name}: {tool.description}" for tool in namespace.tools]
-                    lines += [] if namespace.tools else [namespace.name]
+    for namespace in chat.session.settings.tools.values():
+        lines += [f"{namespace.name}.{tool.name}: {tool.description}" for tool in namespace.tools]
+        lines += [] if namespace.tools else [namespace.name]
     for line in lines or ["no tools are offered to the model"]:
         chat.say(line)
 

@@ -6,15 +6,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.settings import Effort
 from gptoss.cli.slash import outputs, settings, turns
+from gptoss.cli.slash.chat import Chat
 from gptoss.cli.slash.conversations import COMMANDS as _KEEPING
-
-if TYPE_CHECKING:
-    from gptoss.cli.commands.chat import Chat
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ _COMMANDS = (
     Command("/reasoning", "[show|fold|hide]", "what is seen of reasoning", settings.reasoning, settings.LOOKS),
     Command("/tools", "", "the tools that the model may call", settings.tools),
     Command("/file", "[PATH|off]", "send a text file with the next message", turns.attach, ("off",), "paths"),
-    Command("/retry", "[EFFORT] [SEED]", "answer the last message again", turns.retry, _EFFORTS),
+    Command("/retry", "[EFFORT] [SEED]", "answer the last message again, for once otherwise", turns.retry, _EFFORTS),
     Command("/edit", "", "change the last message in $EDITOR and answer that", turns.edit_last),
     Command("/undo", "", "take the last message and its answer back", turns.undo),
     Command("/why", "[TURN]", "the reasoning of the last turn, or of an earlier one", outputs.why),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.inputs import read_text
@@ -11,11 +10,8 @@ from gptoss.cli.base.interrupts import without_interrupts
 from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.line.editor import edit
 from gptoss.cli.line.keyboard import echo
-from gptoss.cli.session.turns import turns_of
+from gptoss.cli.slash.chat import Chat
 from gptoss.cli.slash.settings import effort_named
-
-if TYPE_CHECKING:
-    from gptoss.cli.commands.chat import Chat
 
 _QUOTED = 60
 
@@ -37,37 +33,37 @@ def attach(chat: Chat, argument: str) -> None:
 
 
 def retry(chat: Chat, argument: str) -> None:
-    """`/retry`: another answer, with another effort or seed where one is named."""
-    seed = None
+    """`/retry`: another answer, for this once with another effort or seed where one is named."""
+    seed, effort = None, None
     for word in argument.split():
         if word.isascii() and word.isdigit() and len(word) < 19:
             seed = int(word)
         else:
-            chat.set_effort(effort_named(word))
-    chat.retry(seed)
+            effort = effort_named(word)
+    chat.retry(seed, effort)
 
 
 def edit_last(chat: Chat, _argument: str) -> None:
     """`/edit`: the last message changed and answered in the place of what was said since; a new one where none is."""
     if not chat.person_types:
         raise UsageError("/edit needs a terminal for the editor")
-    turns = turns_of(chat.session.conversation)
+    turns = chat.session.transcript.turns
     before = turns[-1].question.text if turns else ""
     with without_interrupts(), echo(chat.environment.stdin, on=True):
         text = edit(before, chat.environment.variables)
     if not text.strip() or (turns and text == before):
         chat.say("nothing changed")
         return
-    whole = chat.session.conversation
+    whole = chat.session.transcript
     if turns:
         chat.undo()
-    shorter = chat.session.conversation
+    shorter = chat.session.transcript
     chat.say(f"> {_beginning(text)}")
     try:
         chat.ask(text)
     except Exception:
-        if chat.session.conversation is shorter:  # it was not even asked
-            chat.session.conversation = whole
+        if chat.session.transcript is shorter:  # it was not even asked
+            chat.session.go_on_with(whole)
         raise
 
 

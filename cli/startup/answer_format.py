@@ -1,4 +1,4 @@
-"""What an answer must look like: `--schema`, `--regex` and `--choice`, as a grammar and as what the model is told."""
+"""The options `--schema`, `--regex` and `--choice`: the grammar of the answers, and what the model is told of it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gptoss.cli.base.errors import SchemaError, UsageError
 from gptoss.cli.base.inputs import read_text
 from gptoss.cli.base.text import one_line
-from gptoss.cli.constraints.grammars import Grammar, fits_nothing
+from gptoss.cli.constraints.answer_format import AnswerFormat
+from gptoss.cli.constraints.grammars import Grammar, is_unsatisfiable
 from gptoss.cli.constraints.schemas import schema_grammar
 from gptoss.harmony import ResponseFormat
 from gptoss.harmony.content import JSON
+from gptoss.model.constraint_description import Choices, Regex
 
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 # A class begins with a capital letter, or stands in a module of a package; all else is a field.
@@ -25,20 +26,12 @@ _CLASS = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?=:)|[A-Za-z_]\w*(?=:[A-Z
 _FIELD = re.compile(r"\s*([\w-]+)\s*(?::\s*(\w+)\s*(\[\s*\])?)?\s*")
 
 
-@dataclass(frozen=True)
-class AnswerFormat:
-    """The grammar of the final channel, and the response format in the developer message."""
-
-    grammar: Grammar
-    response_format: ResponseFormat
-
-
 def answer_format(schema: str | None, regex: str | None, choice: str | None) -> AnswerFormat | None:
-    """The format that the options ask for, if any.
+    """Return the format that the options ask for, if any.
 
     Raises:
-        UsageError: there are several, or one cannot be used.
-        SchemaError: the grammar engine cannot hold it.
+        UsageError: more than one is given, or one is malformed.
+        SchemaError: the grammar engine does not support it.
         InputError: a file with a schema cannot be read.
     """
     given = [name for name, value in (("schema", schema), ("regex", regex), ("choice", choice)) if value is not None]
@@ -52,10 +45,10 @@ def answer_format(schema: str | None, regex: str | None, choice: str | None) -> 
 
 
 def schema_format(schema: Mapping[str, Any]) -> AnswerFormat:
-    """Answers that are JSON and valid under a schema.
+    """Return the format of answers that are JSON and valid under a schema.
 
     Raises:
-        SchemaError: the grammar engine cannot hold it; with the place in it.
+        SchemaError: the grammar engine does not support it; with the place in it.
     """
     grammar = schema_grammar(schema, "--schema")
     title = schema.get("title")
@@ -64,10 +57,10 @@ def schema_format(schema: Mapping[str, Any]) -> AnswerFormat:
 
 
 def regex_format(regex: str) -> AnswerFormat:
-    """Answers that match a regular expression from beginning to end.
+    """Return the format of answers that match a regular expression from beginning to end.
 
     Raises:
-        SchemaError: it is none, or asks for what the grammar engine cannot hold.
+        SchemaError: it is malformed, or the grammar engine does not support it.
     """
     from llguidance import LLMatcher
 
@@ -77,17 +70,17 @@ def regex_format(regex: str) -> AnswerFormat:
     is_refused, messages = LLMatcher.validate_grammar_with_warnings(source)
     if is_refused:
         raise SchemaError(f"--regex: {_regex_error(messages[0])}")
-    if fits_nothing(source):
+    if is_unsatisfiable(source):
         raise SchemaError("--regex: no text can match it")
     told = ResponseFormat("answer", {"type": "string", "pattern": regex}, "Plain text, without quotes.")
-    return AnswerFormat(Grammar(source, is_json=False), told)
+    return AnswerFormat(Grammar(source, Regex(regex)), told)
 
 
 def choice_format(choice: str) -> AnswerFormat:
-    """Answers that are one of a list, separated by commas.
+    """Return the format of answers that are one of a list, separated by commas.
 
     Raises:
-        UsageError: there is nothing to choose from, or a choice is empty.
+        UsageError: a choice is empty.
     """
     from llguidance import LLMatcher
 
@@ -99,11 +92,11 @@ def choice_format(choice: str) -> AnswerFormat:
     )
     enum: list[JSON] = [*choices]
     told = ResponseFormat("answer", {"type": "string", "enum": enum}, "One of these, without quotes.")
-    return AnswerFormat(Grammar(source, is_json=False), told)
+    return AnswerFormat(Grammar(source, Choices(tuple(choices))), told)
 
 
 def read_schema(value: str) -> Mapping[str, Any]:
-    """The schema that `--schema` names: JSON, fields (`name:str, n:int`), a class (`module:Class`), or a file.
+    """Return the schema that `--schema` names: JSON, fields (`name:str, n:int`), a class (`module:Class`), or a file.
 
     Raises:
         UsageError: it is none of these, or the class has no schema.
@@ -151,14 +144,14 @@ def _fields_schema(value: str) -> Mapping[str, Any]:
 
 
 def _class_schema(module: str, name: str) -> Mapping[str, Any]:
-    """The schema of a Pydantic class; modules of the working directory are found too."""
+    """The schema of a Pydantic class; modules in the working directory are found too."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), name)
         schema = found.model_json_schema()
     except (Exception, SystemExit) as error:
-        # Foreign code: whatever it raises is its user's to mend.
+        # It is the user's code: whatever it raises is for the user to fix.
         what = one_line(f"{type(error).__name__}: {error}")
         raise UsageError(f"--schema {module}:{name}: no Pydantic class, or it has no JSON schema ({what})") from error
     finally:
@@ -169,7 +162,7 @@ def _class_schema(module: str, name: str) -> Mapping[str, Any]:
 
 
 def _regex_error(message: str) -> str:
-    """What is wrong and at which character, of an error that may have a picture: the pattern, a caret below, why."""
+    """The reason and the character, from an error that may show the pattern, a caret below it, and the reason."""
     lines = message.split("\n")
     for pattern, caret, reason in zip(lines, lines[1:], lines[2:], strict=False):
         if caret.strip() and not caret.strip("^ ") and reason.startswith("error: "):

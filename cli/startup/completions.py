@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.settings import Folders, Settings
+from gptoss.cli.base.templates import paths_of
 from gptoss.cli.base.text import one_line
+from gptoss.cli.startup.environment import local_time
 
 if TYPE_CHECKING:
     from gptoss.cli.conversations.log import ConversationLog
@@ -48,11 +50,10 @@ def model_names(folder: Path) -> list[str]:
 def conversations(incomplete: str) -> list[tuple[str, str]]:
     """Names, or ids where there is none that a shell takes as it is, with the first question."""
     from gptoss.cli.conversations.store import Store
-    from gptoss.cli.startup.environment import Environment
 
     logs: list[ConversationLog] = []
     with suppress(InputError):  # a folder that cannot be read has nothing to offer
-        logs = list(Store(_folders().conversations, Environment().now).readable())
+        logs = list(Store(_folders().conversations, local_time).readable())
     found = [(name if _is_harmless(name := log.saved.name or "") else log.saved.id, log.saved.title) for log in logs]
     return [
         (name, " ".join(re.sub(r"[^\w.,-]", " ", title).split())[:_TOLD_CHARACTERS])
@@ -63,8 +64,6 @@ def conversations(incomplete: str) -> list[tuple[str, str]]:
 
 def templates(incomplete: str) -> list[str]:
     """Names in the folder of templates."""
-    from gptoss.cli.commands.templates import paths_of
-
     found: list[Path] = []
     with suppress(InputError):  # as above
         found = paths_of(_folders().templates)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import gc
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -11,12 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from gptoss.cli.base.interrupts import uninterrupted
 from gptoss.cli.base.output import Output
 
 if TYPE_CHECKING:
-    from gptoss.cli.session.session import Engine
-    from gptoss.harmony import Encoding
+    from gptoss.cli.startup.loaded import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -45,43 +42,11 @@ class LoadRequest:
     """How much may be kept there."""
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model ready to answer, with its tokenizer."""
-
-    name: str
-    engine: Engine
-    encoding: Encoding
-    notes: tuple[str, ...] = ()
-    """What loading has to say."""
-    can_skip_reasoning: bool = True
-    """Whether it answers well with its reasoning closed before it begins (effort none)."""
-    folder: Path | None = None
-    """Where it lies; None: it is no folder's."""
+ModelLoader = Callable[[LoadRequest], "LoadedModel"]
 
 
-ModelLoader = Callable[[LoadRequest], LoadedModel]
-
-
-def _load_model(request: LoadRequest) -> LoadedModel:
-    # Imported when a model is wanted: torch takes longer to import than `gptoss --help` may take in all. Half a second
-    # would go into looking for garbage among what is made here once and stays; nor is it looked through later.
-    is_first = "torch" not in sys.modules
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        # An exception in the midst of it would be lost, or abort the program with words of torch's own.
-        with uninterrupted():
-            from gptoss.cli.startup.loading import load_model
-        if is_first:
-            gc.freeze()
-        return load_model(request)
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _now() -> datetime.datetime:
+def local_time() -> datetime.datetime:
+    """The time, in the zone of this machine."""
     return datetime.datetime.now().astimezone()
 
 
@@ -89,13 +54,13 @@ def _now() -> datetime.datetime:
 class Environment:
     """Streams, variables, the time and the models."""
 
+    load_model: ModelLoader
     stdin: TextIO | None = field(default_factory=lambda: sys.stdin)
     stdout: TextIO | None = field(default_factory=lambda: sys.stdout)
     stderr: TextIO | None = field(default_factory=lambda: sys.stderr)
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    load_model: ModelLoader = _load_model
     today: Callable[[], datetime.date] = datetime.date.today
-    now: Callable[[], datetime.datetime] = _now
+    now: Callable[[], datetime.datetime] = local_time
 
     def output(self) -> Output:
         """Standard output, which must work."""

@@ -6,7 +6,8 @@ import torch
 
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.startup.encodings import load_encoding
-from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.environment import LoadRequest
+from gptoss.cli.startup.loaded import LoadedModel
 from gptoss.cli.startup.machine import available_memory
 from gptoss.cli.startup.memory import counted_context, require_memory, slowness
 from gptoss.model.checkpoints.catalog import locate
@@ -14,7 +15,7 @@ from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.errors import DeviceError
 from gptoss.model.inference.context import PREFILL_CHUNK, require_context
-from gptoss.model.inference.engine import Engine
+from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.loading.device import select_device
 from gptoss.model.loading.memory import memory_need
 from gptoss.model.ops import ComputeOptions, Ops, select_ops
@@ -74,7 +75,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
     )
 
 
-def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint) -> Engine:
+def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint) -> LocalEngine:
     memory = available_memory()
     is_mapped = request.quantize is None and device.type == "cpu"
     # Read whole, before it is computed with, is what has room in memory; of what has not, experts when they are chosen.
@@ -86,7 +87,7 @@ def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint)
     disk_cache = None
     if request.cache_folder is not None:
         disk_cache = DiskCache(request.cache_folder, request.cache_bytes, request.model)
-    return Engine.load(
+    return LocalEngine.load(
         checkpoint.folder,
         device=str(device),
         backend=ops,

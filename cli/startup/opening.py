@@ -2,57 +2,90 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import UsageError
-from gptoss.cli.base.settings import Effort, Quantize, Repetition, Settings
-from gptoss.cli.commands.pull import offer_pull
+from gptoss.cli.base.settings import Effort, Overflow, Quantize, Repetition, Settings
 from gptoss.cli.hub.last_use import record_use
 from gptoss.cli.line.keyboard import echo
-from gptoss.cli.session.session import Session
-from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.session.conversation_settings import ConversationSettings
+from gptoss.cli.session.options import SessionModel, SessionRules
+from gptoss.cli.session.overflow import DropOldest, OverflowPolicy
+from gptoss.cli.session.session import Session, TranscriptObserver
+from gptoss.cli.session.transcript import Transcript
+from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.options import Invocation
+from gptoss.cli.startup.pulling import offer_pull
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
-from gptoss.harmony import Conversation, DeveloperContent, Message, ReasoningEffort, Role, SystemContent
 from gptoss.model.checkpoints.catalog import is_built_in
-from gptoss.model.errors import ContextFullError, ModelNotFoundError
+from gptoss.model.errors import ContextFullError, ModelNotFoundError, SamplingError
+from gptoss.model.interface import SamplingParams
 
 if TYPE_CHECKING:
-    from gptoss.cli.startup.answer_format import AnswerFormat
-    from gptoss.model.interface import SamplingParams
+    from gptoss.cli.startup.loaded import LoadedModel
 
 
-def open_session(invocation: Invocation, status_line: StatusLine) -> Session:
-    """Load the model and begin a conversation.
+def open_session(
+    invocation: Invocation,
+    status_line: StatusLine,
+    *,
+    transcript: Transcript | None = None,
+    observer: TranscriptObserver | None = None,
+    overflow: OverflowPolicy | None = None,
+    top_logprobs: int = 0,
+) -> Session:
+    """Load the model and begin a conversation, or go on with one.
+
+    Args:
+        invocation: the command line.
+        status_line: for the progress of loading.
+        transcript: the conversation so far; by default a new one.
+        observer: called after every change of the transcript.
+        overflow: what to do with a conversation that is too long, where the settings do not say.
+        top_logprobs: how many of the likeliest tokens every event has beside the sampled one.
 
     Raises:
         ModelError: the model is missing or cannot be used.
         UsageError: a sampling parameter is out of its range, the model cannot hold so long a context, or cannot do
             without reasoning.
     """
-    settings = invocation.settings
     try:
-        loaded = load(invocation, settings.model, status_line)
+        loaded = load(invocation, invocation.settings.model, status_line)
     except ContextFullError as error:
         raise UsageError(str(error)) from None
-    check_effort(loaded, settings.effort)
-    return Session(
-        loaded.engine,
-        loaded.encoding,
-        open_conversation(
-            invocation.environment.today(), settings.effort, settings.instructions, invocation.answer_format
-        ),
-        model=loaded.name,
-        params=sampling_params(loaded.engine.defaults, settings),
-        skip_reasoning=settings.effort is Effort.NONE,
-        can_skip_reasoning=loaded.can_skip_reasoning,
-        stop_repetition=settings.repetition is Repetition.STOP,
-        answer_format=invocation.answer_format,
+    check_effort(loaded, invocation.settings.effort)
+    rules = session_rules(invocation, loaded, overflow, top_logprobs)
+    return Session(loaded, transcript or Transcript(new_settings(invocation)), rules, observer)
+
+
+def session_rules(
+    invocation: Invocation, model: SessionModel, overflow: OverflowPolicy | None = None, top_logprobs: int = 0
+) -> SessionRules:
+    """Return what holds for all turns; the arguments are those of `open_session`.
+
+    Raises:
+        UsageError: a sampling parameter is out of its range.
+    """
+    settings = invocation.settings
+    return SessionRules(
+        params=sampling_params(model.engine.info.defaults, settings).override(top_logprobs=top_logprobs),
+        answer=invocation.answer_format.grammar if invocation.answer_format else None,
         think_budget=settings.think_budget,
+        stop_repetition=settings.repetition is Repetition.STOP,
+        overflow=DropOldest() if settings.overflow is Overflow.DROP_OLDEST else overflow,
+    )
+
+
+def new_settings(invocation: Invocation, instructions: str | None = None) -> ConversationSettings:
+    """Return the settings of a new conversation; `instructions` take the place of those of the command line."""
+    settings = invocation.settings
+    return ConversationSettings.new(
+        invocation.environment.today(),
+        settings.effort,
+        settings.instructions if instructions is None else instructions,
+        response_format=invocation.answer_format.response_format if invocation.answer_format else None,
     )
 
 
@@ -112,11 +145,11 @@ def _load(
         )
 
 
-def check_effort(model: LoadedModel | Session, effort: Effort) -> None:
-    """Refuse what a model is known to fail at.
+def check_effort(model: SessionModel | Session, effort: Effort) -> None:
+    """Refuse an effort at which a model is known to fail.
 
     Raises:
-        UsageError: the effort is none, and it answers wrongly so.
+        UsageError: the effort is none, and the model answers wrongly without reasoning.
     """
     if effort is Effort.NONE and not model.can_skip_reasoning:
         name = model.model if isinstance(model, Session) else model.name
@@ -124,13 +157,11 @@ def check_effort(model: LoadedModel | Session, effort: Effort) -> None:
 
 
 def sampling_params(defaults: SamplingParams, settings: Settings) -> SamplingParams:
-    """The checkpoint's own sampling with what the settings say instead.
+    """Return the checkpoint's own sampling parameters with the changes that the settings ask for.
 
     Raises:
         UsageError: a parameter is out of its range.
     """
-    from gptoss.model.errors import SamplingError
-
     try:
         return defaults.override(
             temperature=settings.temperature,
@@ -142,70 +173,3 @@ def sampling_params(defaults: SamplingParams, settings: Settings) -> SamplingPar
         )
     except SamplingError as error:
         raise UsageError(str(error)) from None
-
-
-def open_conversation(
-    day: datetime.date, effort: Effort, instructions: str | None, answer_format: AnswerFormat | None = None
-) -> Conversation:
-    """A conversation with nothing said yet.
-
-    Args:
-        day: when it began; it stays the same for as long as the conversation lasts.
-        effort: for the system message; none is written as low, the nearest that the models were trained on.
-        instructions: of the developer message, if any.
-        answer_format: what answers are to look like, for the developer message too.
-    """
-    system = SystemContent(conversation_start_date=day.isoformat(), reasoning_effort=_harmony_effort(effort))
-    messages = [Message.system(system)]
-    if answer_format is not None:
-        messages.append(Message.developer(DeveloperContent(response_formats=(answer_format.response_format,))))
-    return with_instructions(Conversation.of(*messages), instructions)
-
-
-def begin_again(conversation: Conversation, day: datetime.date) -> Conversation:
-    """A conversation with nothing said yet and the same settings, begun on this day."""
-    settings = [message for message in conversation if message.role in (Role.SYSTEM, Role.DEVELOPER)]
-    return Conversation(tuple(_with_system(message, conversation_start_date=day.isoformat()) for message in settings))
-
-
-def with_effort(conversation: Conversation, effort: Effort) -> Conversation:
-    """The conversation with this effort in its system message, the day and all else as it was."""
-    return Conversation(
-        tuple(_with_system(message, reasoning_effort=_harmony_effort(effort)) for message in conversation)
-    )
-
-
-def with_instructions(conversation: Conversation, instructions: str | None) -> Conversation:
-    """The conversation with these instructions in its developer message, or without any; all else in it stays."""
-    system = [message for message in conversation if message.role is Role.SYSTEM]
-    rest = [message for message in conversation if message.role not in (Role.SYSTEM, Role.DEVELOPER)]
-    content = replace(_developer_content(conversation), instructions=instructions or None)
-    developer = [Message.developer(content)] if content != DeveloperContent() else []
-    return Conversation.of(*system, *developer, *rest)
-
-
-def effort_of(conversation: Conversation) -> Effort:
-    """The effort that its system message asks for."""
-    contents = [part for message in conversation for part in message.content]
-    written = [part.reasoning_effort for part in contents if isinstance(part, SystemContent)]
-    return Effort(written[0]) if written and written[0] else Effort.MEDIUM
-
-
-def instructions_of(conversation: Conversation) -> str | None:
-    """The instructions in its developer message."""
-    return _developer_content(conversation).instructions
-
-
-def _developer_content(conversation: Conversation) -> DeveloperContent:
-    """What its developer message holds; empty where there is none."""
-    contents = [part for message in conversation for part in message.content]
-    return next((part for part in contents if isinstance(part, DeveloperContent)), DeveloperContent())
-
-
-def _harmony_effort(effort: Effort) -> ReasoningEffort:
-    return ReasoningEffort.LOW if effort is Effort.NONE else ReasoningEffort(effort.value)
-
-
-def _with_system(message: Message, **changes: Any) -> Message:
-    content = tuple(replace(part, **changes) if isinstance(part, SystemContent) else part for part in message.content)
-    return replace(message, content=content)

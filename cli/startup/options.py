@@ -28,7 +28,7 @@ from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.policy import PolicyOption, policy_as_instructions
 
 if TYPE_CHECKING:
-    from gptoss.cli.startup.answer_format import AnswerFormat
+    from gptoss.cli.constraints.answer_format import AnswerFormat
 
 # One for each field of Settings.
 _SETTINGS: dict[str, Any] = {

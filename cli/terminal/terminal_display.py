@@ -19,6 +19,7 @@ from gptoss.cli.session.events import (
     ReasoningDelta,
     Sampled,
     ToolCall,
+    ToolResult,
     TurnFinished,
 )
 
@@ -114,6 +115,9 @@ class Aside(Display):
             case ToolCall(recipient, arguments):
                 self.close()
                 self._note(f"call of {recipient}: {arguments}")
+            case ToolResult(message):
+                self.close()
+                self._note(f"result of {message.author.name}: {message.text}")
             case ProblemFound(description):
                 self.close()
                 self._note(f"the model's output was not well-formed: {description}")

@@ -17,12 +17,14 @@ from gptoss.cli.session.events import (
     CommentaryDelta,
     Event,
     FinalDelta,
+    Notice,
     PrefillProgress,
     ProblemFound,
     ReasoningDelta,
+    RoundStarted,
     Sampled,
-    Started,
     ToolCall,
+    ToolResult,
     TurnFinished,
 )
 from gptoss.cli.terminal import theme
@@ -94,7 +96,7 @@ class TurnView(Display):
     def show(self, event: Event) -> None:
         """Show one event, or count it."""
         match event:
-            case Started():
+            case RoundStarted():
                 self._next_draw = 0.0
             case PrefillProgress(done, total) if total - done > _QUIET_PREFILL_TOKENS:
                 self._region.update([], [self._progress(done, total)])
@@ -107,9 +109,15 @@ class TurnView(Display):
             case ToolCall(recipient, arguments):
                 self.close()
                 self._region.update(self._call(recipient, arguments), [])
+            case ToolResult(message):
+                self.close()
+                self._region.update(self._result(message.text), [])
             case ProblemFound(description):
                 self.close()
                 self._note(f"the model's output was not well-formed: {description}")
+            case Notice(text):
+                self.close()
+                self._note(text)
             case TurnFinished():
                 self.close()
 
@@ -168,10 +176,17 @@ class TurnView(Display):
     def _call(self, recipient: str, arguments: str) -> list[Line]:
         """A call: the tool's name, and its arguments, the longer ones cut."""
         sign = "\N{RIGHTWARDS ARROW}" if self._output.is_unicode else "->"
-        rows: list[Line] = [[Segment(f"{sign} {one_line(recipient)}", theme.TOOL)]]
-        text = [Segment(sanitize(_readable(arguments)), theme.DIM)]
+        heading: Line = [Segment(f"{sign} {one_line(recipient)}", theme.TOOL)]
+        return [heading, *self._shortened([Segment(sanitize(_readable(arguments)), theme.DIM)])]
+
+    def _result(self, text: str) -> list[Line]:
+        """The beginning of a tool's result."""
+        return self._shortened([Segment(sanitize(text), theme.DIM)])
+
+    def _shortened(self, text: list[Segment]) -> list[Line]:
+        """The first rows of a text, and how many more there are."""
         lines = [row.line for row in wrap(text, self._region.width - 2)]
-        rows += [[Segment("  "), *line] for line in lines[:_CALL_ROWS]]
+        rows: list[Line] = [[Segment("  "), *line] for line in lines[:_CALL_ROWS]]
         if len(lines) > _CALL_ROWS:
             rows.append([Segment(f"  and {counted(len(lines) - _CALL_ROWS, 'more row')}", theme.DIM)])
         return rows

@@ -1,11 +1,12 @@
-"""Decoding of one token as a step that is recorded once and repeated: on a GPU one CUDA graph, sampling included.
+"""Decode one token as a step that is recorded once and replayed: on a GPU one CUDA graph, sampling included.
 
-All that changes from token to token goes through one small buffer: token, position, the random draw, the parameters.
+Everything that changes from token to token goes through one small buffer: token, position, random number, parameters.
 """
 
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -21,36 +22,36 @@ from gptoss.model.ops.graphs import Step
 from gptoss.model.tensors.cache import CacheSlot, KVCache
 
 Body = Callable[[Tensor, CacheSlot, bool], Tensor]
-"""The transformer on one token (1,) in its slot: logits (1, vocabulary), or what comes before the last norm."""
+"""The transformer on one token (1,) in its slot: logits (1, vocabulary), or the input of the last norm."""
 
-# none: keys and values alone; logits: of the next token; draw: a token from them; cut: with top-k and top-p first.
+# none: keys and values only; logits: of the next token; draw: sample from them; cut: sample with top-k and top-p.
 _Kind = Literal["none", "logits", "draw", "cut"]
 
 _INTEGERS = 2
-"""Token and position, before the settings of the sampling."""
+"""Token and position come first in the buffer, then the settings of the sampling."""
 
 
 @dataclass
 class _Recorded:
-    """Steps by kind, for as long as the cache's memory stays where it is."""
+    """Recorded steps by kind; valid while the cache's buffers stay where they are."""
 
     moves: int
     steps: dict[_Kind, Step]
 
 
 class DecodeStep:
-    """One more token on a cache.
+    """Appends tokens to one cache. The recordings hold the cache's addresses, so each cache has a step of its own.
 
     Args:
         body: the transformer.
         ops: its backend.
-        cache: takes the token's keys and values.
-        vocabulary: how many logits there are.
+        cache: takes the tokens' keys and values; referenced weakly, for its owner decides when its memory is freed.
+        vocabulary: number of logits.
         device: of the model.
     """
 
     def __init__(self, body: Body, ops: StepOps, cache: KVCache, vocabulary: int, device: torch.device) -> None:
-        self.cache = cache
+        self._cache = weakref.ref(cache)
         self._body = body
         self._ops = ops
         is_cuda = device.type == "cuda"
@@ -68,27 +69,34 @@ class DecodeStep:
 
     @classmethod
     def on(cls, body: Body, ops: StepOps, cache: KVCache, vocabulary: int, device: torch.device) -> DecodeStep:
-        """With buffers that outlive the mode of computing in which it is made."""
+        """Make a step whose buffers can be used outside of inference mode too."""
         with torch.inference_mode(False):
             return cls(body, ops, cache, vocabulary, device)
 
+    @property
+    def cache(self) -> KVCache:
+        """The cache, which its owner still has."""
+        cache = self._cache()
+        assert cache is not None
+        return cache
+
     def logits(self, token_id: int) -> Tensor:
-        """Append a token; the logits of the next, (vocabulary,) float32, the caller's own."""
+        """Append a token and return the logits of the next, (vocabulary,) float32, a copy."""
         self._run("logits", token_id)
         return self._logits.clone()
 
     def append(self, token_id: int) -> None:
-        """Append a token, and ask for nothing."""
+        """Append a token and compute no logits."""
         self._run("none", token_id)
 
     def draw(self, token_id: int, params: SamplingParams, number: float, mask: Masked | None) -> Drawn:
-        """Append a token, and sample the next one from what `mask` allows.
+        """Append a token and sample the next one.
 
         Args:
-            token_id: the token.
+            token_id: the token to append.
             params: how to sample.
-            number: uniform from 0 to 1.
-            mask: what may come; None: anything.
+            number: the random number, uniform from 0 to 1.
+            mask: the logit mask; None allows every token.
         """
         self._numbers[:] = (
             number,
@@ -117,11 +125,12 @@ class DecodeStep:
 
     @torch.no_grad()
     def _run(self, kind: _Kind, token_id: int) -> None:
-        self.cache.reserve(self.cache.length + 1)
-        # Grown, it lies elsewhere: some layers alone, where a prompt was broken off while it grew.
-        if self._recorded.moves != self.cache.moves:
-            self._recorded = _Recorded(self.cache.moves, {})
-        self._integers[:] = token_id, self.cache.length
+        cache = self.cache
+        cache.reserve(cache.length + 1)
+        # Growing moves the buffers; a prefill that ended early may have moved those of some layers only.
+        if self._recorded.moves != cache.moves:
+            self._recorded = _Recorded(cache.moves, {})
+        self._integers[:] = token_id, cache.length
         step = self._recorded.steps.get(kind)
         if step is None:
             self._recorded.steps[kind] = self._ops.recorder.record(lambda: self._compute(kind))
@@ -129,10 +138,10 @@ class DecodeStep:
             step()
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
-        self.cache.advance(1)
+        cache.advance(1)
 
     def _compute(self, kind: _Kind) -> None:
-        """What is recorded: nothing in it depends on the host."""
+        """The recorded part: nothing in it depends on the host."""
         self._control.copy_(self._sent, non_blocking=True)
         token, position = self._control[:1], self._control[1:2]
         out = self._body(token, CacheSlot(self.cache, position), kind != "none")

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Self
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +58,7 @@ class Transformer:
         self.made = made
         self._rope = RotaryEmbedding(config.head_dim, config.rope, self.device)
         self._step_ops = self.ops if isinstance(self.ops, StepOps) else None
-        self._step: DecodeStep | None = None
+        self._steps: WeakKeyDictionary[KVCache, DecodeStep] = WeakKeyDictionary()
 
     @classmethod
     def from_checkpoint(
@@ -161,13 +162,17 @@ class Transformer:
         return self._head(x)
 
     def step(self, cache: KVCache) -> DecodeStep | None:
-        """How to append one token to this cache on the device alone; None: not with this backend, or these weights."""
+        """The step that appends one token to this cache on the device alone, made once for each cache.
+
+        None: the backend, or these weights, cannot be decoded so.
+        """
         ops = self._step_ops
         if ops is None or not ops.is_whole:
             return None
-        if self._step is None or self._step.cache is not cache:
-            self._step = DecodeStep.on(self._decode, ops, cache, self.config.vocab_size, self.device)
-        return self._step
+        step = self._steps.get(cache)
+        if step is None:
+            step = self._steps[cache] = DecodeStep.on(self._decode, ops, cache, self.config.vocab_size, self.device)
+        return step
 
     def _by_step(
         self, step: DecodeStep, token_id: int, logits: Logits, layer_done: Callable[[int], None] | None

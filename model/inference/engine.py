@@ -1,41 +1,49 @@
-"""Generation: prompt ids in, sampled tokens out, computing again only what no earlier call, or run, has left behind."""
+"""The engine of this process: one model, several generations at once, and prefixes that are not computed twice."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.fingerprint import fingerprint
 from gptoss.model.config import GenerationDefaults, load_generation_defaults
-from gptoss.model.constraint import Constraint
 from gptoss.model.errors import CheckpointError, ContextFullError, ModelError
-from gptoss.model.inference.context import Context, require_context
-from gptoss.model.inference.generation import Generation, Progress
-from gptoss.model.interface import SamplingParams
+from gptoss.model.inference.context import Context, StoredPrefixes, require_context
+from gptoss.model.inference.contexts import ContextPool, ContextUsage
+from gptoss.model.inference.generation import LocalGeneration
+from gptoss.model.inference.turns import Turns, Waiter
+from gptoss.model.interface import EngineInfo, Progress, Request, SamplingParams
 from gptoss.model.loading.device import full_card_told, select_device
 from gptoss.model.loading.quantize import Quantization
 from gptoss.model.ops import Ops
 from gptoss.model.storage.disk_cache import CheckpointFiles, DiskCache
+from gptoss.model.storage.prefix_store import PrefixStore
 from gptoss.model.storage.read_ahead import Reading
 
 log = logging.getLogger(__name__)
 
+CONTEXT_BYTES = 1_000_000_000
+"""Bytes of keys and values of all contexts together, by default."""
 
-class Engine:
-    """One model with one cache. The cache holds the tokens of the latest generation; the next one reuses its prefix.
+
+class LocalEngine:
+    """A model in this process; see `gptoss.model.interface.Engine`. Several threads may use it.
 
     Args:
         transformer: the model.
         max_context: tokens of prompt and answer together; by default as many as the model was made for.
         defaults: the checkpoint's own sampling parameters and stop tokens.
-        cache_dtype: in which keys and values are held.
-        prefixes: where to keep those of the beginnings of prompts, and what made them (`Engine.load` says it in full).
+        cache_dtype: of keys and values.
+        prefixes: where to store those of prompts' beginnings, and everything but the weights that affects them.
+        context_bytes: bytes of keys and values of all contexts together before idle ones are dropped. The oldest
+            running generation may exceed it.
     """
 
     def __init__(
@@ -45,17 +53,43 @@ class Engine:
         defaults: GenerationDefaults | None = None,
         cache_dtype: torch.dtype = torch.bfloat16,
         prefixes: tuple[CheckpointFiles, str] | None = None,
+        context_bytes: int = CONTEXT_BYTES,
     ) -> None:
         if max_context is not None:
             require_context(transformer.config, max_context)
         defaults = defaults or GenerationDefaults()
-        self.transformer = transformer
-        self.max_context = max_context or transformer.config.max_context_length
-        self.defaults = SamplingParams().override(
+        params = SamplingParams().override(
             temperature=defaults.temperature, top_p=defaults.top_p, top_k=defaults.top_k, min_p=defaults.min_p
         )
-        self.stop_tokens = frozenset(defaults.stop_token_ids)
-        self._context = Context(transformer, self.max_context, cache_dtype, prefixes)
+        self.info = EngineInfo(
+            max_context=max_context or transformer.config.max_context_length,
+            defaults=params,
+            stop_tokens=frozenset(defaults.stop_token_ids),
+        )
+        self._transformer: Transformer | None = transformer
+        stored = StoredPrefixes()
+        if prefixes is not None:
+            stored.store = PrefixStore(*prefixes, transformer.new_cache(1, cache_dtype))
+        self._turns = Turns()
+        self._pool = ContextPool(
+            lambda: Context(self.transformer, self.info.max_context, cache_dtype, stored), context_bytes
+        )
+
+    @property
+    def transformer(self) -> Transformer:
+        """The model.
+
+        Raises:
+            ModelError: the engine was closed.
+        """
+        if self._transformer is None:
+            raise ModelError("the engine was closed: load the model again")
+        return self._transformer
+
+    @property
+    def contexts(self) -> ContextUsage:
+        """What the contexts take of the memory."""
+        return self._pool.usage
 
     @classmethod
     def load(
@@ -71,7 +105,7 @@ class Engine:
         device_bytes: int | None = None,
         reading: Reading | None = None,
         disk_cache: DiskCache | None = None,
-    ) -> Engine:
+    ) -> LocalEngine:
         """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
 
         `backend`, `quantize`, `progress`, `cpu_experts`, `device_bytes` and `reading` are those of
@@ -110,48 +144,49 @@ class Engine:
             prefixes = files, repr(how)
         return cls(transformer, max_context, load_generation_defaults(Path(path)), prefixes=prefixes)
 
-    def generate(
-        self,
-        ids: Sequence[int],
-        params: SamplingParams | None = None,
-        constraint: Constraint | None = None,
-        stop: Collection[int] = (),
-        progress: Progress | None = None,
-    ) -> Generation:
-        """Go on from the prompt `ids`; nothing is computed until the first token is asked for.
-
-        Args:
-            ids: the prompt, at least one token.
-            params: how to sample; by default the checkpoint's own.
-            constraint: what may be said.
-            stop: token ids that end the generation; the one that came is yielded last.
-            progress: called while the prompt is computed, with tokens done (cached ones included) and tokens in all.
+    def generate(self, request: Request, progress: Progress | None = None) -> LocalGeneration:
+        """Begin a generation; nothing is computed until its first token is asked for.
 
         Raises:
             ContextFullError: the prompt leaves no room for a token.
-            ModelError: an id is not in the vocabulary, or there are none.
+            ModelError: an id is not in the vocabulary, there are none, or the engine was closed.
         """
-        vocab_size = self.transformer.config.vocab_size
+        ids, vocab_size = request.ids, self.transformer.config.vocab_size
         if not ids:
             raise ModelError("the prompt is empty: at least one token is needed")
         if min(ids) < 0 or max(ids) >= vocab_size:
             wrong = next(i for i in ids if not 0 <= i < vocab_size)
             raise ModelError(f"token id {wrong} is not in the model's vocabulary of {vocab_size}")
-        if len(ids) >= self.max_context:
-            raise ContextFullError(f"the prompt's {len(ids)} tokens leave no room in a context of {self.max_context}")
-        return Generation(self._context, list(ids), params or self.defaults, constraint, frozenset(stop), progress)
+        if len(ids) >= self.info.max_context:
+            raise ContextFullError(
+                f"the prompt's {len(ids)} tokens leave no room in a context of {self.info.max_context}"
+            )
+        stop = frozenset() if request.ignore_stop else request.stop | self.info.stop_tokens
+        params = request.params or self.info.defaults
+        return LocalGeneration(request, params, stop, self._pool, self._turns, progress)
 
-    def keep(self, ids: Sequence[int]) -> None:
-        """Keep on the disk, where that pays, the keys and values of `ids` as far as the cache has them.
+    def retain(self, ids: Sequence[int] = ()) -> None:
+        """Store on the disk the keys and values of `ids`, where that pays, and once the repacked weights.
 
-        Takes its time, so it is for when the answer is out. What cannot be written is not.
-
-        Args:
-            ids: what prompts to come are likely to begin with.
+        What cannot be written is not, and costs nothing but the time it would save.
         """
-        self._context.keep(ids)
+        context = self._pool.longest([*ids, 0], idle=True) if ids else None
+        waiter = Waiter()
+        if context is not None and self._pool.hold(context, waiter):
+            try:
+                context.store(ids, lambda export: self._in_turn(waiter, export))
+            finally:
+                self._turns.leave(waiter)
+                self._pool.release(context, waiter)
+        made = self.transformer.made
+        if made is not None:
+            made.keep()
 
-    def keep_weights(self) -> None:
-        """Keep on the disk what was made of the weights at load, unless it is there; that takes seconds, once."""
-        if self.transformer.made is not None:
-            self.transformer.made.keep()
+    def close(self) -> None:
+        """Cancel the running generations and free the model's memory."""
+        self._pool.close()
+        self._transformer = None
+
+    def _in_turn(self, waiter: Waiter, export: Callable[[], Tensor]) -> Tensor:
+        with self._turns.turn(waiter):
+            return export()

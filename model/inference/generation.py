@@ -1,153 +1,295 @@
-"""The tokens of one answer: the prompt's prefill, then what follows token by token, some of it foreseen."""
+"""The tokens of one answer: the prompt's prefill, then token by token, some of them computed ahead as drafts."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from gptoss.model.architecture.transformer import Logits
-from gptoss.model.constraint import Constraint, Constraints, Forced, Masked, StopTokens
-from gptoss.model.errors import ModelError
+from gptoss.model.constraint import Constraints, Forced, Masked, StopTokens
 from gptoss.model.inference.context import Context, NextOnDevice
+from gptoss.model.inference.contexts import ContextPool
 from gptoss.model.inference.sampler import Sampler
 from gptoss.model.inference.speculation import PromptLookup
-from gptoss.model.interface import SamplingParams, Token
-
-# stop: a stop token came, or a constraint is satisfied; length: max_tokens; context: the context is full.
-FinishReason = Literal["stop", "length", "context"]
-Progress = Callable[[int, int], None]
+from gptoss.model.inference.turns import Cancelled, Turns, Waiter
+from gptoss.model.interface import FinishReason, Progress, Request, SamplingParams, Timing, Token
 
 
-@dataclass
-class Timing:
-    """Seconds spent so far."""
+class LocalGeneration(Iterator[Token]):
+    """A generation of a model in this process; see `gptoss.model.interface.Generation`.
 
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
+    It computes in turns: one for each chunk of the prompt, then one for each token. One that is abandoned gives its
+    context back at once.
 
-
-class Generation(Iterator[Token]):
-    """The tokens of one answer, computed as they are asked for.
-
-    Attributes:
-        prompt_tokens: length of the prompt.
-        cached_tokens: how many of them were in the cache, in memory or on the disk.
-        generated_tokens: how many have come so far.
-        foreseen_tokens: how many of them had been computed along with an earlier one.
-        finish_reason: why it ended; None while it goes on.
-        seed: of the sampling, to repeat it.
-        timing: seconds spent.
+    Args:
+        request: what to do; it was checked.
+        params: how to sample.
+        stop: all token ids that end it.
+        pool: the model's contexts.
+        turns: on the model.
+        progress: told of the prefill.
     """
 
     def __init__(
         self,
-        context: Context,
-        ids: list[int],
+        request: Request,
         params: SamplingParams,
-        constraint: Constraint | None,
         stop: frozenset[int],
+        pool: ContextPool,
+        turns: Turns,
         progress: Progress | None,
     ) -> None:
-        context.owner = self
-        self._context = context
-        self._sampler = Sampler(params)
+        self._run = _Run(request, params, stop, pool, turns, progress)
+
+    def __next__(self) -> Token:
+        return self._run.next()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_run"):  # unless its making failed
+            self._run.close()
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return self._run.prompt_tokens
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """How many prompt tokens were not computed again; None before the generation has a context."""
+        return self._run.cached_tokens
+
+    @property
+    def generated_tokens(self) -> int:
+        """How many tokens have come so far."""
+        return self._run.generated_tokens
+
+    @property
+    def drafted_tokens(self) -> int:
+        """How many of them had been computed along with an earlier one."""
+        return self._run.drafted_tokens
+
+    @property
+    def seed(self) -> int:
+        """Seed of the sampling."""
+        return self._run.seed
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended; None while it goes on."""
+        return self._run.finish_reason
+
+    @property
+    def timing(self) -> Timing:
+        """Seconds spent so far."""
+        return self._run.timing
+
+    def cancel(self) -> None:
+        """End the generation at the next opportunity, from any thread or a signal handler."""
+        self._run.cancel()
+
+    def close(self) -> None:
+        """Give up; the tokens so far stay in the context, which others may use from now on."""
+        self._run.close()
+
+
+class _Run:
+    """What a generation does; the arguments are those of `LocalGeneration`.
+
+    It refers to itself, through its Python generator, so it would outlive its last user until garbage is collected.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        params: SamplingParams,
+        stop: frozenset[int],
+        pool: ContextPool,
+        turns: Turns,
+        progress: Progress | None,
+    ) -> None:
+        self._prompt = list(request.ids)
         self._params = params
+        self._sampler = Sampler(params)
         stopping = StopTokens(stop)
-        self._constraint = stopping if constraint is None else Constraints(stopping, constraint)
+        self._constraint = stopping if request.constraint is None else Constraints(stopping, request.constraint)
+        self._pool = pool
+        self._turns = turns
         self._progress = progress
-        self.prompt_tokens = len(ids)
-        begin = time.perf_counter()
-        self.cached_tokens = context.find_prefix(ids)
-        self._search_s = time.perf_counter() - begin
+        self._waiter = Waiter()
+        self._context: Context | None = None
+        self.prompt_tokens = len(self._prompt)
+        self.cached_tokens: int | None = None
         self.generated_tokens = 0
-        self.foreseen_tokens = 0
+        self.drafted_tokens = 0
         self.finish_reason: FinishReason | None = None
         self.seed = self._sampler.seed
         self.timing = Timing()
-        self._most_ahead = context.transformer.ops.identical_tokens - 1
         # Tokens computed ahead of time, each with the logits of what follows it.
         self._ahead: deque[tuple[int, Tensor]] = deque()
-        self._tokens = self._run(ids)
+        self._most_ahead = 0
+        self._is_closed = False
+        self._tokens = self._generate()
+        self._begin_at_once()
 
-    def __next__(self) -> Token:
-        if self._context.owner is not self:
-            raise ModelError("this generation was given up: the engine has begun another")
-        return next(self._tokens)
+    def next(self) -> Token:
+        """Return the next token; StopIteration at the end."""
+        if self._is_closed:
+            raise StopIteration
+        self._waiter.thread = threading.get_ident()
+        try:
+            return next(self._tokens)
+        except Cancelled:
+            self.finish_reason = "cancelled"
+            self.close()
+            raise StopIteration from None
+        except BaseException:
+            self.close()
+            raise
+
+    def cancel(self) -> None:
+        """See `LocalGeneration.cancel`."""
+        self._waiter.cancel()
 
     def close(self) -> None:
-        """Give up; the tokens so far stay in the cache."""
-        self._tokens.close()
+        """See `LocalGeneration.close`."""
+        try:
+            self._tokens.close()
+        except ValueError:  # it computes in another thread, whose next step then ends and releases it
+            self._waiter.cancel()
+            return
+        self._is_closed = True
+        self._turns.leave(self._waiter)
+        self._release()
 
-    def _run(self, prompt: list[int]) -> Generator[Token]:
+    def _release(self) -> None:
+        context, self._context = self._context, None
+        if context is not None:
+            self._ahead.clear()
+            self._pool.release(context, self._waiter)
+
+    def _begin_at_once(self) -> None:
+        """Get a context and look for the prefix if that needs no waiting, so that `cached_tokens` is known early."""
+        self._context = self._pool.try_take(self._prompt, self._waiter)
+        if self._context is not None and self._turns.try_turn(self._waiter):
+            try:
+                self._find_prefix(self._context)
+            finally:
+                self._turns.leave(self._waiter)
+
+    def _find_prefix(self, context: Context) -> None:
         begin = time.perf_counter()
-        follows: Tensor | NextOnDevice = self._prefill(prompt)
-        # Its token is sampled at once, so nothing is lost by waiting; without, the time would be that of asking.
-        self._context.wait()
-        self.timing.prefill_s = time.perf_counter() - begin
-        self._context.note_prefill(self.prompt_tokens - self.cached_tokens, self.timing.prefill_s)
-        self.timing.prefill_s += self._search_s
-        lookup = PromptLookup(prompt, self._most_ahead)
+        source = self._pool.longest(self._prompt)
+        if source is not None and source is not context:
+            context.take_from(source, self._prompt)
+        self.cached_tokens = context.find_stored(self._prompt)
+        self.timing.prefill_s += time.perf_counter() - begin
+
+    def _generate(self) -> Generator[Token]:
+        begin = time.perf_counter()
+        self._waiter.check()
+        if self._context is None:
+            self._context = self._pool.take(self._prompt, self._waiter)
+        context = self._context
+        self._pool.reserve(context, self.prompt_tokens + 1, self._waiter)
+        self.timing.queued_s += time.perf_counter() - begin
+        self._most_ahead = context.transformer.ops.identical_tokens - 1
+        follows: Tensor | NextOnDevice | None = self._prefill(context)
+        lookup = PromptLookup(self._prompt, self._most_ahead)
         forced: deque[int] = deque()
+        token: Token | None = None
         while True:
-            begin = time.perf_counter()
-            token = self._choose(follows, forced)
-            self.generated_tokens += 1
-            is_complete = self._constraint.accept(token.id)
-            self.finish_reason = "stop" if is_complete else self._limit_reached()
-            self.timing.decode_s += time.perf_counter() - begin
-            yield token
+            self._reserve_next(context)
+            with self._turns.turn(self._waiter):
+                begin = time.perf_counter()
+                if token is not None:
+                    follows = self._after(context, token.id, list(forced) or lookup.guess())
+                assert follows is not None
+                token = self._choose(follows, forced)
+                self.generated_tokens += 1
+                is_complete = self._constraint.accept(token.id)
+                self.finish_reason = "stop" if is_complete else self._limit_reached(context)
+                self.timing.decode_s += time.perf_counter() - begin
             if self.finish_reason is not None:
+                self._release()
+                yield token
                 return
-            begin = time.perf_counter()
+            yield token
             lookup.append(token.id)
-            follows = self._after(token.id, list(forced) or lookup.guess())
-            self.timing.decode_s += time.perf_counter() - begin
 
-    def _after(self, token: int, guesses: list[int]) -> Tensor | NextOnDevice:
-        """What follows `token`: its logits, or, where the device samples too, what is yet to be computed."""
-        on_device = None if self._params.top_logprobs else self._context.append_on_device(token)
-        return on_device or self._logits_after(token, guesses)
+    def _reserve_next(self, context: Context) -> None:
+        begin = time.perf_counter()
+        self._pool.reserve(context, self._position(context) + 1 + self._most_ahead, self._waiter)
+        self.timing.queued_s += time.perf_counter() - begin
 
-    def _logits_after(self, token: int, guesses: list[int]) -> Tensor:
-        """The logits of what follows `token`, (vocabulary,); computes it with the guesses, unless it is foreseen.
+    def _position(self, context: Context) -> int:
+        return min(self.prompt_tokens + self.generated_tokens, context.max_length)
 
-        The guesses do not change what is sampled: so few tokens have the logits that each would have alone.
+    def _after(self, context: Context, token: int, guesses: list[int]) -> Tensor | NextOnDevice:
+        """What follows `token`: its logits or, where the device samples too, a step that is yet to be computed."""
+        on_device = None if self._params.top_logprobs else context.append_on_device(token)
+        return on_device or self._logits_after(context, token, guesses)
+
+    def _logits_after(self, context: Context, token: int, guesses: list[int]) -> Tensor:
+        """The logits of what follows `token`, (vocabulary,), computed with the drafts unless they are known.
+
+        The drafts do not change what is sampled: so few tokens have the logits that each would have alone.
         """
         if self._ahead and self._ahead[0][0] == token:
-            self.foreseen_tokens += 1
+            self.drafted_tokens += 1
             return self._ahead.popleft()[1]
         self._ahead.clear()
-        self._context.rewind(self.prompt_tokens + self.generated_tokens - 1)
-        guesses = guesses[: min(self._most_ahead, self._tokens_left() - 1)]
-        rows = self._context.append([token, *guesses], "all")
+        context.rewind(self.prompt_tokens + self.generated_tokens - 1)
+        guesses = guesses[: min(self._most_ahead, self._tokens_left(context) - 1)]
+        rows = context.append([token, *guesses], "all")
         self._ahead.extend(zip(guesses, rows[1:], strict=True))
         return rows[0]
 
-    def _prefill(self, prompt: list[int]) -> Tensor:
-        context = self._context
-        context.rewind(self.cached_tokens)
-        if self._progress is not None:
-            self._progress(self.cached_tokens, len(prompt))
-        begin, whole = self.cached_tokens, context.whole_blocks(prompt)
+    def _prefill(self, context: Context) -> Tensor:
+        """Compute the prompt chunk by chunk; return the logits of its last token, (vocabulary,)."""
+        prompt, computed_s = self._prompt, 0.0
+        cached: int | None = None
         while True:
-            end = min(begin + context.prefill_chunk, whole if begin < whole else len(prompt))
-            wanted: Logits = "last" if end == len(prompt) else "none"
-            logits = context.append(prompt[begin:end], wanted, self._layer_progress(begin, end, len(prompt)))
+            waiting = time.perf_counter()
+            with self._turns.turn(self._waiter):
+                begin = time.perf_counter()
+                self.timing.queued_s += begin - waiting
+                if cached is None:
+                    if self.cached_tokens is None:
+                        self._find_prefix(context)
+                    cached = done = self.cached_tokens or 0
+                    context.rewind(done)
+                    if self._progress is not None:
+                        self._progress(done, len(prompt))
+                    whole = context.whole_blocks(prompt)
+                    begin = time.perf_counter()
+                end = min(done + context.prefill_chunk, whole if done < whole else len(prompt))
+                wanted: Logits = "last" if end == len(prompt) else "none"
+                logits = context.append(prompt[done:end], wanted, self._layer_progress(context, done, end))
+                if end == len(prompt):
+                    # The first token is sampled at once, so nothing is lost by waiting; else its time would be missing.
+                    context.wait()
+                computed_s += time.perf_counter() - begin
             if end == len(prompt):
+                context.prefixes.note_prefill(len(prompt) - cached, computed_s)
+                self.timing.prefill_s += computed_s
                 return logits[0]
-            begin = end
+            done = end
 
-    def _layer_progress(self, begin: int, end: int, total: int) -> Callable[[int], None] | None:
-        """Tells of a chunk layer by layer, as so many of its tokens: a chunk may take many seconds."""
-        progress, layers = self._progress, self._context.transformer.config.num_layers
-        if progress is None:
-            return None
-        return lambda done: progress(begin + (end - begin) * done // layers, total)
+    def _layer_progress(self, context: Context, begin: int, end: int) -> Callable[[int], None]:
+        """Called after each layer of a chunk, which may take seconds: reports progress, and ends what was cancelled."""
+        progress, total, layers = self._progress, len(self._prompt), context.transformer.config.num_layers
+
+        def layer_done(done: int) -> None:
+            if progress is not None:
+                progress(begin + (end - begin) * done // layers, total)
+            if done < layers:
+                self._waiter.check()
+
+        return layer_done
 
     def _choose(self, follows: Tensor | NextOnDevice, forced: deque[int]) -> Token:
         """The next token: of those still `forced`, else what the constraint asks for, else sampled."""
@@ -165,13 +307,13 @@ class Generation(Iterator[Token]):
             return self._sampler.describe(follows, forced.popleft(), forced=True)
         return self._sampler.sample(follows, mask)
 
-    def _limit_reached(self) -> FinishReason | None:
+    def _limit_reached(self, context: Context) -> FinishReason | None:
         if self._params.max_tokens is not None and self.generated_tokens >= self._params.max_tokens:
             return "length"
-        return None if self._tokens_left() else "context"
+        return None if self._tokens_left(context) else "context"
 
-    def _tokens_left(self) -> int:
+    def _tokens_left(self, context: Context) -> int:
         """How many more may come."""
-        room = self._context.max_length - self.prompt_tokens - self.generated_tokens
+        room = context.max_length - self.prompt_tokens - self.generated_tokens
         most = self._params.max_tokens
         return room if most is None else min(room, most - self.generated_tokens)

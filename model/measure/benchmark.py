@@ -20,10 +20,10 @@ from torch import Tensor
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.config import ModelConfig
 from gptoss.model.inference.context import PREFILL_CHUNK
-from gptoss.model.inference.engine import Engine
-from gptoss.model.inference.generation import Generation
+from gptoss.model.inference.engine import LocalEngine
+from gptoss.model.inference.generation import LocalGeneration
 from gptoss.model.inference.sampler import Sampler
-from gptoss.model.interface import SamplingParams
+from gptoss.model.interface import Request, SamplingParams
 from gptoss.model.loading.memory import cache_bytes_read
 from gptoss.model.measure.synthetic import synthetic_weights
 from gptoss.model.ops import Ops
@@ -143,16 +143,16 @@ class Subject(Protocol):
 class WholeModel:
     """A model as it answers: the engine's own prefill, decoding and sampling."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
-        self._generation: Generation | None = None
+        self._generation: LocalGeneration | None = None
         self.ops = engine.transformer.ops
         self.config = engine.transformer.config
         self.weight_bytes_per_token = weight_bytes_per_token(engine.transformer)
 
     def prefill(self, ids: Sequence[int]) -> float:
         """The engine's own account of it."""
-        self._generation = self._engine.generate(ids, SamplingParams(seed=0))
+        self._generation = self._engine.generate(Request(tuple(ids), SamplingParams(seed=0), ignore_stop=True))
         next(self._generation)
         return self._generation.timing.prefill_s
 

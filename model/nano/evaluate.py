@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from gptoss.model.inference.engine import Engine
-from gptoss.model.interface import SamplingParams
+from gptoss.model.inference.engine import LocalEngine
+from gptoss.model.interface import Request, SamplingParams
 from gptoss.model.nano import data
 from gptoss.model.nano.problems import Effort
 from gptoss.model.nano.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ class Evaluator:
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        self.engine = Engine.load(folder, device=device)
+        self.engine = LocalEngine.load(folder, device=device)
 
     def outcome(self, example: data.Example) -> Outcome:
         """Find what greedy decoding writes for `example`."""
@@ -56,8 +56,8 @@ class Evaluator:
     def complete(self, prompt: Sequence[int], max_tokens: int = MAX_COMPLETION) -> list[int]:
         """Run greedy decoding up to a stop token, which is the last of the ids returned."""
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
-        stop = [self.tokenizer.special[name] for name in ("<|return|>", "<|endoftext|>", "<|call|>")]
-        return [token.id for token in self.engine.generate(list(prompt), params, stop=stop)]
+        stop = frozenset(self.tokenizer.special[name] for name in ("<|return|>", "<|endoftext|>", "<|call|>"))
+        return [token.id for token in self.engine.generate(Request(tuple(prompt), params, stop))]
 
     def answer(self, completion: Sequence[int]) -> str | None:
         """Return the text of the final message; None if the completion is not a whole, well-formed turn."""

@@ -81,6 +81,10 @@ class KVCache:
         """Bytes that so many positions take."""
         return math.prod(self.range_shape(positions)) * self.dtype.itemsize
 
+    def capacity_after(self, positions: int) -> int:
+        """The capacity once so many positions are reserved: it at least doubles, so that copying stays cheap."""
+        return self._enlarged(self.capacity, positions)
+
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write the keys and values (tokens, kv_heads, head_dim) of new positions after the current length.
 
@@ -140,13 +144,40 @@ class KVCache:
             self.append(layer, keys, others)
         self.advance(tokens)
 
+    def append_from(self, other: KVCache, end: int) -> None:
+        """Append another cache's positions, from this one's length up to `end`, bit for bit.
+
+        Raises:
+            ValueError: the other one has not filled them.
+            ContextFullError: more positions than `max_length`.
+        """
+        begin = self.length
+        if not begin <= end <= other.length:
+            raise ValueError(f"a cache of {other.length} positions has none from {begin} to {end}")
+        for layer in range(len(self._keys)):
+            keys, values = other.buffers(layer)
+            self.append(layer, keys[begin:end], values[begin:end])
+        self.advance(end - begin)
+
+    def clear(self) -> None:
+        """Forget all positions and free their memory."""
+        self.length = 0
+        self.moves += 1
+        for held in (self._keys, self._values):
+            held[:] = [t.new_empty(0, *self._shape) for t in held]
+
+    def _enlarged(self, capacity: int, positions: int) -> int:
+        if positions <= capacity:
+            return capacity
+        return min(max(2 * capacity, positions, _FIRST_CAPACITY), self.max_length)
+
     def _reserve(self, layer: int, positions: int) -> None:
         if positions > self.max_length:
             raise ContextFullError(f"{positions} tokens do not fit in a context of {self.max_length}")
         capacity = self._keys[layer].shape[0]
         if positions <= capacity:
             return
-        capacity = min(max(2 * capacity, positions, _FIRST_CAPACITY), self.max_length)
+        capacity = self._enlarged(capacity, positions)
         held = self._keys[layer], self._values[layer]
         # Both before either is put in place: where memory is short, keys and values stay equally long.
         keys, values = (t.new_empty(capacity, *self._shape) for t in held)

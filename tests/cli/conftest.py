@@ -18,16 +18,21 @@ from typing import Any
 import pytest
 
 from gptoss.cli.app import run
-from gptoss.cli.conversations.log import ConversationLog
+from gptoss.cli.conversations.log import ConversationLog, SavedConversation
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.conversations.store import Store
+from gptoss.cli.session.conversation_settings import ConversationSettings
+from gptoss.cli.session.options import SessionModel
 from gptoss.cli.session.session import Session
-from gptoss.cli.startup.environment import Environment, LoadedModel
+from gptoss.cli.session.transcript import Transcript
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.loaded import LoadedModel
 from gptoss.harmony import Conversation, Encoding, Message, Role
 
 SCRIPTED = Path(__file__).parent / "scripted.py"
 PSEUDO_TERMINAL = Path(__file__).parent / "pseudo_terminal.py"
 TODAY = date(2026, 3, 14)
+NOTHING_SAID = ConversationSettings(Message.system(""))
 
 
 class Stream(io.TextIOWrapper):
@@ -235,15 +240,20 @@ def talk(store: Store, scripted: ModuleType, encoding: Encoding, reply: Callable
     class Talk:
         def __init__(self, *answers: str, log: ConversationLog | None = None, saving: bool = True) -> None:
             engine = scripted.ScriptedEngine([encoding.encode_with_special(reply(answer)) for answer in answers])
-            self.session = Session(engine, encoding, Conversation.of(Message.system("")), model="nano")
             self.said: list[str] = []
-            self.recorder = Recorder(store, self.session, log, self.said.append, saving=saving)
+            self.recorder = Recorder(store, self.said.append, log, saving=saving)
+            self.session = Session(
+                SessionModel("nano", engine, encoding), Transcript(NOTHING_SAID), observer=self.recorder.record
+            )
 
         def say(self, text: str) -> None:
             self.said.append(text)
 
         def ask(self, text: str) -> None:
-            for _ in self.session.ask(text):
+            for _ in self.session.respond([Message.user(text)]):
                 pass
+
+        def go_on_with(self, saved: SavedConversation) -> None:
+            self.session.go_on_with(Transcript.read(saved.messages))
 
     return Talk

@@ -16,15 +16,20 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from scripted import ScriptedEngine
 
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.conversations.store import Store
+from gptoss.cli.session.conversation_settings import ConversationSettings
+from gptoss.cli.session.options import SessionModel
 from gptoss.cli.session.session import Session
-from gptoss.harmony import Conversation, Encoding, Message
+from gptoss.cli.session.transcript import Transcript
+from gptoss.harmony import Encoding, Message
 
 TURN = "<|channel|>analysis<|message|>t{0}<|end|><|start|>assistant<|channel|>final<|message|>A{0}<|return|>"
 TURNS = 4
@@ -34,20 +39,20 @@ def converse(encoding: Encoding, home: Path, told: int) -> None:
     """Say it all, and write a byte to `told` for each message that was recorded."""
     store = Store(home, lambda: datetime.datetime.now(datetime.UTC))
     engine = ScriptedEngine([encoding.encode_with_special(TURN.format(n)) for n in range(TURNS)])
-    session = Session(engine, encoding, Conversation.of(Message.system("")), model="nano")
-    recorder = Recorder(store, session, None, lambda line: None, saving=True)
+    recorder = Recorder(store, lambda line: None, saving=True)
     count = 0
 
-    def record() -> None:
+    def record(session: Session) -> None:
         nonlocal count
-        recorder.record()
-        said = len(session.conversation) - 1
+        recorder.record(session)
+        said = len(session.transcript.messages)
         os.write(told, b"." * (said - count))
         count = said
 
-    session.watcher = record
+    settings = ConversationSettings(Message.system(""))
+    session = Session(SessionModel("nano", engine, encoding), Transcript(settings), observer=record)
     for n in range(TURNS):
-        for _ in session.ask(f"q{n}"):
+        for _ in session.respond([Message.user(f"q{n}")]):
             pass
 
 
@@ -55,8 +60,8 @@ def die_at(number: int) -> None:
     """Have this process kill itself at its call of that number to the file system; each `os.write` counts as two."""
     count = 0
 
-    def counted(function):
-        def call(*arguments, **options):
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
             nonlocal count
             if count == number:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -23,7 +23,8 @@ class Terminal:
             command[0], command[1:], dimensions=(rows, columns), env=environment, encoding="utf-8", timeout=20
         )
         self._child.delaybeforesend = None
-        self.screen.write_process_input = self._child.send  # answers to questions about the cursor's place
+        # Answers to questions about the cursor's place.
+        self.screen.write_process_input = self._child.send  # type: ignore[method-assign]
 
     def type(self, text: str) -> None:
         self._child.send(text)
@@ -76,7 +77,8 @@ class Terminal:
         self.raw += self._child.read()
         self.left_as_found = self.echoes()
         self._child.close()
-        return self._child.exitstatus
+        status: int = self._child.exitstatus
+        return status
 
     def send_signal(self, number: int) -> None:
         self._child.kill(number)
@@ -85,7 +87,8 @@ class Terminal:
         """Take the terminal away, as when its window is closed; the exit status."""
         self._child.ptyproc.fileobj.close()
         self._child.ptyproc.closed = self._child.closed = True
-        return self._child.wait()
+        status: int = self._child.wait()
+        return status
 
     def echoes(self) -> bool:
         """Whether the terminal is as a shell wants it: it echoes, and gives lines."""

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from gptoss.model.interface import SamplingParams
+
 SYSTEM = (
     "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
     "Knowledge cutoff: 2024-06\nCurrent date: 2026-03-14\n\nReasoning: {effort}\n\n"
@@ -265,9 +267,9 @@ def test_wrong_usage_is_one_line_and_status_2(gptoss, arguments, message) -> Non
 
 def test_sampling_flags_reach_the_engine_over_the_checkpoints_defaults(gptoss, scripted, encoding, reply) -> None:
     completion = encoding.encode_with_special(reply("4"))
-    engine = scripted.ScriptedEngine([completion], defaults=scripted.Params(temperature=0.0, top_k=50))
+    engine = scripted.ScriptedEngine([completion], defaults=SamplingParams(temperature=0.0, top_k=50))
     gptoss("ask", "Hi", "--top-p", "0.9", "--min-p", "0.1", "--seed", "3", "-n", "99", engine=engine)
-    assert engine.params == [scripted.Params(temperature=0.0, top_p=0.9, top_k=50, min_p=0.1, seed=3, max_tokens=99)]
+    assert engine.params == [SamplingParams(temperature=0.0, top_p=0.9, top_k=50, min_p=0.1, seed=3, max_tokens=99)]
 
 
 # JSON

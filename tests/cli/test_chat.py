@@ -110,7 +110,8 @@ def test_retry_answers_the_last_message_anew(chat, reply) -> None:
     assert result.prompts[2] == result.prompts[0].replace("medium", "high")
     assert "<|message|>C<|end|><|start|>user<|message|>b" in result.prompts[3]
     assert "<|message|>B<|end|>" not in result.prompts[3]
-    assert [params.seed for params in result.engine.params] == [5, 6, 7, 7]
+    assert [params.seed for params in result.engine.params] == [5, 6, 7, 5]
+    assert "Reasoning: medium" in result.prompts[3]
     assert result.stderr.splitlines() == [
         "there is nothing to answer again yet",
         "there is no effort 'huge': choose none, low, medium, high",

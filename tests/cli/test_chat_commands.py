@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gptoss.cli.slash.table import TABLE
-from gptoss.cli.startup.environment import LoadedModel
+from gptoss.cli.startup.loaded import LoadedModel
 
 
 @pytest.fixture

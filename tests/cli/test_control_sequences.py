@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from gptoss.cli.startup.environment import LoadedModel
+from gptoss.cli.startup.loaded import LoadedModel
 
 # Each does something to a terminal that obeys it.
 CORPUS = [

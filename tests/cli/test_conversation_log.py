@@ -9,7 +9,7 @@ import pytest
 
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError
-from gptoss.harmony import Conversation, Message
+from gptoss.harmony import Conversation, HeaderOrder, Message
 
 HELLO = Conversation.of(Message.user("Hello"), Message.assistant("Hi", channel="final"))
 
@@ -30,6 +30,32 @@ def test_every_change_reads_back(before, after, create) -> None:
     log = create(Conversation(messages(before)))
     log.write(replace(log.saved, messages=messages(after)))
     assert ConversationLog.read(log.path).saved.messages == messages(after)
+
+
+CALL = (
+    b'{"splice": [2, 0], "messages": [{"role": "assistant", "name": null, "content": [{"type": "text", "text": "{}"}], '
+    b'"channel": "commentary", "recipient": "functions.f", "content_type": "<|constrain|>json"%s}]}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("member", "order"),
+    [(b"", HeaderOrder.RECIPIENT_FIRST), (b', "header_order": "channel_first"', HeaderOrder.CHANNEL_FIRST)],
+    ids=["without", "channel first"],
+)
+def test_the_order_of_a_calls_header_is_kept(create, member, order) -> None:
+    """A line without it, as written before there was one, is read in the default order and written as it was."""
+    call = Message.assistant(
+        "{}", channel="commentary", recipient="functions.f", content_type="<|constrain|>json", header_order=order
+    )
+    log = create()
+    with log.path.open("ab") as file:
+        file.write(CALL % member)
+    assert ConversationLog.read(log.path).saved.messages == (*HELLO, call)
+    other = create()
+    other.write(replace(other.saved, messages=(*HELLO, call)))
+    assert other.path.read_bytes().endswith(CALL % member)
+    assert ConversationLog.read(other.path).saved == other.saved
 
 
 def test_lone_surrogates_and_line_breaks_survive(create, said) -> None:
@@ -76,6 +102,10 @@ def test_torn_line_is_cut_before_the_next_is_written(create, said) -> None:
         ('{"splice": [-1, 0], "messages": []}', "a change of messages that are not there"),
         ('{"splice": "x"}', "a change of messages that are not there"),
         ('{"splice": [2, 0], "messages": [{"role": "nobody", "content": []}]}', "role"),
+        (
+            '{"splice": [2, 0], "messages": [{"role": "assistant", "content": [], "header_order": "backwards"}]}',
+            "header_order: must be one of recipient_first, channel_first",
+        ),
         ('{"splice": [2, 0], "messages": 3}', "not iterable"),
         ('{"name": 3}', "damaged, text is missing"),
     ],

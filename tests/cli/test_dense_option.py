@@ -2,7 +2,8 @@
 
 import pytest
 
-from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.environment import LoadRequest
+from gptoss.cli.startup.loaded import LoadedModel
 from gptoss.cli.startup.loading import load_model
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from gptoss.cli.startup import loading
-from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.environment import LoadRequest
+from gptoss.cli.startup.loaded import LoadedModel
 from gptoss.cli.startup.loading import load_model
 from gptoss.model import DeviceError
 

@@ -71,12 +71,12 @@ def test_parse_tells_what_is_wrong_beside_the_messages(gptoss, encoding) -> None
     ("command", "stdin", "place"),
     [
         ("render", lines(CONVERSATION) + b'{"messages": 3}\n', "standard input, line 2: "),
-        ("render", lines(CONVERSATION) + b"{\n", "standard input, line 2: no JSON: "),
-        ("render", b'{"messages": [\n  {"role": "user",}\n]}', "standard input: no JSON: "),
+        ("render", lines(CONVERSATION) + b"{\n", "standard input, line 2: not JSON: "),
+        ("render", b'{"messages": [\n  {"role": "user",}\n]}', "standard input: not JSON: "),
         ("parse", b"[1, 2.5]\n", "standard input, line 1: [1]: "),
         ("parse", b"[true]\n", "standard input, line 1: [0]: "),
         ("parse", b"[-1]\n", "standard input, line 1: [0]: "),
-        ("parse", b"\xff\n", "standard input: no UTF-8"),
+        ("parse", b"\xff\n", "standard input: not UTF-8"),
         ("parse", b"[" * 100_000 + b"\n", "standard input: more than "),
     ],
 )

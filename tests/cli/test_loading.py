@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from gptoss.cli.startup import loading
-from gptoss.cli.startup.environment import LoadedModel, LoadRequest
+from gptoss.cli.startup.environment import LoadRequest
+from gptoss.cli.startup.loaded import LoadedModel
 from gptoss.cli.startup.loading import load_model
+from gptoss.model.interface import Request
 from gptoss.model.storage import expert_pager
 
 
@@ -43,7 +45,8 @@ def test_the_kernels_run_on_as_many_threads_as_are_asked_for(tmp_path, asked):
         "before = len(os.listdir('/proc/self/task'))\n"
         f"engine = load_model(LoadRequest('nano', Path('.'), device='cpu', threads={asked})).engine\n"
         "engine.transformer.ops.read_once(torch.ones(32 << 20, dtype=torch.uint8))\n"
-        "for _ in zip(range(3), engine.generate(list(range(64)))): pass\n"
+        "from gptoss.model import Request\n"
+        "for _ in zip(range(3), engine.generate(Request(tuple(range(64))))): pass\n"
         "print(len(os.listdir('/proc/self/task')) - before)\n"
     )
     variables = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "4", "GPTOSS_BACKEND": "cpu"}
@@ -72,7 +75,7 @@ def test_experts_are_read_when_chosen_where_the_files_do_not_fit(tmp_path, monke
     read = []
     monkeypatch.setattr(expert_pager.ExpertPager, "read", lambda _self, _experts, chosen: read.append(chosen))
     engine = load_model(LoadRequest(model="nano", models_folder=tmp_path)).engine
-    next(engine.generate([1, 2, 3]))
+    next(engine.generate(Request((1, 2, 3))))
     assert bool(read) == is_paged
 
 

@@ -139,7 +139,7 @@ def test_a_model_is_refused_before_it_takes_memory(gptoss, monkeypatch):
         raise AssertionError("it was loaded")
 
     monkeypatch.setattr(loading, "available_memory", lambda *, swap=False: 50_000)
-    monkeypatch.setattr(loading.Engine, "load", never)
+    monkeypatch.setattr(loading.LocalEngine, "load", never)
     result = gptoss("ask", "-m", "nano", "--ctx", "1024", "Hi", load=load_model)
     assert (result.status, result.stdout) == (3, "")
     assert result.stderr.startswith("gptoss: nano needs ")

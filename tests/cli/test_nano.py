@@ -9,11 +9,13 @@ import pytest
 
 from gptoss.cli.base.settings import Effort, Folders
 from gptoss.cli.hub.last_use import last_uses
+from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.events import FinalDelta, PrefillProgress
 from gptoss.cli.session.session import Session
+from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.loading import load_model
-from gptoss.cli.startup.opening import open_conversation
+from gptoss.harmony import Message
 
 QUESTION = "What is 347 + 85?"
 
@@ -97,22 +99,27 @@ def test_turns_after_a_cut_compute_their_own_tokens_alone(nano) -> None:
     assert kept >= 3 * cuts
 
 
-def test_interrupt_while_the_prompt_is_computed_leaves_the_engine_sound(tmp_path) -> None:
+def test_interrupt_while_the_prompt_is_computed_leaves_the_session_and_the_engine_sound(tmp_path) -> None:
     def open_session() -> Session:
         loaded = load_model(LoadRequest("nano", tmp_path))
-        conversation = open_conversation(date(2026, 3, 14), Effort.LOW, None)
-        return Session(loaded.engine, loaded.encoding, conversation, model="nano")
+        return Session(loaded, Transcript(ConversationSettings.new(date(2026, 3, 14), Effort.LOW)))
 
     def answer(session: Session) -> list[FinalDelta]:
-        return [event for event in session.ask(QUESTION) if isinstance(event, FinalDelta)]
+        return [event for event in session.respond([Message.user(QUESTION)]) if isinstance(event, FinalDelta)]
 
     def interrupt(progress: PrefillProgress) -> None:
         raise KeyboardInterrupt
 
     session = open_session()
-    asked = session.conversation
-    assert list(session.ask(QUESTION, interrupt))[-1].finish_reason == "interrupted"
-    session.conversation = asked
+    before = session.transcript
+    with pytest.raises(KeyboardInterrupt):
+        list(session.respond([Message.user(QUESTION)], progress=interrupt))
+    assert session.transcript == before.extended([Message.user(QUESTION)])
+    session.go_on_with(before)
+    assert list(session.respond([Message.user(QUESTION)], progress=lambda _: session.stop()))[-1].finish_reason == (
+        "interrupted"
+    )
+    session.go_on_with(before)
     assert answer(session) == answer(open_session()) != []
 
 

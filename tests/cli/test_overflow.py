@@ -6,10 +6,11 @@ import random
 import pytest
 
 from gptoss.cli.session.context_size import prompt_size
-from gptoss.cli.session.events import Started
+from gptoss.cli.session.events import RoundStarted
+from gptoss.cli.session.options import SessionModel, SessionRules
 from gptoss.cli.session.overflow import DropOldest, TooLong, without_oldest
 from gptoss.cli.session.session import Session
-from gptoss.cli.session.turns import without_last_turn
+from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import (
     Author,
     Channel,
@@ -55,15 +56,16 @@ def open_session(scripted, encoding, reply):
         lengths = random.Random(answers)
         completions = [reply("word " * lengths.randint(1, 40)) for _ in range(answers)]
         engine = scripted.ScriptedEngine(map(encoding.encode_with_special, completions), max_context=CONTEXT)
-        session = Session(engine, encoding, conversation, model="nano")
-        session.when_too_long = DropOldest()
+        rules = SessionRules(overflow=DropOldest())
+        session = Session(SessionModel("nano", engine, encoding), Transcript.read(conversation), rules)
+        session.engine = engine  # for the tests alone
         return session
 
     return start
 
 
-def started(session: Session, text: str) -> Started:
-    return next(event for event in list(session.ask(text)) if isinstance(event, Started))
+def started(session: Session, text: str) -> RoundStarted:
+    return next(event for event in list(session.respond([Message.user(text)])) if isinstance(event, RoundStarted))
 
 
 INSTRUCTIONS = Conversation.of(Message.system("Be brief. " * 10))
@@ -75,7 +77,7 @@ def test_a_cut_leaves_room_for_further_turns_which_reuse_the_cached_prefix(open_
     instructions = len(render_for_completion(INSTRUCTIONS, encoding))
     before, cuts, turns = None, 0, 0
     for question in QUESTIONS:
-        whole = session.conversation.extended([Message.user(question)])
+        whole = session.transcript.conversation.extended([Message.user(question)])
         turn = started(session, question)
         assert list(turn.prompt) == render_for_completion(without_oldest(whole, turn.dropped_turns), encoding)
         assert turn.prompt_tokens <= ROOM
@@ -95,16 +97,16 @@ def test_the_same_turns_are_left_out_by_whoever_goes_on_and_after_undo(open_sess
     session = open_session(INSTRUCTIONS, len(QUESTIONS))
     dropped = []
     for question in QUESTIONS:
-        said = session.conversation
+        said = session.transcript.conversation
         dropped.append(started(session, question).dropped_turns)
         again = open_session(said, 1)
         assert started(again, question).dropped_turns == dropped[-1]
-        again.conversation = without_last_turn(again.conversation)
-        assert again.conversation == said
+        again.go_on_with(again.transcript.without_last_turn())
+        assert again.transcript.conversation == said
     assert dropped == sorted(dropped)
     last = next(turn for turn in range(len(dropped) - 1, 0, -1) if dropped[turn] == dropped[turn - 1] > 0)
-    while sum(message.role is Role.USER for message in session.conversation) > last:
-        session.conversation = without_last_turn(session.conversation)
+    while sum(message.role is Role.USER for message in session.transcript.messages) > last:
+        session.go_on_with(session.transcript.without_last_turn())
     session.engine.completions.append(session.encoding.encode_with_special("<|channel|>final<|message|>A<|return|>"))
     assert started(session, "Something else").dropped_turns == dropped[last - 1]
 
@@ -114,12 +116,12 @@ def test_what_the_next_prompt_has_is_known_before_it(open_session, encoding) -> 
     assert session.shown == INSTRUCTIONS
     for question in QUESTIONS:
         dropped = started(session, question).dropped_turns
-        kept = without_oldest(session.conversation, dropped)
+        kept = without_oldest(session.transcript.conversation, dropped)
         fits = len(render_for_completion(kept.extended([Message.user("")]), encoding)) <= ROOM
         assert session.shown == kept if fits else len(session.shown.messages) < len(kept.messages)
         assert prompt_size(session.shown, encoding) < ROOM
-    session.when_too_long = None
-    assert session.shown is session.conversation
+    plain = Session(SessionModel("nano", session.engine, encoding), session.transcript)
+    assert plain.shown is session.transcript.conversation
 
 
 def test_sizes_add_up_to_the_prompt_whatever_is_left_out(encoding) -> None:

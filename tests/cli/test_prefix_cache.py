@@ -172,10 +172,16 @@ def test_a_home_that_cannot_be_written_costs_nothing(asked, tmp_path) -> None:
 
 def test_what_is_kept_is_what_the_next_prompt_begins_with(gptoss, reply) -> None:
     result = gptoss("ask", "Hi", completions=[reply("Hello.", reasoning="A greeting.")])
-    (kept,) = result.engine.kept
+    (kept,) = result.engine.retained
     assert result.encoding.decode(kept).endswith(
         "<|start|>user<|message|>Hi<|end|><|start|>assistant<|channel|>final<|message|>Hello.<|end|>"
     )
+
+
+@pytest.mark.parametrize("how", [["ask", "Hi"], ["chat"]], ids=["ask", "chat"])
+def test_engine_may_store_what_it_made_of_the_weights_after_each_turn_whatever_is_saved(gptoss, reply, how) -> None:
+    result = gptoss(*how, "--no-save", stdin=b"Hi" if how == ["chat"] else None, completions=[reply("Hello.")])
+    assert result.engine.retained == [[]]
 
 
 def test_size_must_be_positive(gptoss) -> None:

@@ -161,7 +161,7 @@ def test_an_odd_locale_does_not_spoil_a_pipe(script) -> None:
 def test_start_up_imports_little_and_nothing_heavy(arguments, variables) -> None:
     code = (
         "import sys; from gptoss.cli.app import run; from gptoss.cli.startup.environment import Environment;"
-        f"status = run({arguments!r}, Environment());"
+        f"status = run({arguments!r}, Environment(load_model=None));"
         "heavy = {'torch', 'tiktoken', 'rich.console', 'prompt_toolkit', 'numpy', 'huggingface_hub', 'llguidance'};"
         "heavy &= set(sys.modules);"
         # Some 300 of them, which take a tenth of a second.

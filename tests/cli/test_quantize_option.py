@@ -1,6 +1,6 @@
 """`--quantize`: what reaches the loader, and what is said of it."""
 
-from gptoss.cli.startup.environment import LoadedModel
+from gptoss.cli.startup.loaded import LoadedModel
 
 NOTE = "experts packed to MXFP4: 40 GB became 11 GB, relative RMS error gate_up 11.40%, down 11.30%"
 

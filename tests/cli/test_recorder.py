@@ -7,6 +7,7 @@ import pytest
 
 from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.conversations.log import ConversationLog
+from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import Conversation, Message
 
 HELLO = Conversation.of(Message.user("Hello"), Message.assistant("Hi", channel="final"))
@@ -15,7 +16,7 @@ HELLO = Conversation.of(Message.user("Hello"), Message.assistant("Hi", channel="
 def test_each_message_is_written_when_it_is_complete(talk, said) -> None:
     talk = talk("4")
     seen = []
-    for _ in talk.session.ask("2 + 2?"):
+    for _ in talk.session.respond([Message.user("2 + 2?")]):
         texts = said(talk.recorder.log)
         if not seen or seen[-1] != texts:
             seen.append(texts)
@@ -27,7 +28,7 @@ def test_cleared_conversation_stays_and_another_begins(talk, said) -> None:
     talk.ask("a")
     first = talk.recorder.log
     talk.recorder.begin_another()
-    talk.session.conversation = Conversation.of(Message.system(""))
+    talk.session.go_on_with(Transcript(talk.session.settings))
     talk.ask("b")
     assert said(first) == ["a", "Let me see.", "A"]
     assert said(talk.recorder.log) == ["b", "Let me see.", "B"]
@@ -36,7 +37,7 @@ def test_cleared_conversation_stays_and_another_begins(talk, said) -> None:
 def test_only_message_that_is_taken_back_makes_place_for_the_next(talk, kept) -> None:
     talk = talk("A", "B")
     talk.ask("a")
-    talk.session.conversation = Conversation.of(Message.system(""))
+    talk.session.go_on_with(Transcript(talk.session.settings))
     assert kept() == ["a", "Let me see.", "A"]
     talk.ask("b")
     assert kept() == ["b", "Let me see.", "B"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gptoss.cli import reference
 from gptoss.cli.base.exit_status import ExitStatus
-from gptoss.cli.commands import reference
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -15,7 +15,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.mark.parametrize("make", [reference.markdown, reference.man_page])
 def test_pages_in_the_repository_are_up_to_date(make) -> None:
     name = reference.MARKDOWN if make is reference.markdown else reference.MAN_PAGE
-    assert (DOCS / name).read_text(encoding="utf-8") == make(), "run python -m gptoss.cli.commands.reference docs"
+    assert (DOCS / name).read_text(encoding="utf-8") == make(), "run python -m gptoss.cli.reference docs"
 
 
 def test_every_command_and_its_options_are_there(gptoss) -> None:

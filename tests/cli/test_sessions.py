@@ -58,7 +58,7 @@ def test_export_reads_back_and_is_what_the_harmony_library_reads(gptoss, reply, 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{]", "no JSON"), ('{"messages": []}', "nobody says anything"), ('{"messages": 3}', "a list, not 3")],
+    [("{]", "not JSON"), ('{"messages": []}', "nobody says anything"), ('{"messages": 3}', "a list, not 3")],
 )
 def test_import_of_something_else(gptoss, tmp_path, text, message) -> None:
     path = tmp_path / "x.json"

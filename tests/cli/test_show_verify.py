@@ -112,7 +112,7 @@ def test_verify_tells_each_fault_in_a_line(gptoss, model):
     assert result.stdout == (
         f"'{folder}' has no tensor 'model.layers.0.mlp.router.bias': download the checkpoint again\n"
         "'model.norm.weight': 1 of 64 weights are infinite or not a number: download it again\n"
-        f"{folder}/tokenizer.json: model is no JSON object\n"
+        f"{folder}/tokenizer.json: model is not a JSON object\n"
     )
     assert result.stderr == f"gptoss: {folder} cannot be used as it is: 3 faults\n"
     told = json.loads(gptoss("verify", str(folder), "--json").stdout)

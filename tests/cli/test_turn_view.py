@@ -11,8 +11,8 @@ from gptoss.cli.session.events import (
     PrefillProgress,
     ProblemFound,
     ReasoningDelta,
+    RoundStarted,
     Sampled,
-    Started,
     ToolCall,
     TurnFinished,
     TurnTiming,
@@ -106,10 +106,10 @@ def test_hint_is_shown_where_it_fits(show) -> None:
 
 
 def test_long_prompt_shows_how_much_of_it_is_read(show) -> None:
-    begun = [Started("m", 4000, 0, ()), PrefillProgress(0, 4000), PrefillProgress(1000, 4000)]
+    begun = [RoundStarted("m", (0,) * 4000, 0), PrefillProgress(0, 4000), PrefillProgress(1000, 4000)]
     assert show(Screen(), *begun) == [f"reading the prompt:  25% of 4,000 tokens [{RULE * 5}"]
     assert show(Screen(), *begun, PrefillProgress(4000, 4000)) == []
-    assert show(Screen(), Started("m", 40, 0, ()), PrefillProgress(0, 40)) == []
+    assert show(Screen(), RoundStarted("m", (0,) * 40, 0), PrefillProgress(0, 40)) == []
 
 
 def test_preambles_and_calls_have_their_own_look(show) -> None:

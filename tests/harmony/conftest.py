@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 from gptoss import harmony
-from gptoss.harmony import Conversation, Encoding, Message, Role
+from gptoss.harmony import Conversation, Encoding, Message, Role, conversation_to_dict, message_from_dict
 
 hypothesis.settings.register_profile("harmony", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("harmony")
@@ -37,7 +37,7 @@ class Official:
         self.encoding = openai_harmony.load_harmony_encoding("HarmonyGptOss")
 
     def _render(self, method: str, conversation: Conversation | str, *args: str, drop: bool = True) -> list[int]:
-        text = conversation if isinstance(conversation, str) else json.dumps(conversation.to_dict())
+        text = conversation if isinstance(conversation, str) else json.dumps(conversation_to_dict(conversation))
         ids: list[int] = getattr(self.encoding._inner, method)(text, *args, {"auto_drop_analysis": drop})
         return ids
 
@@ -53,7 +53,7 @@ class Official:
     def parse(self, ids: list[int], role: Role | None = Role.ASSISTANT) -> tuple[Message, ...]:
         official_role = None if role is None else self.library.Role(role.value)
         messages = self.encoding.parse_messages_from_completion_tokens(ids, official_role)
-        return tuple(Message.from_dict(message.to_dict()) for message in messages)
+        return tuple(message_from_dict(message.to_dict()) for message in messages)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from gptoss.harmony import (
     parse,
     render,
 )
-from gptoss.harmony.encoding import BytePairs
+from gptoss.harmony.byte_pairs import BytePairs
 from gptoss.harmony.long_runs import KNOWN_PATTERNS, MAX_RUN, split_long_runs
 
 texts = st.text() | st.text(alphabet=" \n\r\t\x0b\x1c\x85\xa0\u2028\u3000aA1-/'é\u0301", max_size=30)
@@ -195,7 +195,7 @@ def test_a_run_just_above_the_limit_has_tiktokens_ids(before, after, encoding):
 def test_cutting_out_runs_keeps_the_ids(text, encoding):
     """With a limit of two characters in the place of ``MAX_RUN``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gptoss.harmony.encoding.split_long_runs", partial(split_long_runs, max_run=2))
+        patch.setattr("gptoss.harmony.byte_pairs.split_long_runs", partial(split_long_runs, max_run=2))
         ids = encoding.encode(text)
     assert ids == encoding._pairs._tiktoken.encode_ordinary(text)
 
@@ -216,6 +216,6 @@ def test_splitting_at_runs_keeps_the_pieces(text, pattern):
 
 def test_what_tiktoken_gives_up_on_is_a_typed_error(encoding, monkeypatch):
     """Without the cutting its regex engine panics, with an error that is no Exception."""
-    monkeypatch.setattr("gptoss.harmony.encoding.split_long_runs", lambda text, pattern: [(text, False)])
+    monkeypatch.setattr("gptoss.harmony.byte_pairs.split_long_runs", lambda text, pattern: [(text, False)])
     with pytest.raises(EncodingError, match="1000001 characters"):
         encoding.encode(" " * MEGABYTE + "x")

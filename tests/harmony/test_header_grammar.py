@@ -5,6 +5,8 @@ import random
 import pytest
 
 from gptoss.harmony import (
+    BROWSER_TOOLS,
+    PYTHON_TOOL,
     Conversation,
     DeveloperContent,
     Encoding,
@@ -16,7 +18,6 @@ from gptoss.harmony import (
     Special,
     SystemContent,
     ToolDescription,
-    ToolNamespaceConfig,
     legal_heads,
     parse,
     render_message,
@@ -24,7 +25,7 @@ from gptoss.harmony import (
 
 PLAIN = Conversation.of(Message.system(SystemContent()))
 TOOLS = Conversation.of(
-    Message.system(SystemContent().with_tools(ToolNamespaceConfig.browser(), ToolNamespaceConfig.python())),
+    Message.system(SystemContent().with_tools(BROWSER_TOOLS, PYTHON_TOOL)),
     Message.developer(
         DeveloperContent().with_function_tools(
             ToolDescription("get", "Gets."), ToolDescription("get_all", "Gets all."), ToolDescription("größe", "Size.")
@@ -79,6 +80,57 @@ def test_every_legal_head_as_it_is_rendered_gets_through(encoding, conversation)
         walk = grammar.walk(ids)
         assert walk.head == head
         assert grammar.walk(grammar.spell(head)).head == head
+
+
+@pytest.mark.parametrize("conversation", [PLAIN, TOOLS], ids=["plain", "tools"])
+def test_spellings_are_all_the_headers_there_are(encoding, conversation):
+    """Every path of the walk from the author's name to the message token is listed under the head that it leads to."""
+    grammar = HeaderGrammar.for_conversation(conversation, encoding)
+    found = {}
+    pending = [()]
+    while pending:
+        path = pending.pop()
+        walk = grammar.walk(path)
+        if walk.head is None:
+            pending += [(*path, token) for token in walk.allowed.tokens]
+        else:
+            found.setdefault(walk.head, set()).add(path)
+    assert grammar.heads == legal_heads(conversation)
+    assert {head: set(grammar.spellings(head)) for head in grammar.heads} == found
+    assert all(grammar.spell(head) == grammar.spellings(head)[0] for head in grammar.heads)
+
+
+def test_a_call_is_spelled_channel_first_and_recipient_first(encoding):
+    grammar = HeaderGrammar.for_conversation(TOOLS, encoding)
+    head = MessageHead("commentary", "functions.get", "<|constrain|>json")
+    assert [encoding.decode(spelling) for spelling in grammar.spellings(head)] == [
+        "<|channel|>commentary to=functions.get <|constrain|>json<|message|>",
+        " to=functions.get<|channel|>commentary <|constrain|>json<|message|>",
+    ]
+    assert [encoding.decode(spelling) for spelling in grammar.spellings(MessageHead("final"))] == [
+        "<|channel|>final<|message|>"
+    ]
+
+
+def test_end_tokens_and_author_are_what_the_walk_allows(encoding):
+    grammar = HeaderGrammar.for_conversation(TOOLS, encoding)
+    for head in grammar.heads:
+        walk = grammar.walk(grammar.spell(head))
+        assert walk.allowed.tokens == {grammar.end_token(head)}
+        walk.advance(grammar.end_token(head))
+        assert walk.is_done == (head.end is not Special.END)
+        if not walk.is_done:
+            for token in grammar.author:
+                walk.advance(token)
+            assert walk.allowed == grammar.walk().allowed
+    assert encoding.decode(grammar.author) == "<|start|>assistant"
+
+
+@pytest.mark.parametrize("of", ["spellings", "spell", "end_token"])
+def test_a_head_that_is_not_legal_has_no_spelling(encoding, of):
+    grammar = HeaderGrammar.for_conversation(PLAIN, encoding)
+    with pytest.raises(HeaderError, match=r"functions\.get.*not among the legal headers"):
+        getattr(grammar, of)(MessageHead("commentary", "functions.get"))
 
 
 def test_recipients_are_the_tools_that_exist(encoding):

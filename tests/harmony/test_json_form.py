@@ -11,28 +11,35 @@ from gptoss.harmony import (
     Conversation,
     ConversationError,
     DeveloperContent,
+    HeaderOrder,
     Message,
     ReasoningEffort,
     ResponseFormat,
     SystemContent,
+    conversation_from_dict,
+    conversation_to_dict,
     loads_conversation,
     loads_token_ids,
+    message_from_dict,
+    message_to_dict,
+    render,
 )
 
 
 def test_round_trip(scenario, load_golden):
     source, _ = load_golden(scenario)
     conversation = loads_conversation(source)
-    assert Conversation.from_dict(conversation.to_dict()) == conversation
-    assert conversation.to_dict() == json.loads(source)
+    assert conversation_from_dict(conversation_to_dict(conversation)) == conversation
+    assert conversation_to_dict(conversation) == json.loads(source)
     for message in conversation:
-        assert Message.from_dict(message.to_dict()) == message
+        assert message_from_dict(message_to_dict(message)) == message
 
 
 def test_written_is_what_the_official_library_writes(scenario, load_golden, official):
     source, _ = load_golden(scenario)
     written = official.library.Conversation.from_json(source).to_dict()
-    for ours, theirs in zip(loads_conversation(source).to_dict()["messages"], written["messages"], strict=True):
+    read = conversation_to_dict(loads_conversation(source))
+    for ours, theirs in zip(read["messages"], written["messages"], strict=True):
         for part in (*ours["content"], *theirs["content"]):
             part.pop("response_formats", None)
             if part["type"] == "system_content":
@@ -60,16 +67,54 @@ def test_settings():
     content = SystemContent(
         reasoning_effort=ReasoningEffort.HIGH, channel_config=ChannelConfig(("final",), channel_required=False)
     )
-    data = Message.system(content).to_dict()
+    data = message_to_dict(Message.system(content))
     assert data["content"][0]["reasoning_effort"] == "High"
     assert data["content"][0]["channel_config"] == {"valid_channels": ["final"], "channel_required": False}
-    assert Message.from_dict(data) == Message.system(content)
+    assert message_from_dict(data) == Message.system(content)
     formats = DeveloperContent("x", response_formats=(ResponseFormat("a", {"type": "object"}, "why"),))
-    assert Message.from_dict(Message.developer(formats).to_dict()) == Message.developer(formats)
+    assert message_from_dict(message_to_dict(Message.developer(formats))) == Message.developer(formats)
 
 
 def test_a_text_may_stand_for_the_list():
-    assert Message.from_dict({"role": "user", "content": "hi", "id": 3}) == Message.user("hi")
+    assert message_from_dict({"role": "user", "content": "hi", "id": 3}) == Message.user("hi")
+
+
+def call(order: HeaderOrder) -> Message:
+    return Message.assistant(
+        "{}",
+        channel="commentary",
+        recipient="functions.f",
+        content_type="<|constrain|>json",
+        header_order=order,
+    )
+
+
+def test_the_order_of_a_header_is_kept_and_written_where_it_is_not_the_default():
+    assert "header_order" not in message_to_dict(call(HeaderOrder.RECIPIENT_FIRST))
+    assert message_to_dict(call(HeaderOrder.CHANNEL_FIRST))["header_order"] == "channel_first"
+    for order in HeaderOrder:
+        assert message_from_dict(message_to_dict(call(order))) == call(order)
+        spelled_out = message_to_dict(call(order)) | {"header_order": order.value}
+        assert message_from_dict(spelled_out) == call(order)
+    for absent in ({}, {"header_order": None}):
+        data = message_to_dict(call(HeaderOrder.RECIPIENT_FIRST)) | absent
+        assert message_from_dict(data) == call(HeaderOrder.RECIPIENT_FIRST)
+
+
+def test_the_official_library_reads_json_with_a_header_order(official, encoding):
+    """It ignores the member, in its renderer and in its Python objects."""
+    source = json.dumps(conversation_to_dict(Conversation.of(call(HeaderOrder.CHANNEL_FIRST))))
+    assert official.render(source) == render(Conversation.of(call(HeaderOrder.RECIPIENT_FIRST)), encoding)
+    (message,) = official.library.Conversation.from_json(source).messages
+    assert (message.channel, message.recipient) == ("commentary", "functions.f")
+
+
+@pytest.mark.parametrize("order", ["backwards", "", 1, ["channel_first"]])
+def test_another_order_is_refused(order):
+    data = message_to_dict(call(HeaderOrder.CHANNEL_FIRST)) | {"header_order": order}
+    with pytest.raises(ConversationError, match="must be one of recipient_first, channel_first, not") as caught:
+        message_from_dict(data)
+    assert caught.value.where == "header_order"
 
 
 TOOL = {"name": "f", "description": "d"}
@@ -119,23 +164,23 @@ def test_an_error_says_where(where):
 )
 def test_an_error_in_settings_says_where(part, where):
     with pytest.raises(ConversationError) as caught:
-        Message.from_dict({"role": "system", "content": [part]})
+        message_from_dict({"role": "system", "content": [part]})
     assert caught.value.where == f"content[0].{where}"
 
 
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("{", "no JSON"),
-        ("", "no JSON"),
-        (b"\xff\xfe\xff", "no"),
+        ("{", "not JSON"),
+        ("", "not JSON"),
+        (b"\xff\xfe\xff", "not"),
         ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "surrogate"),
         ('{"messages": [], "\\ud800": 1}', "surrogate"),
         ('{"messages": [NaN]}', "NaN"),
         ('{"messages": [1e999]}', "inf"),
         ('{"messages": ' + "[" * 200 + "]" * 200 + "}", "128 levels"),
         ('{"messages": ' + "[" * 200_000 + "]" * 200_000 + "}", "levels"),
-        ("9" * 5000, "no JSON"),
+        ("9" * 5000, "not JSON"),
     ],
 )
 def test_what_is_no_json_is_refused(source, what):

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from gptoss.harmony import (
+    BROWSER_TOOLS,
+    PYTHON_TOOL,
     Author,
     Channel,
     ContentDelta,
     Conversation,
     DeveloperContent,
+    HeaderGrammar,
+    HeaderOrder,
     Message,
     MessageFinished,
+    MessageHead,
     MessageStarted,
     ParserState,
     ProblemFound,
     Role,
+    Special,
     StreamableParser,
     SystemContent,
     TextContent,
     ToolDescription,
-    ToolNamespaceConfig,
     loads_conversation,
     parse,
     render,
+    render_for_completion,
     render_message,
 )
 
@@ -53,10 +62,15 @@ WELL_FORMED = [
 ]
 
 
+def without_order(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The official library does not know the order of a header."""
+    return tuple(replace(message, header_order=HeaderOrder.RECIPIENT_FIRST) for message in messages)
+
+
 @pytest.mark.parametrize("text", WELL_FORMED)
 def test_well_formed_completions_are_parsed_as_officially(text, ids, encoding, official):
     messages, problems = parse(ids(text), encoding, strict=True)
-    assert messages == official.parse(ids(text))
+    assert without_order(messages) == official.parse(ids(text))
     assert not problems
 
 
@@ -73,6 +87,7 @@ def test_a_lone_word_is_no_recipient(header, ids, encoding, official):
 
 channels = st.sampled_from([None, "analysis", "commentary", "final"])
 names = st.sampled_from(["python", "browser.search", "functions.get_weather", "functions.a-b_c"])
+orders = st.sampled_from(HeaderOrder)
 contents = st.text(max_size=20) | st.sampled_from(["👩‍👩‍👧", "<|end|>", "to=x", "\n\n", "é" * 3])
 
 
@@ -85,30 +100,72 @@ def completion_messages(draw: st.DrawFn) -> Message:
         channel=draw(channels),
         recipient=recipient,
         content_type=draw(st.sampled_from([None, *types])),
+        header_order=draw(orders),
     )
 
 
-@given(messages=st.lists(completion_messages(), min_size=1, max_size=4), after_channel=st.booleans())
+@given(messages=st.lists(completion_messages(), min_size=1, max_size=4))
 @settings(max_examples=120)
-def test_generated_completions_are_parsed_as_officially(messages, after_channel, encoding, official):
-    text = "".join(encoding.decode(render_message(message, encoding)) for message in messages)
+def test_generated_completions_are_parsed_as_officially(messages, encoding, official):
     completion = [token for message in messages for token in render_message(message, encoding)]
-    if after_channel:
-        # The recipient behind the channel, where the models put it.
-        completion = []
-        for message in messages:
-            own = render_message(message, encoding)
-            if message.recipient is not None and message.channel is not None:
-                to = encoding.encode(f" to={message.recipient}")
-                own = own[:2] + own[2 + len(to) :]
-                at = own.index(encoding.special("<|channel|>")) + 1 + len(encoding.encode(message.channel))
-                own[at:at] = to
-            completion += own
     completion = completion[2:]  # the prompt ends in <|start|>assistant
     parsed, problems = parse(completion, encoding, strict=True)
-    assert parsed == official.parse(completion), text
+    assert without_order(parsed) == official.parse(completion), encoding.decode(completion)
     assert parsed == tuple(messages)
     assert not problems
+
+
+# The order of a header
+
+CALLS = Conversation.of(
+    Message.system(SystemContent().with_tools(BROWSER_TOOLS, PYTHON_TOOL)),
+    Message.developer(
+        DeveloperContent().with_function_tools(ToolDescription("f", "F."), ToolDescription("größe_日本", "Size."))
+    ),
+)
+
+
+@given(data=st.data())
+@settings(max_examples=200)
+def test_a_sampled_completion_renders_to_its_tokens(data, encoding):
+    """Every legal head in every spelling: channel, recipient and content type, in either order."""
+    grammar = HeaderGrammar.for_conversation(CALLS, encoding)
+    going_on = [head for head in grammar.heads if head.end is Special.END]
+    heads = [*data.draw(st.lists(st.sampled_from(going_on), max_size=2)), data.draw(st.sampled_from(grammar.heads))]
+    completion: list[int] = []
+    for head in heads:
+        spelling = data.draw(st.sampled_from(grammar.spellings(head)))
+        content = encoding.encode(data.draw(contents))
+        completion += [*grammar.author, *spelling, *content, grammar.end_token(head)]
+    messages, problems = parse(completion[len(grammar.author) :], encoding, strict=True)
+    assert not problems
+    assert [MessageHead(each.channel, each.recipient, each.content_type) for each in messages] == heads
+    if heads[-1].end is Special.RETURN:  # stored as <|end|> (format guide)
+        completion[-1] = encoding.special(Special.END)
+    assert render(Conversation(messages), encoding, drop_analysis=False) == completion
+
+
+@pytest.mark.parametrize("header", ["<|channel|>commentary to=functions.f", " to=functions.f<|channel|>commentary"])
+def test_the_prompt_after_a_sampled_call_extends_it(header, ids, encoding):
+    asked = CALLS.extended([Message.user("?")])
+    prompt = render_for_completion(asked, encoding)
+    sampled = ids(
+        f"<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant{header} <|constrain|>json<|message|>{{}}<|call|>"
+    )
+    messages, _ = parse(sampled, encoding, strict=True)
+    answered = asked.extended(messages).extended([Message.tool("functions.f", "1")])
+    after = render_for_completion(answered, encoding)
+    assert after[: len(prompt) + len(sampled)] == prompt + sampled
+    assert encoding.decode(after[len(prompt) + len(sampled) :]) == (
+        "<|start|>functions.f to=assistant<|channel|>commentary<|message|>1<|end|><|start|>assistant"
+    )
+
+
+@pytest.mark.parametrize(("channel", "recipient"), [(None, "f"), ("final", None), ("final", "all"), (None, None)])
+def test_there_is_no_order_without_both(channel, recipient):
+    message = Message.assistant("", channel=channel, recipient=recipient, header_order=HeaderOrder.CHANNEL_FIRST)
+    assert message.header_order is HeaderOrder.RECIPIENT_FIRST
+    assert message == Message.assistant("", channel=channel, recipient=recipient)
 
 
 @given(data=st.data())
@@ -205,7 +262,7 @@ def test_strict_mode_raises_nothing_on_what_is_rendered(scenario, load_golden, e
 # Rendered and parsed back
 
 WEATHER = ToolDescription("weather", "Tells it.", {"type": "object", "properties": {"at": {"type": "string"}}})
-SYSTEM_CONTENTS = [SystemContent(), SystemContent().with_tools(ToolNamespaceConfig.python())]
+SYSTEM_CONTENTS = [SystemContent(), SystemContent().with_tools(PYTHON_TOOL)]
 DEVELOPER_CONTENTS = [DeveloperContent("Be kind."), DeveloperContent().with_function_tools(WEATHER)]
 
 
@@ -216,7 +273,8 @@ def round_trip_messages(draw: st.DrawFn) -> Message:
     text = (TextContent(draw(contents)),)
     if role is Role.TOOL:
         author = Author(role, draw(names))
-        return Message(author, text, draw(st.sampled_from([None, "analysis", "commentary"])), "assistant")
+        channel = draw(st.sampled_from([None, "analysis", "commentary"]))
+        return Message(author, text, channel, "assistant", header_order=draw(orders))
     if role is Role.ASSISTANT:
         return draw(completion_messages())
     return Message(Author(role, draw(st.none() | st.sampled_from(["alice", "bob-2"]))), text)
@@ -245,6 +303,7 @@ def odd_messages(draw: st.DrawFn) -> Message:
         draw(st.none() | odd_words | channels),
         draw(st.none() | odd_words),
         draw(st.none() | odd_words | st.sampled_from(["<|constrain|>json", "<|constrain|> json", "<|constrain|>"])),
+        draw(orders),
     )
 
 
@@ -267,6 +326,7 @@ def other_messages(draw: st.DrawFn) -> Message:
         draw(channels | one_word),
         draw(st.none() | one_word),
         draw(st.none() | type_word | st.sampled_from(["<|constrain|>json", "<|constrain|> json", "<|constrain|>"])),
+        draw(orders),
     )
 
 

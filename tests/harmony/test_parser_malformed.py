@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from gptoss.harmony import (
     Author,
+    HeaderOrder,
     Message,
     ParseError,
     ProblemKind,
@@ -20,6 +21,7 @@ from gptoss.harmony import (
 )
 
 A = Message.assistant
+CHANNEL_FIRST = HeaderOrder.CHANNEL_FIRST
 THINK = A("think", channel="analysis")
 ANSWER = A("4", channel="final")
 
@@ -36,7 +38,15 @@ CORPUS = {
         {ProblemKind.MISSING_MESSAGE},
     ),
     '<|channel|>commentary to=functions.f <|constrain|>json{"a": 1}<|call|>': (
-        [A('{"a": 1}', channel="commentary", recipient="functions.f", content_type="<|constrain|>json")],
+        [
+            A(
+                '{"a": 1}',
+                channel="commentary",
+                recipient="functions.f",
+                content_type="<|constrain|>json",
+                header_order=CHANNEL_FIRST,
+            )
+        ],
         {ProblemKind.MISSING_MESSAGE},
     ),
     "<|channel|>analysis<|message|>think<|end|><|start|>functions.f to=assistant 12<|end|>": (
@@ -152,7 +162,7 @@ CORPUS = {
     ),
     # Recipients and content types
     "<|channel|>commentary functions.f json<|message|>{}<|call|>": (
-        [A("{}", channel="commentary", recipient="functions.f", content_type="json")],
+        [A("{}", channel="commentary", recipient="functions.f", content_type="json", header_order=CHANNEL_FIRST)],
         {ProblemKind.UNMARKED_RECIPIENT},
     ),
     "<|channel|>final well json<|message|>4<|return|>": (
@@ -160,11 +170,11 @@ CORPUS = {
         {ProblemKind.STRAY_WORDS},
     ),
     "<|channel|>commentary json to=f<|message|>{}<|call|>": (
-        [A("{}", channel="commentary", recipient="f", content_type="json")],
+        [A("{}", channel="commentary", recipient="f", content_type="json", header_order=CHANNEL_FIRST)],
         set(),
     ),
     "<|channel|>commentary to=f <|constrain|> json<|message|>{}<|call|>": (
-        [A("{}", channel="commentary", recipient="f", content_type="<|constrain|> json")],
+        [A("{}", channel="commentary", recipient="f", content_type="<|constrain|> json", header_order=CHANNEL_FIRST)],
         set(),
     ),
     "<|channel|>final <|constrain|><|message|>4<|return|>": (

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from gptoss.harmony import (
+    BROWSER_TOOLS,
+    PYTHON_TOOL,
     Author,
     Channel,
     ChannelConfig,
@@ -24,6 +26,7 @@ from gptoss.harmony import (
     ToolNamespaceConfig,
     kept_messages,
     loads_conversation,
+    message_to_dict,
     render,
     render_for_completion,
     render_for_training,
@@ -55,11 +58,10 @@ def test_golden_is_official(scenario, load_golden, encoding, official):
 
 
 def test_builtin_tools_are_official(official):
-    for name in ("browser", "python"):
-        config = getattr(official.library.ToolNamespaceConfig, name)()
-        ours = SystemContent().with_tools(getattr(ToolNamespaceConfig, name)())
+    for ours in (BROWSER_TOOLS, PYTHON_TOOL):
+        config = getattr(official.library.ToolNamespaceConfig, ours.name)()
         theirs = official.library.SystemContent().with_tools(config)
-        assert Message.system(ours).to_dict()["content"] == [theirs.to_dict()]
+        assert message_to_dict(Message.system(SystemContent().with_tools(ours)))["content"] == [theirs.to_dict()]
 
 
 # Generated conversations
@@ -215,7 +217,7 @@ def test_prompts_within_a_turn_extend_each_other(turns, encoding):
 
 
 def test_render_message_is_official(encoding, official):
-    text = json.dumps(SYSTEM.to_dict())
+    text = json.dumps(message_to_dict(SYSTEM))
     for flag in (False, True):
         expected = official.encoding._inner.render(text, {"conversation_has_function_tools": flag})
         assert render_message(SYSTEM, encoding, has_function_tools=flag) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_tokens_too_long_to_work_out_are_refused_at_once(load):
     """A small file could otherwise take hours."""
     pairs = [["a" * length, "a"] for length in range(1, 1000)]
     data = tokenizer_json(bytes_and(*(b"a" * length for length in range(2, 1001))), pairs)
-    with pytest.raises(VocabularyError, match="its tokens are too long to work out their merges"):
+    with pytest.raises(VocabularyError, match="its tokens are too long to derive their merge ranks"):
         load(data)
     fewer = tokenizer_json(bytes_and(*(b"a" * length for length in range(2, 101))), pairs[:99])
     ours, theirs = load(fewer)
@@ -334,16 +335,16 @@ def change(data: Json, place: str, value: Any) -> Json:
         ("model.dropout", 0.1, "model.dropout"),
         ("model.byte_fallback", True, "model.byte_fallback"),
         ("model.end_of_word_suffix", "</w>", "model.end_of_word_suffix"),
-        ("model.vocab", [], "model.vocab is no JSON object"),
-        ("model.vocab.a", -1, "no id"),
-        ("model.vocab.a", MAX_IDS, "no id"),
-        ("model.vocab.a", True, "no id"),
+        ("model.vocab", [], "model.vocab is not a JSON object"),
+        ("model.vocab.a", -1, "not an id"),
+        ("model.vocab.a", MAX_IDS, "not an id"),
+        ("model.vocab.a", True, "not an id"),
         ("model.vocab.a", 20, "same id"),
-        ("model.vocab.☃", 5000, "no byte-level token"),
+        ("model.vocab.☃", 5000, "not a byte-level token"),
         ("model.vocab." + "a" * 2000, 5000, "2000 bytes"),
-        ("model.merges", {}, "model.merges is no JSON list"),
-        ("model.merges.0", "abc", r"model.merges\[0\] is no pair"),
-        ("model.merges.0", ["a", 1], r"model.merges\[0\] is no pair"),
+        ("model.merges", {}, "model.merges is not a JSON list"),
+        ("model.merges.0", "abc", r"model.merges\[0\] is not a pair"),
+        ("model.merges.0", ["a", 1], r"model.merges\[0\] is not a pair"),
         ("model.merges.0", ["q", "Z"], "not in the vocabulary"),
         ("model.ignore_merges", True, "model.ignore_merges"),
         ("normalizer", {"type": "NFC"}, "normalizer changes the text"),
@@ -361,13 +362,13 @@ def change(data: Json, place: str, value: Any) -> Json:
         ("pre_tokenizer.pretokenizers.0.pattern.Regex", r"[a&&b]", "read differently"),
         ("pre_tokenizer.pretokenizers.0.pattern.Regex", "(a", "cannot be built"),
         ("pre_tokenizer.pretokenizers.0.pattern.Regex", "a" * 3000, "read differently"),
-        ("added_tokens", {}, "added_tokens is no JSON list"),
+        ("added_tokens", {}, "added_tokens is not a JSON list"),
         ("added_tokens.0", 1, "added_tokens"),
         ("added_tokens.0.special", False, "not special"),
         ("added_tokens.0.lstrip", True, "text around"),
         ("added_tokens.0.content", "", "no content"),
         ("added_tokens.0.content", "<|end|>", "added twice"),
-        ("added_tokens.0.id", None, "no id"),
+        ("added_tokens.0.id", None, "not an id"),
         ("added_tokens.0.id", 1, "share an id"),
         ("added_tokens.0.id", 8, "lets text become a special token"),
     ],
@@ -410,11 +411,11 @@ def test_text_that_the_pattern_leaves_out_is_refused(trained, load):
     ("content", "what"),
     [
         (None, "cannot be read"),
-        (b"", "no JSON"),
-        (b"{", "no JSON"),
-        (b"\xff", "no JSON"),
-        (b"[]", "the file is no JSON object"),
-        (b"{}", "model is no JSON object"),
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[]", "the file is not a JSON object"),
+        (b"{}", "model is not a JSON object"),
         (b"[" * 500_000, "nested too deeply"),
     ],
 )
@@ -431,4 +432,19 @@ def test_a_file_too_large_is_not_read(tmp_path):
     with path.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
     with pytest.raises(VocabularyError, match="more than"):
+        Encoding.from_tokenizer_json(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_only_a_regular_file_is_read(make, tmp_path):
+    """A pipe would be waited for, a device read without an end."""
+    path = tmp_path / "tokenizer.json"
+    make(path)
+    with pytest.raises(VocabularyError, match=r"tokenizer\.json: is not a regular file"):
+        Encoding.from_tokenizer_json(path)
+
+
+@pytest.mark.parametrize("path", ["null\0character", "x" * 300])
+def test_a_path_that_no_file_can_have(path):
+    with pytest.raises(VocabularyError, match="cannot be read"):
         Encoding.from_tokenizer_json(path)

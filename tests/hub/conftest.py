@@ -5,7 +5,6 @@ No test here reaches further than the loopback: every address that the client li
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import signal
@@ -14,27 +13,19 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import huggingface_hub
 import huggingface_hub.constants
 import pytest
+from hub_server import HubServer, Repository
 
 from gptoss.cli.app import run
 from gptoss.cli.hub import client
-from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.environment import Environment, ModelLoader
+from gptoss.cli.startup.lazy_loading import load_model
 
 NAME = "owner/made"
-
-
-@pytest.fixture(scope="session")
-def hub_server() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hub_server", Path(__file__).parent / "hub_server.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")
@@ -47,15 +38,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callab
 
 
 @pytest.fixture
-def hub(hub_server: ModuleType, checkpoint: dict[str, bytes]) -> Iterator[Any]:
+def hub(checkpoint: dict[str, bytes]) -> Iterator[HubServer]:
     """The hub, with the made checkpoint as `owner/made`."""
-    with hub_server.HubServer() as server:
-        server.repositories[NAME] = hub_server.Repository(dict(checkpoint))
+    with HubServer() as server:
+        server.repositories[NAME] = Repository(dict(checkpoint))
         yield server
 
 
 @pytest.fixture
-def home(tmp_path: Path, hub: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home; the client library is pointed there and at the local hub, and waits hardly at all."""
     for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))]:
         monkeypatch.delenv(name)
@@ -75,7 +66,7 @@ def home(tmp_path: Path, hub: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def variables(hub: Any, folder: Path) -> dict[str, str]:
+def variables(hub: HubServer, folder: Path) -> dict[str, str]:
     return {
         "HOME": str(folder),
         "HF_ENDPOINT": hub.url,
@@ -89,7 +80,8 @@ def variables(hub: Any, folder: Path) -> dict[str, str]:
 
 class Stream(io.TextIOWrapper):
     def __init__(self, data: bytes = b"", *, terminal: bool = False) -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8", write_through=True)
+        self._bytes = io.BytesIO(data)
+        super().__init__(self._bytes, encoding="utf-8", write_through=True)
         self._terminal = terminal
 
     def isatty(self) -> bool:
@@ -97,7 +89,7 @@ class Stream(io.TextIOWrapper):
 
     @property
     def text(self) -> str:
-        return self.buffer.getvalue().decode("utf-8")
+        return self._bytes.getvalue().decode("utf-8")
 
 
 @dataclass
@@ -111,17 +103,17 @@ class Result:
 def gptoss(home: Path) -> Callable[..., Result]:
     """Run a command line in this process; `typed` is what a person at a terminal types."""
 
-    def invoke(*arguments: str, typed: str | None = None, **fields: Any) -> Result:
+    def invoke(*arguments: str, typed: str | None = None, load_model: ModelLoader = load_model) -> Result:
         stdout, stderr = Stream(terminal=typed is not None), Stream(terminal=typed is not None)
         stdin = Stream((typed or "").encode(), terminal=typed is not None)
-        status = run(arguments, Environment(stdin=stdin, stdout=stdout, stderr=stderr, **fields))
+        status = run(arguments, Environment(load_model, stdin, stdout, stderr))
         return Result(status, stdout.text, stderr.text)
 
     return invoke
 
 
 @pytest.fixture
-def spawn(home: Path, hub: Any) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def spawn(home: Path, hub: HubServer) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `gptoss` as a process of its own."""
     started = []
 

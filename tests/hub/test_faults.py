@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hub_server import Fault, Repository
 
 from gptoss.cli.hub import pull as pull_module
 
@@ -22,8 +23,8 @@ def last_line(result) -> str:
     return lines[-1]
 
 
-def test_a_break_is_resumed_in_the_same_run(gptoss, hub, hub_server, checkpoint) -> None:
-    hub.faults = [hub_server.Fault(SHARD, cut_after=300_000, times=2)]
+def test_a_break_is_resumed_in_the_same_run(gptoss, hub, checkpoint) -> None:
+    hub.faults = [Fault(SHARD, cut_after=300_000, times=2)]
     result = gptoss("pull", "owner/made")
     assert result.status == 0
     assert "broke off" in result.stderr
@@ -33,10 +34,8 @@ def test_a_break_is_resumed_in_the_same_run(gptoss, hub, hub_server, checkpoint)
     assert [int(each.removeprefix("bytes=").removesuffix("-")) > 0 for each in ranges[1:]] == [True, True]
 
 
-def test_a_connection_that_always_breaks_fails_and_is_resumed_by_the_next_pull(
-    gptoss, hub, hub_server, checkpoint
-) -> None:
-    hub.faults = [hub_server.Fault(SHARD, cut_after=400_000, times=1), hub_server.Fault(SHARD, cut_after=0)]
+def test_a_connection_that_always_breaks_fails_and_is_resumed_by_the_next_pull(gptoss, hub, checkpoint) -> None:
+    hub.faults = [Fault(SHARD, cut_after=400_000, times=1), Fault(SHARD, cut_after=0)]
     result = gptoss("pull", "owner/made")
     assert result.status == 1
     assert "broke off" in last_line(result)
@@ -47,21 +46,21 @@ def test_a_connection_that_always_breaks_fails_and_is_resumed_by_the_next_pull(
     assert all(hub.sent[name] == len(checkpoint[name]) for name in hub.sent if name != SHARD)
 
 
-def test_a_stall_is_a_break(gptoss, hub, hub_server) -> None:
-    hub.faults = [hub_server.Fault(SHARD, stall_after=200_000, times=1)]
+def test_a_stall_is_a_break(gptoss, hub) -> None:
+    hub.faults = [Fault(SHARD, stall_after=200_000, times=1)]
     result = gptoss("pull", "owner/made")
     assert result.status == 0
     assert "did not answer for 1 s" in result.stderr
 
 
-def test_an_answer_that_ends_early_is_a_break(gptoss, hub, hub_server) -> None:
-    hub.faults = [hub_server.Fault(SHARD, end_early=1000, times=1)]
+def test_an_answer_that_ends_early_is_a_break(gptoss, hub) -> None:
+    hub.faults = [Fault(SHARD, end_early=1000, times=1)]
     assert gptoss("pull", "owner/made").status == 0
 
 
-def test_a_server_without_ranges_begins_the_file_anew(gptoss, hub, hub_server, checkpoint) -> None:
+def test_a_server_without_ranges_begins_the_file_anew(gptoss, hub, checkpoint) -> None:
     hub.ranges = False
-    hub.faults = [hub_server.Fault(SHARD, cut_after=300_000, times=1)]
+    hub.faults = [Fault(SHARD, cut_after=300_000, times=1)]
     result = gptoss("pull", "owner/made")
     assert result.status == 0
     assert "cannot resume" in result.stderr
@@ -69,8 +68,8 @@ def test_a_server_without_ranges_begins_the_file_anew(gptoss, hub, hub_server, c
 
 
 @pytest.mark.parametrize("name", [SHARD, "README.md"])
-def test_a_wrong_hash_is_thrown_away(gptoss, hub, hub_server, cache, name) -> None:
-    hub.faults = [hub_server.Fault(name, corrupt=True)]
+def test_a_wrong_hash_is_thrown_away(gptoss, hub, cache, name) -> None:
+    hub.faults = [Fault(name, corrupt=True)]
     result = gptoss("pull", "owner/made")
     assert result.status == 1
     assert last_line(result).startswith(f"gptoss: {name} arrived with the hash ")
@@ -80,8 +79,8 @@ def test_a_wrong_hash_is_thrown_away(gptoss, hub, hub_server, cache, name) -> No
     assert gptoss("pull", "owner/made").status == 0
 
 
-def test_a_damaged_partial_file_is_fetched_whole(gptoss, hub, hub_server, cache) -> None:
-    hub.faults = [hub_server.Fault(SHARD, cut_after=400_000, times=1), hub_server.Fault(SHARD, cut_after=0)]
+def test_a_damaged_partial_file_is_fetched_whole(gptoss, hub, cache) -> None:
+    hub.faults = [Fault(SHARD, cut_after=400_000, times=1), Fault(SHARD, cut_after=0)]
     gptoss("pull", "owner/made")
     (partial,) = (cache / "blobs").glob("*.incomplete")
     with partial.open("r+b") as file:
@@ -92,8 +91,8 @@ def test_a_damaged_partial_file_is_fetched_whole(gptoss, hub, hub_server, cache)
     assert "was damaged; fetching it whole" in result.stderr
 
 
-def test_a_damaged_finished_file_of_an_interrupted_pull_is_found(gptoss, hub, hub_server, cache, checkpoint) -> None:
-    hub.faults = [hub_server.Fault(SHARD, status=500)]
+def test_a_damaged_finished_file_of_an_interrupted_pull_is_found(gptoss, hub, cache, checkpoint) -> None:
+    hub.faults = [Fault(SHARD, status=500)]
     assert gptoss("pull", "owner/made").status == 1
     first = "model-00001-of-00003.safetensors"
     blob = cache / "blobs" / hub.repositories["owner/made"].key(first)
@@ -124,8 +123,8 @@ def test_a_damaged_finished_file_of_an_interrupted_pull_is_found(gptoss, hub, hu
         ({"status": 200}, 1, "a list of files that is none"),
     ],
 )
-def test_statuses(gptoss, hub, hub_server, home, fault, status, says) -> None:
-    hub.faults = [hub_server.Fault("/api/models/owner", **fault)]
+def test_statuses(gptoss, hub, home, fault, status, says) -> None:
+    hub.faults = [Fault("/api/models/owner", **fault)]
     result = gptoss("pull", "owner/made")
     assert result.status == status
     assert says in last_line(result)
@@ -133,18 +132,18 @@ def test_statuses(gptoss, hub, hub_server, home, fault, status, says) -> None:
 
 
 @pytest.mark.parametrize(("status", "exit_status"), [(401, 3), (403, 3), (404, 3), (416, 1), (429, 1), (502, 1)])
-def test_statuses_of_a_file(gptoss, hub, hub_server, status, exit_status) -> None:
-    hub.faults = [hub_server.Fault(f"/cdn/owner/made/{SHARD}", status=status)]
+def test_statuses_of_a_file(gptoss, hub, status, exit_status) -> None:
+    hub.faults = [Fault(f"/cdn/owner/made/{SHARD}", status=status)]
     result = gptoss("pull", "owner/made")
     assert result.status == exit_status
     last_line(result)
 
 
-def test_a_failure_that_passes_is_no_failure(gptoss, hub, hub_server) -> None:
+def test_a_failure_that_passes_is_no_failure(gptoss, hub) -> None:
     hub.faults = [
-        hub_server.Fault("/api/models/owner", status=503, times=1),
-        hub_server.Fault("/api/models/owner", status=429, times=1, headers={"Retry-After": "0"}),
-        hub_server.Fault(SHARD, status=500, times=1),
+        Fault("/api/models/owner", status=503, times=1),
+        Fault("/api/models/owner", status=429, times=1, headers={"Retry-After": "0"}),
+        Fault(SHARD, status=500, times=1),
     ]
     result = gptoss("pull", "owner/made")
     assert result.status == 0
@@ -315,8 +314,8 @@ def test_a_file_of_the_user_is_not_written_over(gptoss, hub, home) -> None:
     assert (folder / "README.md").read_text() == "my own words"
 
 
-def test_a_folder_of_another_model_is_refused(gptoss, hub, hub_server, home) -> None:
-    hub.repositories["owner/other"] = hub_server.Repository(dict(hub.repositories["owner/made"].files))
+def test_a_folder_of_another_model_is_refused(gptoss, hub, home) -> None:
+    hub.repositories["owner/other"] = Repository(dict(hub.repositories["owner/made"].files))
     folder = home / "there"
     assert gptoss("pull", "owner/made", "--to", str(folder)).status == 0
     result = gptoss("pull", "owner/other", "--to", str(folder))

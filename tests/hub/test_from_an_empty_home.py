@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hub_server import Fault, Repository
 
 NAMES = {
     "<|return|>": 256,
@@ -19,12 +20,12 @@ COMMIT = "c0ffee" + "0" * 34
 
 
 @pytest.fixture
-def answering(hub, hub_server, tmp_path, make_checkpoint, make_byte_tokenizer) -> int:
+def answering(hub, tmp_path, make_checkpoint, make_byte_tokenizer) -> int:
     """The hub has `owner/answers`, which can be asked; the bytes of its weights."""
     folder = make_checkpoint(tmp_path / "answers", "hub_mxfp4", shards=2, vocabulary=6_000)
     make_byte_tokenizer(folder, NAMES)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    hub.repositories["owner/answers"] = hub_server.Repository(files)
+    hub.repositories["owner/answers"] = Repository(files)
     return sum(len(content) for name, content in files.items() if name.endswith(".safetensors"))
 
 
@@ -91,7 +92,7 @@ class Asked:
 @pytest.fixture
 def loader() -> Asked:
     from gptoss.cli.base.errors import InputError
-    from gptoss.cli.startup.environment import LoadedModel
+    from gptoss.cli.startup.loaded import LoadedModel
     from gptoss.model.checkpoints.catalog import locate
 
     def load(request) -> LoadedModel:
@@ -145,8 +146,8 @@ def test_the_first_screen(gptoss, home, hub) -> None:
     assert "gptoss pull" not in there
 
 
-def test_the_first_screen_while_a_pull_is_unfinished(gptoss, hub, hub_server) -> None:
-    hub.faults = [hub_server.Fault("model-00002", status=404)]
+def test_the_first_screen_while_a_pull_is_unfinished(gptoss, hub) -> None:
+    hub.faults = [Fault("model-00002", status=404)]
     gptoss("pull", "owner/made")
     assert "gptoss pull owner/made" in gptoss().stdout
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from hub_server import Fault
 from huggingface_hub.utils import WeakFileLock
 
 COMMIT = "c0ffee" + "0" * 34
@@ -49,12 +50,12 @@ def test_killed_three_times(spawn, hub, home, cache, checkpoint, to_folder) -> N
     assert not list(home.rglob("*.incomplete"))
 
 
-def test_nothing_but_its_own_lines_is_said(spawn, hub, hub_server) -> None:
+def test_nothing_but_its_own_lines_is_said(spawn, hub) -> None:
     """The library logs and warns about the same failures in its own words."""
     hub.faults = [
-        hub_server.Fault("/api/models/owner", status=503, times=1),
-        hub_server.Fault("model-00002", cut_after=100_000, times=1),
-        hub_server.Fault("model-00003", corrupt=True),
+        Fault("/api/models/owner", status=503, times=1),
+        Fault("model-00002", cut_after=100_000, times=1),
+        Fault("model-00003", corrupt=True),
     ]
     process = spawn("pull", "owner/made")
     stdout, stderr = process.communicate(timeout=180)

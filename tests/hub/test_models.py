@@ -8,6 +8,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from hub_server import Fault, Repository
 from huggingface_hub.utils import WeakFileLock
 
 from gptoss.cli.hub.last_use import last_uses, record_use
@@ -75,10 +76,10 @@ def test_names_of_the_catalogue(gptoss, hub, home, models) -> None:
     assert models() == {}
 
 
-def test_the_beginning_of_a_model(gptoss, hub, hub_server, models, cache) -> None:
+def test_the_beginning_of_a_model(gptoss, hub, models, cache) -> None:
     hub.faults = [
-        hub_server.Fault("model-00002", cut_after=200_000, times=1),
-        hub_server.Fault("model-00002", cut_after=0),
+        Fault("model-00002", cut_after=200_000, times=1),
+        Fault("model-00002", cut_after=0),
     ]
     gptoss("pull", "owner/made")
     told = models()["owner/made"]
@@ -141,9 +142,9 @@ def test_rm_asks(gptoss, cache) -> None:
     assert gptoss("rm", "owner/made", "--yes").status == 3
 
 
-def test_rm_leaves_what_others_have_in_the_cache(gptoss, hub, hub_server, home, cache) -> None:
+def test_rm_leaves_what_others_have_in_the_cache(gptoss, hub, home, cache) -> None:
     """Also a copy of the repository, which has the same commit."""
-    hub.repositories["owner/other"] = hub_server.Repository(dict(hub.repositories["owner/made"].files))
+    hub.repositories["owner/other"] = Repository(dict(hub.repositories["owner/made"].files))
     gptoss("pull", "owner/made")
     gptoss("pull", "owner/other")
     (home / "hf" / "hub" / "note.txt").write_text("mine")
@@ -245,7 +246,7 @@ def test_rm_of_what_is_there_twice(gptoss, home) -> None:
 def test_list_imports_neither_torch_nor_the_library() -> None:
     code = (
         "import sys; from gptoss.cli.app import run; from gptoss.cli.startup.environment import Environment;"
-        "status = run(['list'], Environment());"
+        "status = run(['list'], Environment(load_model=None));"
         "sys.exit(f'{status}' if status or {'torch', 'huggingface_hub', 'rich'} & set(sys.modules) else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from random_parts import sum_of_words
 
-from gptoss.model import Checkpoint, Engine, Transformer, Weights
+from gptoss.model import Checkpoint, LocalEngine, Transformer, Weights
 from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
 from gptoss.model.measure import benchmark
 from gptoss.model.measure.benchmark import (
@@ -91,9 +91,9 @@ def test_a_first_prompt_that_waited_for_the_disk_does_not_count(transformer, mon
 
 
 def test_the_whole_model_is_the_engines(transformer):
-    engine = Engine(transformer, max_context=PLAN.context)
+    engine = LocalEngine(transformer, max_context=PLAN.context)
     generate, prompts = engine.generate, []
-    engine.generate = lambda ids, params: prompts.append(generate(ids, params)) or prompts[-1]
+    engine.generate = lambda request: prompts.append(generate(request)) or prompts[-1]
     measured = measure(WholeModel(engine), PLAN)
     assert len(measured.prefill.runs) == len(measured.decode.runs) == 3
     assert [prompt.cached_tokens for prompt in prompts] == [0] * 4
@@ -124,7 +124,7 @@ def test_kernels_that_ran_are_counted(make_transformer):
     ops = cpu_ops("int8")
     plain = make_transformer()
     model = Transformer(plain.config, plain.weights, ops)
-    measured = measure(WholeModel(Engine(model)), PLAN)
+    measured = measure(WholeModel(LocalEngine(model)), PLAN)
     attention = [calls for name, calls in measured.kernel_calls.items() if name.endswith(".attention")]
     # Each layer, for each prompt and each token: the warm-up before does not count.
     assert attention == [4 * 3 * (1 + 6)]

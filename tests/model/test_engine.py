@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from generating import generate
 
 from gptoss.model import (
     Constraints,
     ContextFullError,
     DeviceError,
-    Engine,
     Forced,
+    LocalEngine,
     Masked,
     ModelError,
     SamplingParams,
@@ -47,7 +48,7 @@ def counting(transformer):
 @pytest.fixture
 def engine(counting):
     # float32 keys and values: what is compared with runs that have no cache is then exact.
-    return Engine(counting, cache_dtype=torch.float32)
+    return LocalEngine(counting, cache_dtype=torch.float32)
 
 
 def prompt(n, seed=1):
@@ -63,12 +64,12 @@ def greedy_by_hand(transformer, ids, n):
 
 
 def test_greedy_is_the_argmax_of_the_whole_sequence(engine, transformer):
-    tokens = list(engine.generate(prompt(20), GREEDY.override(max_tokens=12)))
+    tokens = list(generate(engine, prompt(20), GREEDY.override(max_tokens=12)))
     assert [t.id for t in tokens] == greedy_by_hand(transformer, prompt(20), 12)
 
 
 def test_logprobs_are_those_of_the_model(engine, transformer):
-    token = next(engine.generate(prompt(9), SamplingParams(temperature=0.3, seed=1, top_logprobs=3)))
+    token = next(generate(engine, prompt(9), SamplingParams(temperature=0.3, seed=1, top_logprobs=3)))
     expected = torch.log_softmax(transformer(prompt(9), logits="last")[0], -1)
     assert token.logprob == pytest.approx(float(expected[token.id]), abs=1e-3)
     best = torch.topk(expected, 3)
@@ -85,7 +86,7 @@ def chunks(monkeypatch):
 @pytest.mark.usefixtures("chunks")
 def test_long_prompts_are_computed_in_chunks_with_progress(engine, counting):
     ids, seen = prompt(CHUNK + 40), []
-    generation = engine.generate(ids, GREEDY, progress=lambda done, total: seen.append((done, total)))
+    generation = generate(engine, ids, GREEDY, progress=lambda done, total: seen.append((done, total)))
     assert counting.calls == [], "nothing is computed before the first token is asked for"
     next(generation)
     assert counting.calls == [(CHUNK, "none"), (40, "last")]
@@ -95,19 +96,19 @@ def test_long_prompts_are_computed_in_chunks_with_progress(engine, counting):
 
 
 def test_the_same_prompt_again_computes_one_token(engine, counting):
-    first = next(engine.generate(prompt(30), GREEDY))
+    first = next(generate(engine, prompt(30), GREEDY))
     counting.calls.clear()
-    again = engine.generate(prompt(30), GREEDY)
+    again = generate(engine, prompt(30), GREEDY)
     assert (again.prompt_tokens, again.cached_tokens) == (30, 29)
     assert next(again).id == first.id
     assert counting.calls == [(1, "last")]
 
 
 def test_a_follow_up_computes_only_what_is_new(engine, counting):
-    answer = [t.id for t in engine.generate(prompt(30), GREEDY.override(max_tokens=10))]
+    answer = [t.id for t in generate(engine, prompt(30), GREEDY.override(max_tokens=10))]
     counting.calls.clear()
     follow_up = prompt(30) + answer + prompt(7, seed=2)
-    generation = engine.generate(follow_up, GREEDY)
+    generation = generate(engine, follow_up, GREEDY)
     next(generation)
     # The last token of an answer was sampled but never computed.
     assert generation.cached_tokens == 39
@@ -115,17 +116,17 @@ def test_a_follow_up_computes_only_what_is_new(engine, counting):
 
 
 def test_a_prompt_that_departs_earlier_rewinds_and_is_exact(engine, counting, transformer):
-    list(engine.generate(prompt(60), GREEDY.override(max_tokens=30)))
+    list(generate(engine, prompt(60), GREEDY.override(max_tokens=30)))
     counting.calls.clear()
     departed = prompt(60)[:25] + prompt(40, seed=3)
-    tokens = [t.id for t in engine.generate(departed, GREEDY.override(max_tokens=8))]
+    tokens = [t.id for t in generate(engine, departed, GREEDY.override(max_tokens=8))]
     assert counting.calls[0] == (40, "last")
     assert tokens == greedy_by_hand(transformer, departed, 8)
 
 
 @pytest.mark.usefixtures("chunks")
 def test_an_interrupted_prefill_leaves_the_engine_usable(engine, counting, transformer):
-    list(engine.generate(prompt(40), GREEDY.override(max_tokens=2)))
+    list(generate(engine, prompt(40), GREEDY.override(max_tokens=2)))
 
     def interrupt(done, total):
         if done:
@@ -133,8 +134,8 @@ def test_an_interrupted_prefill_leaves_the_engine_usable(engine, counting, trans
 
     long = prompt(10) + prompt(2 * CHUNK, seed=5)[: CHUNK + 60]
     with pytest.raises(KeyboardInterrupt):
-        next(engine.generate(long, GREEDY, progress=interrupt))
-    tokens = [t.id for t in engine.generate(prompt(40), GREEDY.override(max_tokens=5))]
+        next(generate(engine, long, GREEDY, progress=interrupt))
+    tokens = [t.id for t in generate(engine, prompt(40), GREEDY.override(max_tokens=5))]
     assert tokens == greedy_by_hand(transformer, prompt(40), 5)
 
 
@@ -150,35 +151,35 @@ def test_an_interrupt_inside_the_model_leaves_the_cache_true(transformer):
             return out
 
     model = Interrupted(transformer)
-    engine = Engine(model)
-    generation = engine.generate(prompt(12), GREEDY)
+    engine = LocalEngine(model)
+    generation = generate(engine, prompt(12), GREEDY)
     said = [next(generation).id, next(generation).id]
     model.armed = True
     with pytest.raises(KeyboardInterrupt):
         next(generation)
     model.armed = False
-    again = engine.generate(prompt(12) + said, GREEDY.override(max_tokens=3))
+    again = generate(engine, prompt(12) + said, GREEDY.override(max_tokens=3))
     assert again.cached_tokens == 13
     assert [t.id for t in again] == greedy_by_hand(transformer, prompt(12) + said, 3)
 
 
 def test_it_ends_at_a_stop_token_which_is_yielded(engine, transformer):
     expected = greedy_by_hand(transformer, prompt(20), 6)
-    generation = engine.generate(prompt(20), GREEDY, stop={expected[3]})
+    generation = generate(engine, prompt(20), GREEDY, stop={expected[3]})
     cut = expected.index(expected[3])
     assert [t.id for t in generation] == expected[: cut + 1]
     assert generation.finish_reason == "stop"
 
 
 def test_it_ends_at_max_tokens(engine):
-    generation = engine.generate(prompt(5), GREEDY.override(max_tokens=4))
+    generation = generate(engine, prompt(5), GREEDY.override(max_tokens=4))
     assert generation.finish_reason is None
     assert len(list(generation)) == 4
     assert (generation.finish_reason, generation.generated_tokens) == ("length", 4)
 
 
 def test_it_ends_when_the_context_is_full(transformer):
-    generation = Engine(transformer, max_context=24).generate(prompt(20), GREEDY)
+    generation = generate(LocalEngine(transformer, max_context=24), prompt(20), GREEDY)
     assert len(list(generation)) == 4
     assert generation.finish_reason == "context"
 
@@ -194,42 +195,34 @@ def test_it_ends_when_the_context_is_full(transformer):
 )
 def test_a_prompt_that_cannot_be_is_refused(transformer, ids, error, says):
     with pytest.raises(error, match=says):
-        Engine(transformer, max_context=24).generate(ids)
+        generate(LocalEngine(transformer, max_context=24), ids)
 
 
 def test_a_context_larger_than_the_models_is_refused(transformer):
     with pytest.raises(ContextFullError, match="512"):
-        Engine(transformer, max_context=513)
-
-
-def test_an_older_generation_is_refused_once_another_has_begun(engine):
-    old = engine.generate(prompt(5), GREEDY)
-    next(old)
-    next(engine.generate(prompt(6), GREEDY))
-    with pytest.raises(ModelError, match="another"):
-        next(old)
+        LocalEngine(transformer, max_context=513)
 
 
 def test_the_seed_decides_whatever_the_chunking(transformer, monkeypatch):
     params = SamplingParams(seed=7, max_tokens=20)
-    whole = [t.id for t in Engine(transformer).generate(prompt(90), params)]
+    whole = [t.id for t in generate(LocalEngine(transformer), prompt(90), params)]
     monkeypatch.setattr("gptoss.model.inference.context.PREFILL_CHUNK", 13)
-    pieces = [t.id for t in Engine(transformer).generate(prompt(90), params)]
+    pieces = [t.id for t in generate(LocalEngine(transformer), prompt(90), params)]
     assert whole == pieces
-    assert whole != [t.id for t in Engine(transformer).generate(prompt(90), params.override(seed=8))]
+    assert whole != [t.id for t in generate(LocalEngine(transformer), prompt(90), params.override(seed=8))]
 
 
 def test_the_seed_that_was_chosen_is_told_and_repeats_the_answer(engine):
-    generation = engine.generate(prompt(9), SamplingParams(max_tokens=12))
+    generation = generate(engine, prompt(9), SamplingParams(max_tokens=12))
     tokens = [t.id for t in generation]
-    again = engine.generate(prompt(9), SamplingParams(max_tokens=12, seed=generation.seed))
+    again = generate(engine, prompt(9), SamplingParams(max_tokens=12, seed=generation.seed))
     assert [t.id for t in again] == tokens
 
 
 def test_the_checkpoints_defaults_are_the_engines(transformer):
-    engine = Engine(transformer, defaults=GenerationDefaults(temperature=0.0, top_p=0.5, stop_token_ids=(3, 4)))
-    assert engine.defaults == SamplingParams(temperature=0.0, top_p=0.5)
-    assert engine.stop_tokens == {3, 4}
+    engine = LocalEngine(transformer, defaults=GenerationDefaults(temperature=0.0, top_p=0.5, stop_token_ids=(3, 4)))
+    assert engine.info.defaults == SamplingParams(temperature=0.0, top_p=0.5)
+    assert engine.info.stop_tokens == {3, 4}
 
 
 class Script:
@@ -249,7 +242,7 @@ class Script:
 
 def test_a_constraint_masks_and_forces(engine, transformer):
     script = Script(None, Masked.allowing([10, 20], 300), Forced((5, 6, 7)))
-    tokens = list(engine.generate(prompt(11), GREEDY.override(max_tokens=7), constraint=script))
+    tokens = list(generate(engine, prompt(11), GREEDY.override(max_tokens=7), constraint=script))
     ids = [t.id for t in tokens]
     assert ids[1] in (10, 20)
     assert ids[2:5] == [5, 6, 7]
@@ -262,7 +255,7 @@ def test_a_constraint_masks_and_forces(engine, transformer):
 
 
 def test_a_forced_stop_token_ends_it(engine):
-    tokens = list(engine.generate(prompt(4), GREEDY, constraint=Script(Forced((8, 9, 10))), stop={9}))
+    tokens = list(generate(engine, prompt(4), GREEDY, constraint=Script(Forced((8, 9, 10))), stop={9}))
     assert [t.id for t in tokens] == [8, 9]
 
 
@@ -285,7 +278,7 @@ def test_constraints_tell_all_even_when_one_is_satisfied():
 
 
 def test_a_constraint_can_end_the_generation(engine):
-    generation = engine.generate(prompt(4), GREEDY, constraint=Constraints(StopTokens({7}), Script(Forced((6, 7, 8)))))
+    generation = generate(engine, prompt(4), GREEDY, constraint=Constraints(StopTokens({7}), Script(Forced((6, 7, 8)))))
     assert [t.id for t in generation] == [6, 7]
     assert generation.finish_reason == "stop"
 
@@ -338,11 +331,11 @@ PINNED = [
 
 @pytest.mark.parametrize(("params", "expected"), PINNED, ids=str)
 def test_what_no_constraint_holds_is_sampled_as_ever(transformer, params, expected):
-    engine = Engine(transformer, max_context=128)
+    engine = LocalEngine(transformer, max_context=128)
     sampling = SamplingParams(max_tokens=24, **params)
-    assert [t.id for t in engine.generate([1, 2, 3, 4, 5], sampling)][: len(expected)] == expected
+    assert [t.id for t in generate(engine, [1, 2, 3, 4, 5], sampling)][: len(expected)] == expected
     everything = Masked.forbidding([], 300)
-    held = engine.generate([1, 2, 3, 4, 5], sampling, constraint=Script(*[everything] * 24))
+    held = generate(engine, [1, 2, 3, 4, 5], sampling, constraint=Script(*[everything] * 24))
     assert [t.id for t in held][: len(expected)] == expected, "a mask that allows everything changes nothing"
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from calls import new_calls
+from generating import generate
 
-from gptoss.model import DeviceError, Engine, Forced, Masked, SamplingParams
+from gptoss.model import DeviceError, Forced, LocalEngine, Masked, SamplingParams
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.loading.upload import Uploader
@@ -120,7 +121,7 @@ def test_steps_go_on_where_the_cache_was_rewound_or_grew(make_transformer, monke
 def engine(make_transformer):
     reference = make_transformer(num_layers=1)
     transformer = Transformer(reference.config, reference.weights, wide())
-    return Engine(transformer, max_context=64, cache_dtype=torch.float32)
+    return LocalEngine(transformer, max_context=64, cache_dtype=torch.float32)
 
 
 def greedy_by_hand(transformer, ids, n):
@@ -134,20 +135,20 @@ def greedy_by_hand(transformer, ids, n):
 
 
 def test_generation_samples_on_the_device_and_reuses_the_prefix(engine):
-    tokens = list(engine.generate(prompt(12), GREEDY.override(max_tokens=5)))
+    tokens = list(generate(engine, prompt(12), GREEDY.override(max_tokens=5)))
     assert engine.transformer.ops.counts()["pick"] == 4, "all but the first, whose logits the prompt leaves"
     assert [t.id for t in tokens] == greedy_by_hand(engine.transformer, prompt(12), 5)
     for token in tokens[1:]:
         assert token.logprob < 0
-    follow_up = engine.generate(prompt(12) + [t.id for t in tokens] + [7], GREEDY.override(max_tokens=1))
+    follow_up = generate(engine, prompt(12) + [t.id for t in tokens] + [7], GREEDY.override(max_tokens=1))
     assert follow_up.cached_tokens == 16
     next(follow_up)
 
 
 def test_a_seed_gives_the_tokens_that_the_host_would_sample(engine):
     params = SamplingParams(seed=3, max_tokens=5, top_p=0.9, top_k=50)
-    on_device = [t.id for t in engine.generate(prompt(6), params)]
-    told = list(engine.generate(prompt(6), params.override(top_logprobs=2)))
+    on_device = [t.id for t in generate(engine, prompt(6), params)]
+    told = list(generate(engine, prompt(6), params.override(top_logprobs=2)))
     assert [t.id for t in told] == on_device
     assert all(len(t.top) == 2 for t in told)
 
@@ -166,9 +167,9 @@ class Script:
 
 
 def test_a_constraint_masks_and_forces_on_the_device(engine):
-    free = [t.id for t in engine.generate(prompt(8), GREEDY.override(max_tokens=6))]
+    free = [t.id for t in generate(engine, prompt(8), GREEDY.override(max_tokens=6))]
     script = Script(None, Masked.allowing([10, 299], 300), Forced((5, 6)))
-    tokens = list(engine.generate(prompt(8), GREEDY.override(max_tokens=6), constraint=script))
+    tokens = list(generate(engine, prompt(8), GREEDY.override(max_tokens=6), constraint=script))
     assert tokens[0].id == free[0]
     assert tokens[1].id in (10, 299)
     assert [t.id for t in tokens[2:4]] == [5, 6]

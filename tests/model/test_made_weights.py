@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from generating import generate
 
 from gptoss.model.checkpoints.checkpoint import Checkpoint
-from gptoss.model.inference.engine import Engine
+from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.interface import SamplingParams
 from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.storage import disk_cache, made_weights
@@ -35,9 +36,9 @@ def model(make_checkpoint, tmp_path_factory):
 
 @pytest.fixture
 def opened(tmp_path):
-    def opened(model: Path, *, limit: int = PLENTY, **changes) -> Engine:
+    def opened(model: Path, *, limit: int = PLENTY, **changes) -> LocalEngine:
         cache = DiskCache(tmp_path / "computed", limit, "a name")
-        return Engine.load(model, device="cpu", backend=cpu_ops.CpuOps(dense="int8"), disk_cache=cache, **changes)
+        return LocalEngine.load(model, device="cpu", backend=cpu_ops.CpuOps(dense="int8"), disk_cache=cache, **changes)
 
     return opened
 
@@ -46,11 +47,11 @@ def files_in(folder: Path) -> list[Path]:
     return list(folder.rglob("*.made"))
 
 
-def answer(engine: Engine) -> list:
-    return list(engine.generate(IDS, SamplingParams(temperature=0, max_tokens=3, top_logprobs=20)))
+def answer(engine: LocalEngine) -> list:
+    return list(generate(engine, IDS, SamplingParams(temperature=0, max_tokens=3, top_logprobs=20)))
 
 
-def packed_layers(engine: Engine) -> int:
+def packed_layers(engine: LocalEngine) -> int:
     """How many its backend has packed."""
     return sum(n for name, n in engine.transformer.ops.counts().items() if name.endswith("int8_pack"))
 
@@ -60,7 +61,7 @@ def test_the_next_run_makes_nothing_and_answers_alike(model, opened, tmp_path):
     assert packed_layers(first) > 4
     expected = answer(first)
     assert not files_in(tmp_path), "while the answer is awaited nothing is written"
-    first.keep_weights()
+    first.retain()
     (path,) = files_in(tmp_path)
     assert path.stat().st_size == first.transformer.ops.made_bytes(first.transformer.config)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -68,7 +69,7 @@ def test_the_next_run_makes_nothing_and_answers_alike(model, opened, tmp_path):
     assert answer(second) == expected
     assert packed_layers(second) == 0
     before = path.stat().st_mtime_ns
-    second.keep_weights()
+    second.retain()
     assert path.stat().st_mtime_ns == before
 
 
@@ -78,7 +79,7 @@ def test_what_it_was_made_of_is_not_read(model, opened, monkeypatch):
     monkeypatch.setattr(ReadAhead, "__enter__", lambda self: self)
     monkeypatch.setattr(ReadAhead, "__exit__", lambda *_: None)
     first = opened(model, reading=print)
-    first.keep_weights()
+    first.retain()
     opened(model, reading=print)
     before, after = (sum(part.numel() for part in read) for read in parts)
     config = first.transformer.config
@@ -115,22 +116,22 @@ def replace_by_loop(path: Path) -> None:
 def test_what_is_not_sound_is_made_anew(model, opened, tmp_path, harm):
     first = opened(model)
     expected = answer(first)
-    first.keep_weights()
+    first.retain()
     (path,) = files_in(tmp_path)
     content = path.read_bytes()
     harm(path)
     second = opened(model)
     assert packed_layers(second)
     assert answer(second) == expected
-    second.keep_weights()
+    second.retain()
     assert path.read_bytes() == content
 
 
 def test_other_weights_have_their_own(make_checkpoint, opened, tmp_path):
     model = make_checkpoint(tmp_path / "model", seed=1)
-    opened(model).keep_weights()
+    opened(model).retain()
     make_checkpoint(model, seed=2)
-    opened(model).keep_weights()
+    opened(model).retain()
     first, second = files_in(tmp_path)
     assert first.read_bytes() != second.read_bytes()
 
@@ -139,9 +140,9 @@ def test_a_file_of_other_weights_in_the_right_place_is_found_out(make_checkpoint
     """As where the fingerprint missed a change."""
     model, other = make_checkpoint(tmp_path / "model", seed=1), make_checkpoint(tmp_path / "other", seed=2)
     expected = answer(opened(model))
-    opened(other).keep_weights()
+    opened(other).retain()
     (strange,) = files_in(tmp_path)
-    opened(model).keep_weights()
+    opened(model).retain()
     (own,) = set(files_in(tmp_path)) - {strange}
     own.write_bytes(strange.read_bytes())
     assert answer(opened(model)) == expected
@@ -149,10 +150,10 @@ def test_a_file_of_other_weights_in_the_right_place_is_found_out(make_checkpoint
 
 def test_exact_layers_and_small_models_leave_nothing(model, tmp_path, monkeypatch, opened):
     cache = DiskCache(tmp_path / "computed", PLENTY, "a name")
-    Engine.load(model, device="cpu", backend=cpu_ops.CpuOps(dense="bf16"), disk_cache=cache).keep_weights()
-    Engine.load(model, device="cpu", backend=ReferenceOps(), disk_cache=cache).keep_weights()
+    LocalEngine.load(model, device="cpu", backend=cpu_ops.CpuOps(dense="bf16"), disk_cache=cache).retain()
+    LocalEngine.load(model, device="cpu", backend=ReferenceOps(), disk_cache=cache).retain()
     monkeypatch.undo()
-    opened(model).keep_weights()
+    opened(model).retain()
     assert not (tmp_path / "computed").exists()
 
 
@@ -160,18 +161,18 @@ def test_it_takes_half_of_the_room_at_most(model, opened, tmp_path):
     size = opened(model).transformer.made.data.numel()
     tight = opened(model, limit=2 * size - 2)
     assert not tight.transformer.made.will_be_kept
-    tight.keep_weights()
+    tight.retain()
     assert not files_in(tmp_path)
     fitting = opened(model, limit=2 * size)
     assert fitting.transformer.made.will_be_kept
-    fitting.keep_weights()
+    fitting.retain()
     assert files_in(tmp_path)
 
 
 def test_a_full_disk_is_left_alone(model, opened, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=disk_cache.LEFT_FREE + 64))
-    opened(model).keep_weights()
+    opened(model).retain()
     assert not files_in(tmp_path)
 
 
@@ -183,9 +184,9 @@ def test_what_cannot_be_written_is_done_without(model, opened, tmp_path, monkeyp
     monkeypatch.setattr(CheckpointFiles, "write", write)
     engine = opened(model)
     with caplog.at_level(logging.INFO, "gptoss"):
-        engine.keep_weights()
+        engine.retain()
     assert os.strerror(code) in caplog.text
-    engine.keep_weights()  # and is not tried again
+    engine.retain()  # and is not tried again
     assert caplog.text.count(os.strerror(code)) == 1
 
 
@@ -196,12 +197,12 @@ def test_an_interrupt_leaves_no_part_of_it(model, opened, tmp_path, monkeypatch)
     monkeypatch.setattr(os, "fsync", interrupted)
     engine = opened(model)
     with pytest.raises(KeyboardInterrupt):
-        engine.keep_weights()
+        engine.retain()
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".made", ".new")]
 
 
 def test_shown_and_cleared(model, opened, tmp_path):
-    opened(model).keep_weights()
+    opened(model).retain()
     (path,) = files_in(tmp_path)
     (kept,) = kept_models(tmp_path / "computed")
     assert (kept.name, kept.positions, kept.made_bytes) == ("a name", 0, path.stat().st_size)

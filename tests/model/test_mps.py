@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from generating import generate
 
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.catalog import locate
-from gptoss.model.inference.engine import Engine
+from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.interface import SamplingParams
 from gptoss.model.ops.reference import ReferenceOps
 
@@ -42,5 +43,5 @@ def test_pieces_with_a_cache_are_the_whole(on_mps, on_cpu):
 
 def test_greedy_tokens_are_those_of_the_cpu(on_mps, on_cpu):
     greedy = SamplingParams(temperature=0, max_tokens=24)
-    tokens = [[token.id for token in Engine(model).generate(IDS, greedy)] for model in (on_mps, on_cpu)]
+    tokens = [[token.id for token in generate(LocalEngine(model), IDS, greedy)] for model in (on_mps, on_cpu)]
     assert tokens[0] == tokens[1]

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from generating import generate
 
 from gptoss.model.checkpoints.fingerprint import fingerprint
-from gptoss.model.inference.engine import Engine
+from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.interface import SamplingParams
 from gptoss.model.ops import ComputeOptions, Dense, select_ops
 from gptoss.model.storage import disk_cache, prefix_store
@@ -56,24 +57,24 @@ def opened(
     limit: int = PLENTY,
     backend: str = "reference",
     dense: Dense | None = None,
-) -> Engine:
+) -> LocalEngine:
     cache = DiskCache(folder / "computed", limit, model.name) if kept else None
-    return Engine.load(model, device="cpu", backend=select_ops("cpu", ComputeOptions(backend, dense)), disk_cache=cache)
+    return LocalEngine.load(model, device="cpu", backend=select_ops("cpu", ComputeOptions(backend, dense)), disk_cache=cache)
 
 
 def prompt(n: int, seed: int = 1) -> list[int]:
     return torch.randint(0, 96, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def run(engine: Engine, ids: list[int]):
+def run(engine: LocalEngine, ids: list[int]):
     """What comes of a prompt, to the last bit, and how much of it was there."""
-    generation = engine.generate(ids, PARAMS)
+    generation = generate(engine, ids, PARAMS)
     return list(generation), generation.cached_tokens
 
 
-def computed(engine: Engine, ids: list[int]) -> None:
+def computed(engine: LocalEngine, ids: list[int]) -> None:
     run(engine, ids)
-    engine.keep(ids)
+    engine.retain(ids)
 
 
 def blocks_of(folder: Path) -> set[Path]:
@@ -91,14 +92,15 @@ def test_from_the_disk_as_from_memory(open_engine):
     assert in_memory == on_disk == len(shared)
     assert from_disk == from_memory
     length = len(follow_up)
-    assert torch.equal(second._context._cache.export_range(0, length), first._context._cache.export_range(0, length))
+    ours, theirs = (engine._pool.longest(follow_up)._cache for engine in (first, second))
+    assert torch.equal(theirs.export_range(0, length), ours.export_range(0, length))
 
 
 def test_the_same_prompt_again_has_the_same_logits(open_engine):
     ids = prompt(300)
     first = open_engine()
     before, cached = run(first, ids)
-    first.keep(ids)
+    first.retain(ids)
     assert cached == 0
     assert run(open_engine(), ids) == (before, 18 * BLOCK_TOKENS)
 
@@ -145,10 +147,10 @@ def test_two_prompts_share_their_beginning(tiny, tmp_path):
 
 def test_what_was_not_computed_is_not_kept(tiny, tmp_path):
     engine = opened(tiny, tmp_path)
-    engine.keep(prompt(64))
+    engine.retain(prompt(64))
     assert not blocks_of(tmp_path)
     run(engine, prompt(40))
-    engine.keep(prompt(64))
+    engine.retain(prompt(64))
     assert len(blocks_of(tmp_path)) == 2
 
 
@@ -201,7 +203,7 @@ def test_what_cannot_be_told_apart_is_not_kept(make_checkpoint, tmp_path):
 
 def test_it_pays_where_computing_takes_longer_than_a_disk(tiny, tmp_path, monkeypatch):
     monkeypatch.undo()
-    cache = opened(tiny, tmp_path, kept=False)._context._cache
+    cache = opened(tiny, tmp_path, kept=False).transformer.new_cache(1)
     store = PrefixStore(DiskCache(tmp_path, PLENTY, "").of("model"), "", cache)
     store.token_bytes = 48 << 10  # 20b
     assert store.pays(64, 0.015)
@@ -326,7 +328,7 @@ def test_a_damaged_block_ends_the_beginning_there(tiny, tmp_path, caplog):
         assert run(engine, prompt(65))[1] == 32
     assert "not what its name says" in caplog.text
     assert not third.exists()
-    engine.keep(prompt(65))
+    engine.retain(prompt(65))
     assert run(opened(tiny, tmp_path), prompt(65))[1] == 64, "it is written again"
 
 

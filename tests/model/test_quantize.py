@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gptoss.model import CheckpointError, Engine, Transformer, UnsupportedModelError
+from gptoss.model import CheckpointError, LocalEngine, Transformer, UnsupportedModelError
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.loading.quantize import ExpertPacker, load_weights
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor, dequantize, quantize
@@ -75,7 +75,7 @@ def test_nothing_is_done_unless_asked_for_and_needed(tmp_path, make_checkpoint):
     packed = make_checkpoint(tmp_path / "packed", "hub_mxfp4")
     assert Transformer.from_checkpoint(plain).packing is None
     assert Transformer.from_checkpoint(packed, quantize="mxfp4").packing is None
-    assert Engine.load(plain, device="cpu", quantize="mxfp4").transformer.packing is not None
+    assert LocalEngine.load(plain, device="cpu", quantize="mxfp4").transformer.packing is not None
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from generating import generate as begin
 
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.constraint import Forced
-from gptoss.model.inference.engine import Engine
+from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.inference.speculation import PromptLookup
 from gptoss.model.interface import SamplingParams
 
@@ -45,9 +46,9 @@ class Repeats:
 
 
 def generate(model, foreseeing, params, constraint=None, prompt=tuple(range(5, 40)), **limits):
-    engine = Engine(model, **limits)
+    engine = LocalEngine(model, **limits)
     model.ops.identical_tokens = 4 if foreseeing else 1
-    generation = engine.generate(list(prompt), params, constraint)
+    generation = begin(engine, list(prompt), params, constraint)
     before = model.passes
     return list(generation), generation, model.passes - before
 
@@ -59,9 +60,9 @@ def test_what_comes_is_the_same_to_the_bit_and_takes_fewer_passes(model, params)
     foreseen, ahead, fewer = generate(model, True, params, Repeats([11, 12, 13, 14, 15]))
     assert foreseen == plain  # ids, log probabilities and alternatives
     assert ahead.finish_reason == alone.finish_reason == "length"
-    assert (alone.foreseen_tokens, passes) == (0, 160)
-    assert ahead.foreseen_tokens > 20
-    assert fewer == 160 - ahead.foreseen_tokens
+    assert (alone.drafted_tokens, passes) == (0, 160)
+    assert ahead.drafted_tokens > 20
+    assert fewer == 160 - ahead.drafted_tokens
 
 
 def test_the_distribution_is_that_of_one_token_at_a_time(model, monkeypatch):
@@ -82,7 +83,7 @@ def test_the_distribution_is_that_of_one_token_at_a_time(model, monkeypatch):
             patch.setattr(PromptLookup, "guess", guess)
             foreseen, ahead, needed = generate(model, True, params)
         assert foreseen == plain
-        used, passes = used + ahead.foreseen_tokens, passes + needed
+        used, passes = used + ahead.drafted_tokens, passes + needed
     assert used > 25 * 6
     assert passes == 25 * 24 - used
 
@@ -104,8 +105,8 @@ def test_what_a_constraint_forces_is_computed_together(model):
     together, generation, fewer = generate(model, True, params, Header())
     assert together == plain
     assert [token.id for token in together[:6]] == list(Header.tokens)
-    assert (passes, fewer) == (8, 8 - generation.foreseen_tokens)
-    assert generation.foreseen_tokens >= 4
+    assert (passes, fewer) == (8, 8 - generation.drafted_tokens)
+    assert generation.drafted_tokens >= 4
 
 
 def test_the_context_is_filled_to_its_last_token(model):
@@ -117,15 +118,15 @@ def test_the_context_is_filled_to_its_last_token(model):
 
 
 def test_a_generation_given_up_in_the_middle_leaves_the_cache_true(model):
-    engine = Engine(model)
+    engine = LocalEngine(model)
     params = SamplingParams(temperature=0, max_tokens=90)
-    generation = engine.generate(list(range(5, 40)), params, Repeats([11, 12, 13]))
+    generation = begin(engine, list(range(5, 40)), params, Repeats([11, 12, 13]))
     said = [next(generation).id for _ in range(61)]
     generation.close()
     prompt = [*range(5, 40), *said, 77]
-    after = engine.generate(prompt, params)
+    after = begin(engine, prompt, params)
     assert after.cached_tokens >= len(prompt) - 2
-    fresh = Engine(model).generate(prompt, params)
+    fresh = begin(LocalEngine(model), prompt, params)
     assert [t.id for t in after] == [t.id for t in fresh]
 
 
@@ -178,15 +179,17 @@ def test_as_many_are_guessed_as_pay(right, count):
 def test_logits_of_guesses_are_not_kept_for_another_token(model):
     """A wrong guess is computed, and thrown away: the positions after it are computed again."""
     ids = torch.arange(5, 40).tolist()
-    engine = Engine(model)
-    generation = engine.generate(ids, SamplingParams(temperature=0, max_tokens=4))
+    engine = LocalEngine(model)
+    generation = begin(engine, ids, SamplingParams(temperature=0, max_tokens=4))
     next(generation)
-    generation._logits_after(60, [61, 62, 63])
-    assert [token for token, _ in generation._ahead] == [61, 62]  # two more may come after the next
-    engine._context._ids[-1] = 999
-    logits = generation._logits_after(62, [])
-    assert engine._context._ids[-1] == 62
-    assert engine._context._cache.length == len(ids) + 1
-    fresh = Engine(model)
-    fresh._context.append(ids, "none")
-    assert torch.equal(logits, fresh._context.append([62], "last")[0])
+    run, context = generation._run, generation._run._context
+    run._logits_after(context, 60, [61, 62, 63])
+    assert [token for token, _ in run._ahead] == [61, 62]  # two more may come after the next
+    context._ids[-1] = 999
+    logits = run._logits_after(context, 62, [])
+    assert context._ids[-1] == 62
+    assert context._cache.length == len(ids) + 1
+    fresh = model.new_cache(len(ids) + 1)
+    with torch.inference_mode():
+        model(ids, fresh, "none")
+        assert torch.equal(logits, model([62], fresh, "last")[0])

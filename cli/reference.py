@@ -1,6 +1,6 @@
 """The reference of all commands, made from their help texts: `docs/reference.md` and the man page `docs/gptoss.1`.
 
-python -m gptoss.cli.commands.reference docs
+python -m gptoss.cli.reference docs
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def markdown() -> str:
     lines = [
         "# Reference",
         "",
-        "Made from the help texts by `python -m gptoss.cli.commands.reference docs`; what lies behind them is told in",
+        "Made from the help texts by `python -m gptoss.cli.reference docs`; what lies behind them is told in",
         "[cli.md](cli.md).",
     ]
     for command in commands():
@@ -88,7 +88,7 @@ def man_page() -> str:
     """The reference as a page for man(1)."""
     every = list(commands())
     lines = [
-        '.\\" Made by python -m gptoss.cli.commands.reference',
+        '.\\" Made by python -m gptoss.cli.reference',
         '.TH GPTOSS 1 "" "gptoss" "User Commands"',
         ".SH NAME",
         "gptoss \\- run OpenAI's gpt\\-oss models in a terminal",

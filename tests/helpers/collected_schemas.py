@@ -1,4 +1,4 @@
-"""Schemas that people wrote: those of SchemaStore that the package check-jsonschema ships."""
+"""Published schemas: those of SchemaStore that the package check-jsonschema ships."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any
 
 
 def collect_schemas(max_bytes: int, per_file: int) -> list[tuple[str, dict[str, Any]]]:
-    """Schemas with their names: of each file that is not larger, the whole and some definitions and properties.
+    """Return schemas with their names: of each file up to `max_bytes` the whole, and some definitions and properties.
 
-    A few files have hundreds of definitions that are much alike: `per_file` at most are taken of each, by a fixed seed.
+    A few files have hundreds of similar definitions, so at most `per_file` are taken of each, by a fixed seed.
     """
     # Found, not imported: the package brings a command line with it.
-    origin = importlib.util.find_spec("check_jsonschema").origin
+    spec = importlib.util.find_spec("check_jsonschema")
+    assert spec is not None, "check-jsonschema is not installed"
+    assert spec.origin is not None
     found: list[tuple[str, dict[str, Any]]] = []
-    for path in sorted((Path(origin).parent / "builtin_schemas").rglob("*.json")):
+    for path in sorted((Path(spec.origin).parent / "builtin_schemas").rglob("*.json")):
         if path.stat().st_size <= max_bytes:
             whole, *parts = _cases(path)
             found += [whole, *random.Random(path.name).sample(parts, min(len(parts), per_file - 1))]

@@ -1,20 +1,20 @@
-"""Names in JSON objects, spelled in one way.
+"""One spelling for each property name in JSON.
 
-The grammar engine (llguidance 1.9.1) lets the name of a property that the schema does not list be spelled with escapes
-of any character: where `a` is to be a number, `{"\\u0061": "text"}` passes, though it is the same name. So in names
-only those characters are escaped by number that have no other spelling.
+llguidance 1.9.1 lets the name of a property that the schema does not list be spelled with escapes of any character:
+where `a` has to be a number, `{"\\u0061": "text"}` passes, though the name is the same. So in names a character may be
+escaped by number only if JSON has no other spelling for it.
 """
 
 from __future__ import annotations
 
-# What stands after the backslash; the short escapes of five control characters are their only spelling.
+# What follows the backslash. The short escapes of five control characters are their only spelling.
 _NUMBERED = {f"u{code:04x}".encode() for code in (*range(0x20), 0x7F) if chr(code) not in "\b\t\n\f\r"}
 _PREFIXES = {escape[:end] for escape in _NUMBERED for end in range(1, len(escape) + 1)}
 _LONGEST = max(map(len, _NUMBERED))
 
 
-class JsonNames:
-    """Reads a JSON text, byte by byte, as far as it takes to know what is a name. The text is taken as valid."""
+class PropertyNames:
+    """Reads JSON byte by byte, just enough to know which strings are property names. The JSON is assumed valid."""
 
     __slots__ = ("_at_name", "_escape", "_in_string", "_is_name", "_nesting")
 
@@ -25,24 +25,24 @@ class JsonNames:
         self._is_name = False
         self._escape: bytes | None = None  # what came after the backslash
 
-    def copy(self) -> JsonNames:
-        """The same place, to read on from it."""
-        other = JsonNames.__new__(JsonNames)
+    def copy(self) -> PropertyNames:
+        """Return a copy to read on from this position."""
+        other = PropertyNames.__new__(PropertyNames)
         for slot in self.__slots__:
             setattr(other, slot, getattr(self, slot))
         return other
 
     @property
     def in_escape(self) -> bool:
-        """Whether an escape in a name has begun and not ended."""
+        """Whether the position is within an escape in a name."""
         return self._escape is not None and self._is_name
 
     def read(self, data: bytes) -> bool:
-        """Read on; whether all names in it are spelled as they should be."""
-        is_well = True
+        """Read on; return whether all names in `data` have their one spelling."""
+        is_unique = True
         for byte in data:
             if self._escape is not None:
-                is_well &= self._read_escape(byte)
+                is_unique &= self._read_escape(byte)
             elif self._in_string:
                 if byte == ord("\\"):
                     self._escape = b""
@@ -57,7 +57,7 @@ class JsonNames:
                 self._at_name = False
             elif byte == ord(","):
                 self._at_name = self._nesting.endswith(b"{")
-        return is_well
+        return is_unique
 
     def _read_escape(self, byte: int) -> bool:
         escape = (self._escape or b"") + bytes([byte])

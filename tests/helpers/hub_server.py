@@ -169,19 +169,19 @@ class _Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             return self._list(match[1], match[2] or "main", path)
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self._resolve(*match.groups(), path)
+            return self._resolve(match[1], match[2], match[3], path)
         if match := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
             self.hub.leaked_tokens += "Authorization" in self.headers
             fault = self.hub.fault(path)
             if fault is not None:
-                return self._status(fault.status, fault.code, fault.headers)
+                return self._fail(fault)
             return self._body(self.hub.repositories[match[1]], match[2], {})
         return self._status(404)
 
     def _list(self, name: str, revision: str, path: str) -> None:
         fault = self.hub.fault(path)
         if fault is not None:
-            return self._status(fault.status, fault.code, fault.headers)
+            return self._fail(fault)
         repository = self._repository(name)
         if repository is None:
             return None
@@ -206,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _resolve(self, name: str, revision: str, file: str, path: str) -> None:
         fault = self.hub.fault(path)
         if fault is not None:
-            return self._status(fault.status, fault.code, fault.headers)
+            return self._fail(fault)
         repository = self._repository(name)
         if repository is None:
             return None
@@ -274,6 +274,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.stall_after is not None and end < len(body):
             self.hub.closing.wait(60)
             self.close_connection = True
+
+    def _fail(self, fault: Fault) -> None:
+        assert fault.status is not None
+        self._status(fault.status, fault.code, fault.headers)
 
     def _status(self, status: int, code: str | None = None, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

@@ -1,0 +1,84 @@
+"""What a session is given: the model, the rules for all turns, the options of one turn, and tools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from gptoss.cli.base.settings import Effort
+from gptoss.cli.constraints.grammars import Grammar
+from gptoss.cli.constraints.turn import ConstraintFactory
+from gptoss.cli.session.events import ToolCall
+from gptoss.cli.session.overflow import OverflowPolicy
+from gptoss.harmony import Encoding, Message
+from gptoss.model.interface import Engine, SamplingParams
+
+
+@dataclass(frozen=True)
+class SessionModel:
+    """A model ready to answer, with its tokenizer. Several sessions may share it.
+
+    Attributes:
+        name: for events and saved conversations.
+        engine: samples the tokens.
+        encoding: of the engine's model.
+        can_skip_reasoning: whether the model answers well with its reasoning closed before it begins (effort none).
+    """
+
+    name: str
+    engine: Engine
+    encoding: Encoding
+    can_skip_reasoning: bool = True
+
+    @cached_property
+    def constraints(self) -> ConstraintFactory:
+        """The tables that constraints need of the vocabulary, built once."""
+        return ConstraintFactory(self.encoding)
+
+
+class Tools(Protocol):
+    """Runs the tools that the model calls."""
+
+    def run(self, call: ToolCall) -> Message | None:
+        """Run a tool and return its result; None leaves the call to the caller of `Session.respond`."""
+        ...
+
+    def cancel(self) -> None:
+        """End the tool that is running, from any thread or a signal handler; `run` then returns what there is."""
+        ...
+
+
+@dataclass(frozen=True)
+class SessionRules:
+    """What holds for all turns of a session.
+
+    Attributes:
+        params: how to sample; None: as the checkpoint asks.
+        answer: the grammar of answers; None: any text.
+        think_budget: tokens of reasoning in a round; None: no limit.
+        stop_repetition: end a turn whose model is stuck in a repetition loop.
+        overflow: what to do when a prompt leaves too little room for the answer; None: raise ContextFullError when it
+            leaves none.
+        tools: runs the tools that the model calls; None: calls are left to the caller.
+    """
+
+    params: SamplingParams | None = None
+    answer: Grammar | None = None
+    think_budget: int | None = None
+    stop_repetition: bool = True
+    overflow: OverflowPolicy | None = None
+    tools: Tools | None = None
+
+
+@dataclass(frozen=True)
+class TurnOptions:
+    """What holds for one turn alone; None leaves what the session has.
+
+    Attributes:
+        effort: how long the model may reason.
+        seed: of the sampling.
+    """
+
+    effort: Effort | None = None
+    seed: int | None = None
