@@ -59,7 +59,9 @@ def opened(
     dense: Dense | None = None,
 ) -> LocalEngine:
     cache = DiskCache(folder / "computed", limit, model.name) if kept else None
-    return LocalEngine.load(model, device="cpu", backend=select_ops("cpu", ComputeOptions(backend, dense)), disk_cache=cache)
+    return LocalEngine.load(
+        model, device="cpu", backend=select_ops("cpu", ComputeOptions(backend, dense)), disk_cache=cache
+    )
 
 
 def prompt(n: int, seed: int = 1) -> list[int]:
