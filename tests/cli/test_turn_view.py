@@ -8,17 +8,20 @@ from gptoss.cli.base.settings import ReasoningView
 from gptoss.cli.session.events import (
     CommentaryDelta,
     FinalDelta,
+    Notice,
     PrefillProgress,
     ProblemFound,
     ReasoningDelta,
     RoundStarted,
     Sampled,
     ToolCall,
+    ToolResult,
     TurnFinished,
     TurnTiming,
     Usage,
 )
 from gptoss.cli.terminal.turn_view import TurnView
+from gptoss.harmony import Message
 
 RULE = "\u2500"
 FINISHED = TurnFinished("stop", Usage(1, 0, 1, 0), TurnTiming(0, 0, 0), answered=True, seed=1)
@@ -155,3 +158,12 @@ def test_turn_that_breaks_off_keeps_what_was_said(show) -> None:
     view.close()
     assert screen.lines()[3] == "\u2502 1 \u2502   \u2502"
     assert screen.screen.cursor.x == 0
+
+
+def test_results_and_notices_stand_below_the_call(show) -> None:
+    call = ToolCall("functions.f", '{"a": 1}', "commentary")
+    result = ToolResult(Message.tool("functions.f", "\n".join(f"row {n}" for n in range(12)) + "\x1b[2J"))
+    shown = show(Screen(rows=30), call, result, Notice("the schema of f is not supported"), FinalDelta("Hi"), FINISHED)
+    assert shown[:3] == ["\u2192 functions.f", "  a: 1", "  row 0"]
+    assert "  and 4 more rows" in shown
+    assert shown[-2:] == ["the schema of f is not supported", "Hi"]
