@@ -115,3 +115,12 @@ def test_why_after_going_on(gptoss, reply) -> None:
     gptoss("ask", "-c", "b", completions=[reply("B", "Second thought.")])
     result = gptoss("chat", "-c", stdin=b"/why\n/why 1\n")
     assert result.stderr == "Second thought.\nFirst thought.\n"
+
+
+def test_the_latest_conversation_is_the_one_in_which_something_was_said_last(gptoss, reply) -> None:
+    first = json.loads(gptoss("ask", "--json", "one", completions=[reply("A")]).stdout)["session"]
+    gptoss("ask", "two", completions=[reply("B")])
+    gptoss("ask", "--session", first, "three", completions=[reply("C")])
+    again = gptoss("ask", "-c", "four", completions=[reply("D")])
+    assert "three" in again.prompts[0]
+    assert "two" not in again.prompts[0]

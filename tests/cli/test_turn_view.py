@@ -162,8 +162,10 @@ def test_turn_that_breaks_off_keeps_what_was_said(show) -> None:
 
 def test_results_and_notices_stand_below_the_call(show) -> None:
     call = ToolCall("functions.f", '{"a": 1}', "commentary")
-    result = ToolResult(Message.tool("functions.f", "\n".join(f"row {n}" for n in range(12)) + "\x1b[2J"))
-    shown = show(Screen(rows=30), call, result, Notice("the schema of f is not supported"), FinalDelta("Hi"), FINISHED)
-    assert shown[:3] == ["\u2192 functions.f", "  a: 1", "  row 0"]
+    result = ToolResult(Message.tool("functions.f", "\n".join(f"row {n}\x1b[2J" for n in range(12))))
+    screen = Screen(rows=30)
+    shown = show(screen, call, result, Notice("the schema of f is not supported"), FinalDelta("Hi"), FINISHED)
+    assert shown[:3] == ["\u2192 functions.f", "  a: 1", "  row 0\u241b[2J"]
+    assert "\x1b[2J" not in screen.written
     assert "  and 4 more rows" in shown
     assert shown[-2:] == ["the schema of f is not supported", "Hi"]
