@@ -16,7 +16,7 @@ from typing import Any
 
 from gptoss.cli.base.errors import SettingsError
 from gptoss.cli.base.text import one_line
-from gptoss.model.storage.json_file import open_regular_file
+from gptoss.model.storage.regular_file import open_regular_file
 
 
 class Effort(StrEnum):

@@ -21,7 +21,7 @@ from typing import Any
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.text import one_line
 from gptoss.harmony import Conversation, ConversationError, Message, Role, message_from_dict, message_to_dict
-from gptoss.model.storage.json_file import open_regular_file
+from gptoss.model.storage.regular_file import open_regular_file
 
 VERSION = 1
 SUFFIX = ".jsonl"

@@ -16,7 +16,7 @@ from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.text import one_line
 from gptoss.cli.conversations.log import SUFFIX, ConversationLog, DamagedError, GoneError, SavedConversation
 from gptoss.harmony import Conversation
-from gptoss.model.storage.json_file import open_regular_file
+from gptoss.model.storage.regular_file import open_regular_file
 
 _LATEST = "latest"
 _MAX_NAME = 100

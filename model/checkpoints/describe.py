@@ -12,7 +12,7 @@ from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import CheckpointError
 from gptoss.model.loading.memory import cache_bytes
-from gptoss.model.storage.json_file import open_regular_file
+from gptoss.model.storage.regular_file import open_regular_file
 
 _PARTS = {
     "embedding": re.compile(r"embedding\.weight"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gptoss.model.checkpoints.folder import MAX_CONFIG_BYTES, CheckpointFolder
 from gptoss.model.errors import CheckpointError
-from gptoss.model.storage.json_file import open_regular_file
+from gptoss.model.storage.regular_file import open_regular_file
 
 _CONFIG = "config.json"
 _WEIGHTS = ".safetensors"

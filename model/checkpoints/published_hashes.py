@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.errors import CheckpointError, quote
-from gptoss.model.storage.json_file import open_regular_file
+from gptoss.model.storage.regular_file import open_regular_file
 
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SUM_LINE = re.compile(r"\\?([0-9a-fA-F]{64})(?: [ *](.+))?")

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from gptoss.model.errors import CheckpointError, quote
-from gptoss.model.storage.json_file import JsonError, open_regular_file, parse_json_object
+from gptoss.model.storage.json_file import JsonError, parse_json_object
 from gptoss.model.storage.mapping import as_tensor, map_file
+from gptoss.model.storage.regular_file import open_regular_file
 
 MAX_HEADER_BYTES = 4 << 20
 """The largest published header of a gpt-oss file has less than 100 kB."""

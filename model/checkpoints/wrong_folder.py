@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gptoss.model.errors import CheckpointError, UnsupportedModelError, quote
-from gptoss.model.storage.json_file import open_regular_file
+from gptoss.model.storage.regular_file import open_regular_file
 
 _GGUF_MAGIC = b"GGUF"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")

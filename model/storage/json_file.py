@@ -1,15 +1,14 @@
-"""Reads a JSON object from a file that is not trusted: bounded in size and depth, each key once, finite numbers."""
+"""Reads JSON objects from untrusted files: bounded in size and depth, no duplicate keys, finite numbers only."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from gptoss.model.errors import CheckpointError, quote
+from gptoss.model.storage.regular_file import open_regular_file
 
 MAX_DEPTH = 32
 """Objects and arrays inside each other; published configs and headers need at most 4."""
@@ -70,23 +69,6 @@ def read_json_object(path: Path, max_bytes: int) -> dict[str, Any]:
         return parse_json_object(text)
     except JsonError as error:
         raise CheckpointError(f"{quote(path)} {error}: download this file again") from error
-
-
-def open_regular_file(path: Path) -> BinaryIO:
-    """Open `path` for reading bytes, without waiting for the other end of a pipe.
-
-    Raises:
-        OSError: it cannot be opened, or is a folder, a pipe, a socket or a device.
-    """
-    # O_NONBLOCK: to open a named pipe would otherwise wait for its writer for ever.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(0, "it is not a regular file")
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
 
 
 def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gptoss.model.errors import quote
 from gptoss.model.storage.disk_cache import MADE, CheckpointFiles
-from gptoss.model.storage.json_file import open_regular_file
 from gptoss.model.storage.mapping import as_tensor, map_file, new_memory
+from gptoss.model.storage.regular_file import open_regular_file
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import struct
 
 from gptoss.model.errors import quote
 from gptoss.model.storage.disk_cache import PREFIX, Buffer, CheckpointFiles
-from gptoss.model.storage.json_file import open_regular_file
+from gptoss.model.storage.regular_file import open_regular_file
 
 log = logging.getLogger(__name__)
 

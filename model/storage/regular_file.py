@@ -1,0 +1,25 @@
+"""Opens files that may be something else: a pipe, a folder or a device under a file's name never blocks the program."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_regular_file(path: Path) -> BinaryIO:
+    """Open `path` for reading bytes, without waiting for the other end of a pipe.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, a pipe, a socket or a device.
+    """
+    # O_NONBLOCK: opening a named pipe would otherwise wait for its writer for ever.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(0, "it is not a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
