@@ -1,17 +1,13 @@
-"""What a checkpoint's configs say of the model, validated.
+"""`ModelConfig`, the blueprint of one transformer, and `GenerationDefaults`: validated plain data.
 
-`ModelConfig` is the blueprint of one transformer; `checkpoints.config_dialects` knows how each publisher writes it.
-"no limit" is spelled `None` everywhere. Every value is bounded, so that nothing computed from a config divides by zero
-or asks for memory that no machine has.
+`checkpoints.config_dialects` reads them from the files of each publisher. "No limit" is spelled `None` everywhere.
+Every value is bounded, so that nothing computed from a config divides by zero or asks for memory that no machine has.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from gptoss.model.errors import ConfigError, quote
 
@@ -189,19 +185,6 @@ class ModelConfig:
         embeddings = (1 if self.tie_word_embeddings else 2) * self.vocab_size * hidden + hidden
         return embeddings + sum(attention + 2 * hidden + layer.num_experts * expert for layer in self.layers)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """Read a parsed `config.json` of any published dialect.
-
-        Raises:
-            ConfigError: a value is missing, of the wrong type, out of range, or in conflict with another.
-            UnsupportedModelError: the config is of another architecture or quantisation.
-        """
-        # The dialects build on this module, so it cannot import them at its head.
-        from gptoss.model.checkpoints.config_dialects import parse_model_config
-
-        return parse_model_config(values)
-
 
 @dataclass(frozen=True)
 class GenerationDefaults:
@@ -233,35 +216,6 @@ class GenerationDefaults:
         _require_integer("the number of stop tokens", len(self.stop_token_ids), 0, MAX_STOP_TOKENS)
         for token in self.stop_token_ids:
             _require_integer("a stop token id", token, 0, MAX_VOCABULARY - 1)
-
-
-def load_config(folder: Path | str) -> ModelConfig:
-    """The `config.json` of a checkpoint's folder.
-
-    Raises:
-        CheckpointError: it is missing, no JSON, or leads out of the folder.
-        ConfigError, UnsupportedModelError: as `ModelConfig.from_dict`.
-    """
-    from gptoss.model.checkpoints.config_dialects import parse_model_config
-    from gptoss.model.checkpoints.folder import CheckpointFolder
-
-    return CheckpointFolder(Path(folder)).parse_json("config.json", parse_model_config)
-
-
-def load_generation_defaults(folder: Path | str) -> GenerationDefaults:
-    """The `generation_config.json` of a checkpoint's folder; nothing asked for where there is none.
-
-    Raises:
-        CheckpointError: it is no JSON, or leads out of the folder.
-        ConfigError: a value is of the wrong type or out of range.
-    """
-    from gptoss.model.checkpoints.config_dialects import parse_generation_defaults
-    from gptoss.model.checkpoints.folder import CheckpointFolder
-
-    checkpoint = CheckpointFolder(Path(folder))
-    if not checkpoint.has("generation_config.json"):
-        return GenerationDefaults()
-    return checkpoint.parse_json("generation_config.json", parse_generation_defaults)
 
 
 def _require_integer(what: str, value: int, low: int, high: int) -> None:

@@ -75,7 +75,7 @@ def _tokenizer_faults(folder: Path) -> list[str]:
     """What is wrong with the tokenizer, unless the config is, of which `verify` of the model has told."""
     from gptoss.cli.startup.encodings import load_encoding
     from gptoss.harmony import VocabularyError
-    from gptoss.model.config import load_config
+    from gptoss.model.checkpoints.config_files import load_config
     from gptoss.model.errors import CheckpointError
 
     try:

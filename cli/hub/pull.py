@@ -15,7 +15,7 @@ from gptoss.cli.hub.destinations import Destination, HubCache, PlainFolder
 from gptoss.cli.hub.listing import CONFIG, Listing, RemoteFile, checkpoint_files, fetch_listing
 from gptoss.cli.hub.transfer import Transfer, Watch, disk_errors
 from gptoss.model.checkpoints.catalog import HubReference, default_hub_cache
-from gptoss.model.config import ModelConfig
+from gptoss.model.checkpoints.config_dialects import parse_model_config
 from gptoss.model.errors import CheckpointError, ConfigError, quote
 from gptoss.model.storage.json_file import JsonError, parse_json_object
 
@@ -81,7 +81,7 @@ def _checked_config(listing: Listing, destination: Destination, watch: PullWatch
         with tempfile.TemporaryDirectory(prefix="gptoss-") as folder:
             content = Transfer(listing, watch).read_small(file, Path(folder, CONFIG))
     try:
-        ModelConfig.from_dict(parse_json_object(content))
+        parse_model_config(parse_json_object(content))
     except (JsonError, CheckpointError) as error:
         kind = ConfigError if isinstance(error, JsonError) else type(error)
         raise kind(f"{listing.reference.repository} is not fetched: by its {CONFIG}, {error}") from None

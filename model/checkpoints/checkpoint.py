@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from gptoss.model.checkpoints.config_files import load_config
 from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.checkpoints.safetensors_file import SafetensorsFile
 from gptoss.model.checkpoints.tensor_names import (
@@ -26,7 +27,7 @@ from gptoss.model.checkpoints.tensor_names import (
     is_dense,
 )
 from gptoss.model.checkpoints.wrong_folder import explain_folder
-from gptoss.model.config import ModelConfig, load_config
+from gptoss.model.config import ModelConfig
 from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError, quote
 from gptoss.model.tensors.mxfp4 import BLOCK_SIZE
 

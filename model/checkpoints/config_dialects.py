@@ -51,7 +51,12 @@ _MISSING = object()
 
 
 def parse_model_config(values: Mapping[str, Any]) -> ModelConfig:
-    """Read a parsed `config.json`; errors as `ModelConfig.from_dict`."""
+    """Read a parsed `config.json` of any published dialect.
+
+    Raises:
+        ConfigError: a value is missing, of the wrong type, out of range, or in conflict with another.
+        UnsupportedModelError: the config is of another architecture or quantisation.
+    """
     model_type = values.get("model_type")
     if model_type in HUB_MODEL_TYPES:
         return _parse_hub(values)

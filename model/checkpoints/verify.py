@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.config_files import load_generation_defaults
 from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.checkpoints.published_hashes import PublishedHash, find_published_hashes
-from gptoss.model.config import load_generation_defaults
 from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.tensors.mxfp4 import NAN_SCALE
 

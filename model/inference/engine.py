@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from gptoss.model.architecture.transformer import Transformer
+from gptoss.model.checkpoints.config_files import load_generation_defaults
 from gptoss.model.checkpoints.fingerprint import fingerprint
-from gptoss.model.config import GenerationDefaults, load_generation_defaults
+from gptoss.model.config import GenerationDefaults
 from gptoss.model.errors import CheckpointError, ContextFullError, ModelError
 from gptoss.model.inference.context import Context, StoredPrefixes, require_context
 from gptoss.model.inference.contexts import ContextPool, ContextUsage

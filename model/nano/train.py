@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gptoss.model.architecture.transformer import Transformer
-from gptoss.model.config import ModelConfig
+from gptoss.model.checkpoints.config_dialects import parse_model_config
 from gptoss.model.nano import data
 from gptoss.model.nano.muon import Muon
 from gptoss.model.nano.tokenizer import SPECIAL_TOKENS, Tokenizer, learn_vocabulary
@@ -98,7 +98,7 @@ def train(arguments: argparse.Namespace) -> None:
     device = torch.device(arguments.device)
     arguments.out.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(arguments.seed)
-    config = ModelConfig.from_dict(config_json(tokenizer))
+    config = parse_model_config(config_json(tokenizer))
     parameters: Parameters = {
         name: value.detach().to(device).requires_grad_()
         for name, value in initial_parameters(config, arguments.seed).items()

@@ -17,8 +17,8 @@ import torch
 
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.config_files import load_generation_defaults
 from gptoss.model.checkpoints.verify import verify
-from gptoss.model.config import load_generation_defaults
 from gptoss.model.errors import CheckpointError, ConfigError, ModelError, UnsupportedModelError
 
 MUTANTS = 4000

@@ -5,14 +5,9 @@ import json
 import pytest
 from transformers import GptOssConfig
 
-from gptoss.model.config import (
-    GenerationDefaults,
-    LayerConfig,
-    ModelConfig,
-    RopeConfig,
-    load_config,
-    load_generation_defaults,
-)
+from gptoss.model.checkpoints.config_dialects import parse_model_config
+from gptoss.model.checkpoints.config_files import load_config, load_generation_defaults
+from gptoss.model.config import GenerationDefaults, LayerConfig, RopeConfig
 from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError
 
 ORIGINAL_20B = {
@@ -54,8 +49,8 @@ def _transformers4(**changes) -> dict:
 
 
 def test_the_published_20b_is_read_the_same_from_every_dialect():
-    config = ModelConfig.from_dict(ORIGINAL_20B)
-    assert config == ModelConfig.from_dict(_hub_20b()) == ModelConfig.from_dict(_transformers4())
+    config = parse_model_config(ORIGINAL_20B)
+    assert config == parse_model_config(_hub_20b()) == parse_model_config(_transformers4())
     assert config.rope == RopeConfig(150000.0, 32.0, 4096, beta_fast=32.0, beta_slow=1.0, truncate=False)
     assert config.max_context_length == 131072
     assert config.layers == (LayerConfig(32, 4, 128), LayerConfig(32, 4, None)) * 12
@@ -66,25 +61,25 @@ def test_the_published_20b_is_read_the_same_from_every_dialect():
 
 def test_ramp_bounds_are_those_of_the_reference():
     # gpt_oss/torch/model.py: d_half * log(4096 / (beta * 2 pi)) / log(150000)
-    low, high = ModelConfig.from_dict(ORIGINAL_20B).rope.ramp_bounds(64)
+    low, high = parse_model_config(ORIGINAL_20B).rope.ramp_bounds(64)
     assert low == pytest.approx(8.0927791, abs=1e-6)
     assert high == pytest.approx(17.3980245, abs=1e-6)
     assert RopeConfig(150000.0, 32.0, 4096, truncate=True).ramp_bounds(64) == (8.0, 18.0)
 
 
 def test_puzzle_layers_differ(make_config):
-    config = ModelConfig.from_dict(make_config("puzzle", experts=(4, 2, 4), windows=(8, 16, None)))
+    config = parse_model_config(make_config("puzzle", experts=(4, 2, 4), windows=(8, 16, None)))
     assert config.architecture == "gpt_oss_puzzle"
     assert config.layers == (LayerConfig(4, 2, 8), LayerConfig(2, 2, 16), LayerConfig(4, 2, None))
 
 
 def test_plain_rope_must_be_asked_for_by_name():
-    config = ModelConfig.from_dict(_hub_20b(rope_parameters={"rope_type": "default", "rope_theta": 1e4}))
+    config = parse_model_config(_hub_20b(rope_parameters={"rope_type": "default", "rope_theta": 1e4}))
     assert (config.rope.factor, config.rope.concentration) == (1.0, 1.0)
 
 
 def test_the_window_zero_of_the_original_dialect_is_none():
-    assert ModelConfig.from_dict(ORIGINAL_20B | {"sliding_window": 0}).layers[0].sliding_window is None
+    assert parse_model_config(ORIGINAL_20B | {"sliding_window": 0}).layers[0].sliding_window is None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +113,7 @@ def test_a_rope_that_is_not_understood_is_refused(rope, message):
     if isinstance(values.get("rope_parameters"), dict):
         values["rope_parameters"] = {k: v for k, v in values["rope_parameters"].items() if v is not ...}
     with pytest.raises(ConfigError) as error:
-        ModelConfig.from_dict(values)
+        parse_model_config(values)
     assert message in str(error.value)
 
 
@@ -176,7 +171,7 @@ def test_a_rope_that_is_not_understood_is_refused(rope, message):
 )
 def test_what_cannot_be_is_refused(changes):
     with pytest.raises(ConfigError) as error:
-        ModelConfig.from_dict(_hub_20b(**changes))
+        parse_model_config(_hub_20b(**changes))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
 
@@ -196,7 +191,7 @@ def test_what_cannot_be_is_refused(changes):
 )
 def test_other_models_are_named(changes, message):
     with pytest.raises(UnsupportedModelError) as error:
-        ModelConfig.from_dict(_hub_20b(**changes))
+        parse_model_config(_hub_20b(**changes))
     assert message in str(error.value)
 
 
@@ -208,7 +203,7 @@ def test_no_key_of_the_original_dialect_may_be_missing(make_config):
         values = make_config("original")
         del values[key]
         with pytest.raises(ConfigError):
-            ModelConfig.from_dict(values)
+            parse_model_config(values)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.checkpoints.config_files import load_config, load_generation_defaults
 from gptoss.model.checkpoints.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile
-from gptoss.model.config import load_config, load_generation_defaults
 from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError
 
 INDEX = "model.safetensors.index.json"

@@ -5,7 +5,7 @@ import torch
 from transformers import GptOssConfig, GptOssForCausalLM
 
 from gptoss.model import ContextFullError, Transformer
-from gptoss.model.config import ModelConfig
+from gptoss.model.checkpoints.config_dialects import parse_model_config
 from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
 
 # name: (hidden, width, layers, experts, top_k, heads, kv_heads, head_dim, window, initial context, factor, tokens)
@@ -83,7 +83,7 @@ def ours(model):
             ),
         )
 
-    config = ModelConfig.from_dict({**model.config.to_dict(), "architectures": ["GptOssForCausalLM"]})
+    config = parse_model_config({**model.config.to_dict(), "architectures": ["GptOssForCausalLM"]})
     layers = tuple(layer(f"model.layers.{i}") for i in range(len(config.layers)))
     embedding, unembedding = state["model.embed_tokens.weight"], Linear(state["lm_head.weight"])
     return Transformer(config, Weights(embedding, layers, state["model.norm.weight"], unembedding))

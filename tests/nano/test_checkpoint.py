@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptoss.model.config import load_generation_defaults
+from gptoss.model.checkpoints.config_files import load_generation_defaults
 from gptoss.model.nano import data, other
 from gptoss.model.nano.evaluate import Evaluator, Outcome
 from gptoss.model.nano.phrasing import phrase

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from gptoss.model.architecture.transformer import Transformer
+from gptoss.model.checkpoints.config_dialects import parse_model_config
 from gptoss.model.config import ModelConfig
 from gptoss.model.nano import train
 from gptoss.model.nano.tokenizer import Tokenizer
@@ -21,7 +22,7 @@ from gptoss.model.ops.reference import ReferenceOps
 
 @pytest.fixture(scope="module")
 def config(tokenizer: Tokenizer) -> ModelConfig:
-    return ModelConfig.from_dict(config_json(tokenizer))
+    return parse_model_config(config_json(tokenizer))
 
 
 @pytest.fixture
