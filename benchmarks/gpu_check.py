@@ -34,13 +34,24 @@ if "--dry-run" in sys.argv:
 import torch
 from torch import Tensor
 
-from gptoss.model import LocalEngine, Masked, Request, Sampler, SamplingParams, Transformer, Weights
+from gptoss.model import (
+    Checkpoint,
+    LoadOptions,
+    LocalEngine,
+    Masked,
+    Request,
+    Sampler,
+    SamplingParams,
+    Transformer,
+    Weights,
+)
 from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
 from gptoss.model.config import LayerConfig, ModelConfig
-from gptoss.model.loading.placement import expert_bytes
+from gptoss.model.loading.load import load
 from gptoss.model.measure.synthetic import STD, random_layers
 from gptoss.model.ops import ComputeOptions, Ops, select_ops
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
+from gptoss.model.tensors.sizes import layer_expert_bytes
 from gptoss.model.tensors.weights import Experts, HostExperts, Linear
 
 # Of the relative error of logits. One token is computed in float32, in another order of summation; where many are
@@ -346,29 +357,26 @@ def start(figures: Figures, config: ModelConfig, dense: str, dry: bool) -> None:
         write_checkpoint(Path(folder), config, random_weights(config, device))
         give_back()
         ids = list(range(64))
+        options = LoadOptions(device=device.type, max_context=4096)
         for is_warm in (False, True):
             begin = time.perf_counter()
-            engine = LocalEngine.load(folder, device=device.type, backend=device_ops(dense, dry), max_context=4096)
-            loaded = time.perf_counter()
-            next(engine.generate(Request(tuple(ids), SamplingParams(seed=0))))
+            loaded = load(Checkpoint.open(folder), options, ops=device_ops(dense, dry))
+            ready = time.perf_counter()
+            next(loaded.engine.generate(Request(tuple(ids), SamplingParams(seed=0))))
             if is_warm:
-                figures.tell("load of a checkpoint, s", loaded - begin)
+                figures.tell("load of a checkpoint, s", ready - begin)
                 figures.tell("load to first token of 64, s", time.perf_counter() - begin)
-            placement = engine.transformer.placement
-            assert placement is not None
-            needed = placement.device_bytes
-            del engine
+            assert loaded.plan.placement is not None
+            needed = loaded.plan.placement.device_bytes
+            del loaded
             give_back()
         figures.tell("the model's own account of its memory, GB", needed / 1e9)
         # A card of which less is free: the experts of a third of the layers stay in host memory.
-        third = sum(expert_bytes(config, i, packed=True) for i in range(max(1, len(config.layers) // 3)))
+        third = sum(layer_expert_bytes(config, i, packed=True) for i in range(max(1, len(config.layers) // 3)))
         free = needed - third
-        capped = LocalEngine.load(
-            folder, device=device.type, backend=device_ops(dense, dry), max_context=4096, device_bytes=free
-        )
-        placement = capped.transformer.placement
-        figures.tell("under a cap of memory", str(placement))
-        generation = capped.generate(Request(tuple(ids), SamplingParams(seed=0, max_tokens=4 if dry else 24)))
+        capped = load(Checkpoint.open(folder), replace(options, device_bytes=free), ops=device_ops(dense, dry))
+        figures.tell("under a cap of memory", str(capped.plan.placement))
+        generation = capped.engine.generate(Request(tuple(ids), SamplingParams(seed=0, max_tokens=4 if dry else 24)))
         next(generation)
         begin = time.perf_counter()
         tokens = sum(1 for _ in generation)

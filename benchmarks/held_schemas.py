@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=200)
     parser.add_argument("--seed", type=int, default=6)
     options = parser.parse_args()
-    model = load_model(LoadRequest(options.model, Folders.locate({}).models, "auto", None, None))
+    model = load_model(LoadRequest(options.model, Folders.locate({})))
     sample = random.Random(options.seed).sample(collect_schemas(10_000_000, 40), options.count)
     ends: Counter[str] = Counter()
     begin = time.perf_counter()

@@ -19,10 +19,10 @@ import torch
 
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.loading.weights import load_weights
 from gptoss.model.ops import Ops
 from gptoss.model.ops.cpu import CpuOps
 from gptoss.model.ops.reference import ReferenceOps
-from gptoss.model.tensors.weights import Weights
 
 PEER = Path(__file__).parent / "llama_cpp" / "peer.py"
 
@@ -54,7 +54,7 @@ def ours(checkpoint: Checkpoint, ids: list[int]) -> Iterator[tuple[str, torch.Te
 
 
 def run(checkpoint: Checkpoint, ops: Ops, ids: list[int], one_by_one: bool) -> torch.Tensor:
-    model = Transformer(checkpoint.config, Weights.from_checkpoint(checkpoint), ops)
+    model = Transformer(checkpoint.config, load_weights(checkpoint), ops)
     cache = model.new_cache(len(ids), torch.float32)
     return torch.cat([model([i], cache) for i in ids]) if one_by_one else model(ids, cache)
 

@@ -35,7 +35,10 @@ _VARIABLES = {
     "GPTOSS_HOME": "The folder of config, models, templates and conversations.",
     "GPTOSS_MODEL": "The model, where there is no -m.",
     "GPTOSS_EFFORT": "The effort, where there is no -e.",
-    "GPTOSS_CPU_DENSE": "How the dense layers are kept on the CPU, where there is no --dense.",
+    "GPTOSS_CPU_DENSE": "How the dense layers are kept where the CPU computes and --dense does not say.",
+    "GPTOSS_GPU_DENSE": "How the dense layers are kept where a GPU computes and --dense does not say.",
+    "GPTOSS_BACKEND": "What computes: cpu, gpu, or reference (plain torch). [default: the fastest on the device]",
+    "GPTOSS_CPU_ISA": "Level of the CPU's kernels: avx512, avx2, portable. [default: the machine's best]",
     "GPTOSS_TRACEBACK": "Where set, an internal error shows where it comes from.",
     "NO_COLOR": "Where set, nothing is styled.",
 }

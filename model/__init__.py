@@ -55,6 +55,10 @@ if TYPE_CHECKING:
         Timing as Timing,
         Token as Token,
     )
+    from gptoss.model.loading.load import load_model as load_model
+    from gptoss.model.loading.options import LoadOptions as LoadOptions
+    from gptoss.model.loading.plan import LoadPlan as LoadPlan, plan_load as plan_load
+    from gptoss.model.ops.options import ComputeOptions as ComputeOptions
     from gptoss.model.tensors.cache import KVCache as KVCache
     from gptoss.model.tensors.weights import Weights as Weights
 
@@ -65,6 +69,7 @@ _HOME = {
     "Checkpoint": "checkpoints.checkpoint",
     "GenerationDefaults": "config",
     "ModelConfig": "config",
+    "ComputeOptions": "ops.options",
     "Constraint": "constraint",
     "Constraints": "constraint",
     "Forced": "constraint",
@@ -91,6 +96,10 @@ _HOME = {
     "ModelNotFoundError": "errors",
     "SamplingError": "errors",
     "UnsupportedModelError": "errors",
+    "LoadOptions": "loading.options",
+    "LoadPlan": "loading.plan",
+    "load_model": "loading.load",
+    "plan_load": "loading.plan",
     "Sampler": "inference.sampler",
     "Capabilities": "interface",
     "Engine": "interface",

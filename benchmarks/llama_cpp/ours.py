@@ -22,13 +22,13 @@ def main() -> None:
     from gptoss.model.architecture.transformer import Transformer
     from gptoss.model.checkpoints.checkpoint import Checkpoint
     from gptoss.model.inference.context import PREFILL_CHUNK
+    from gptoss.model.loading.weights import load_weights
     from gptoss.model.measure.benchmark import READ_EVERY, peak_rss_bytes, weight_bytes_per_token
     from gptoss.model.ops.cpu import CpuOps
-    from gptoss.model.tensors.weights import Weights
 
     begin = clock()
     checkpoint = Checkpoint.open(Path(path))
-    weights = Weights.from_checkpoint(checkpoint)
+    weights = load_weights(checkpoint)
     model = Transformer(checkpoint.config, weights, CpuOps(dense=request["dense"]))
     load = clock() - begin
     plain = weights.unembedding.weight

@@ -1,6 +1,7 @@
 """What the user has chosen: a flag over an environment variable over the config file over the default.
 
-The config file is `config.toml` in the home folder: flat, with the names of the fields of `Settings` as keys.
+The config file is `config.toml` in the home folder: flat, with `KEYS` as keys. The variables of `Kernels` are defaults
+of a kind of hardware: they come after flags and the config file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from gptoss.cli.base.errors import SettingsError
 from gptoss.cli.base.text import one_line
+from gptoss.model.checkpoints.catalog import default_hub_cache
 from gptoss.model.storage.regular_file import open_regular_file
 
 
@@ -35,10 +37,26 @@ class Quantize(StrEnum):
 
 
 class DenseLayers(StrEnum):
-    """How the dense layers and the unembedding are kept on the CPU."""
+    """How the dense layers and the unembedding are kept."""
 
     INT8 = "int8"
     BF16 = "bf16"
+
+
+class Backend(StrEnum):
+    """What computes: the kernels for the CPU, those for NVIDIA GPUs, or plain torch."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    REFERENCE = "reference"
+
+
+class CpuIsa(StrEnum):
+    """The instruction-set level of the kernels for the CPU."""
+
+    AVX512 = "avx512"
+    AVX2 = "avx2"
+    PORTABLE = "portable"
 
 
 class Overflow(StrEnum):
@@ -65,6 +83,23 @@ class Repetition(StrEnum):
 
 
 @dataclass(frozen=True)
+class Kernels:
+    """What environment variables alone choose; None leaves the choice to the machine.
+
+    Attributes:
+        backend: GPTOSS_BACKEND.
+        cpu_isa: GPTOSS_CPU_ISA.
+        cpu_dense: GPTOSS_CPU_DENSE, where the CPU computes and `Settings.dense` does not say.
+        gpu_dense: GPTOSS_GPU_DENSE, where a card computes and `Settings.dense` does not say.
+    """
+
+    backend: Backend | None = None
+    cpu_isa: CpuIsa | None = None
+    cpu_dense: DenseLayers | None = None
+    gpu_dense: DenseLayers | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of one run; None leaves the choice to the checkpoint or the machine."""
 
@@ -81,6 +116,7 @@ class Settings:
     max_tokens: int | None = None
     think_budget: int | None = None
     ctx: int | None = None
+    context_gb: float = 1.0
     overflow: Overflow | None = None
     device: str = "auto"
     cpu_experts: int | None = None
@@ -90,16 +126,22 @@ class Settings:
     save: bool = True
     cache: bool = True
     cache_gb: float = 4.0
+    kernels: Kernels = Kernels()
+
+
+KEYS = tuple(field.name for field in fields(Settings) if field.name != "kernels")
+"""The settings that have a key in the config file, and a flag."""
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the files of the program lie."""
+    """Where the files of the program lie, and in `hub_cache` the models that the hub's own programs fetch."""
 
     config: Path
     models: Path
     state: Path
     cache: Path
+    hub_cache: Path
 
     @property
     def computed(self) -> Path:
@@ -119,11 +161,12 @@ class Folders:
     @classmethod
     def locate(cls, variables: Mapping[str, str], home: Path | None = None) -> Folders:
         """All under one home (the flag, else GPTOSS_HOME), else where the platform puts each."""
+        hub_cache = default_hub_cache(variables)
         if home is None and variables.get("GPTOSS_HOME"):
             home = Path(variables["GPTOSS_HOME"])
         if home is not None:
             home = home.expanduser()
-            return cls(config=home / "config.toml", models=home / "models", state=home / "state", cache=home / "cache")
+            return cls(home / "config.toml", home / "models", home / "state", home / "cache", hub_cache)
         import platformdirs
 
         return cls(
@@ -131,6 +174,7 @@ class Folders:
             models=platformdirs.user_data_path("gptoss") / "models",
             state=platformdirs.user_state_path("gptoss"),
             cache=platformdirs.user_cache_path("gptoss"),
+            hub_cache=hub_cache,
         )
 
 
@@ -146,9 +190,8 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
         SettingsError: a flag, a variable or a key of the config file is unknown or has a value that cannot be used.
     """
     chosen = _read_config(config)
-    for name, variable in _VARIABLES.items():
-        if value := variables.get(variable):
-            chosen[name] = checked(name, value, f"environment variable {variable}")
+    chosen |= _read_variables(variables, _VARIABLES)
+    chosen["kernels"] = Kernels(**_read_variables(variables, _KERNEL_VARIABLES))
     for name, value in flags.items():
         if value is not None:
             # -s "" is how the instructions of the config file are left out.
@@ -158,7 +201,22 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
 
 
 _MAX_CONFIG_BYTES = 1 << 20
-_VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT", "dense": "GPTOSS_CPU_DENSE"}
+_VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT"}
+_KERNEL_VARIABLES = {
+    "backend": "GPTOSS_BACKEND",
+    "cpu_isa": "GPTOSS_CPU_ISA",
+    "cpu_dense": "GPTOSS_CPU_DENSE",
+    "gpu_dense": "GPTOSS_GPU_DENSE",
+}
+
+
+def _read_variables(variables: Mapping[str, str], names: Mapping[str, str]) -> dict[str, Any]:
+    """The values of those variables that are set and not empty, by the names of their settings."""
+    return {
+        name: checked(name.removeprefix("cpu_").removeprefix("gpu_"), value, f"environment variable {variable}")
+        for name, variable in names.items()
+        if (value := variables.get(variable))
+    }
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -169,11 +227,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise SettingsError(f"cannot read {one_line(str(path))}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{one_line(str(path))}: not TOML: {one_line(str(error))}") from None
-    known = [field.name for field in fields(Settings)]
     chosen = {}
     for key, value in table.items():
         place = f"{one_line(str(path))}{_line_of(key, text)}"
-        if key not in known:
+        if key not in KEYS:
             raise unknown_key(key, place)
         chosen[key] = checked(key, value, place)
     return chosen
@@ -207,9 +264,8 @@ def _line_of(key: str, text: str) -> str:
 
 def unknown_key(key: str, place: str | None = None) -> SettingsError:
     """What to say of a setting that does not exist."""
-    known = [field.name for field in fields(Settings)]
-    guess = get_close_matches(key, known, n=1)
-    hint = f"did you mean {guess[0]!r}?" if guess else f"known are {', '.join(known)}"
+    guess = get_close_matches(key, KEYS, n=1)
+    hint = f"did you mean {guess[0]!r}?" if guess else f"known are {', '.join(KEYS)}"
     return SettingsError(f"{'' if place is None else f'{place}: '}unknown key '{one_line(key)}': {hint}")
 
 
@@ -263,6 +319,7 @@ _MOST_THREADS = 1024
 _MOST_GB = 1_000_000
 _positive = _number(int, lambda n: n >= 1)
 _not_negative = _number(int, lambda n: n >= 0)
+_gigabytes = (_number(float, lambda gb: 0 < gb <= _MOST_GB), f"a number above 0, {_MOST_GB:,} at most")
 
 # How each field is read from the config file or the environment, and what to say of a value that is not like that.
 _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -279,6 +336,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "max_tokens": (_positive, "a whole number, 1 or more"),
     "think_budget": (_not_negative, "a whole number, 0 or more"),
     "ctx": (_positive, "a whole number, 1 or more"),
+    "context_gb": _gigabytes,
     "overflow": (Overflow, f"one of {', '.join(Overflow)}"),
     "device": (_device, "one of auto, cpu, cuda, mps"),
     "cpu_experts": (_not_negative, "a whole number, 0 or more"),
@@ -287,5 +345,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "quantize": (Quantize, "mxfp4"),
     "save": (_yes_or_no, "true or false"),
     "cache": (_yes_or_no, "true or false"),
-    "cache_gb": (_number(float, lambda gb: 0 < gb <= _MOST_GB), f"a number above 0, {_MOST_GB:,} at most"),
+    "cache_gb": _gigabytes,
+    "backend": (Backend, f"one of {', '.join(Backend)}"),
+    "isa": (CpuIsa, f"one of {', '.join(CpuIsa)}"),
 }

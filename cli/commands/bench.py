@@ -61,7 +61,8 @@ class Run:
         plan: what was asked for.
         measurement: what came of it.
         device: on which it ran.
-        load_s: seconds to load it; where layers stand for the whole, reckoned up.
+        load_s: seconds to load it; where layers stand for the whole, extrapolated.
+        loading: how the weights were read; None: random ones were made.
         needed_bytes: of memory that the whole model uses, where layers stand for it.
     """
 
@@ -72,6 +73,7 @@ class Run:
     measurement: Measurement
     device: torch.device
     load_s: float
+    loading: str | None = None
     needed_bytes: int | None = None
 
 
@@ -146,9 +148,8 @@ def _measure_model(invocation: Invocation, plan: Plan, status_line: StatusLine) 
         settings=replace(invocation.settings, ctx=plan.context),
     )
     model = invocation.settings.model
-    # A session needs less of an engine than is measured here.
     try:
-        engine = cast("LocalEngine", load(timing, model, status_line).engine)
+        loaded = load(timing, model, status_line)
     except ModelNotFoundError as error:
         if model not in list(Synthetic):
             raise
@@ -156,9 +157,12 @@ def _measure_model(invocation: Invocation, plan: Plan, status_line: StatusLine) 
     except ContextFullError as error:
         wanted = f"--prompt-tokens {plan.prompt_tokens}, --gen-tokens {plan.gen_tokens}"
         raise UsageError(f"{wanted}: {error}") from None
+    # A session needs less of an engine than is measured here.
+    engine = cast("LocalEngine", loaded.engine)
     transformer = engine.transformer
     measurement = _measure(WholeModel(engine), plan, model, status_line)
-    return Run(model, transformer.config.num_layers, None, plan, measurement, transformer.device, load_s)
+    loading = None if loaded.plan is None else loaded.plan.loading
+    return Run(model, transformer.config.num_layers, None, plan, measurement, transformer.device, load_s, loading)
 
 
 def _measure_synthetic(invocation: Invocation, model: Synthetic, plan: Plan, status_line: StatusLine) -> Run:
@@ -169,30 +173,26 @@ def _measure_synthetic(invocation: Invocation, model: Synthetic, plan: Plan, sta
         DeviceError: there is no such device.
         UsageError: the model could not hold so many tokens.
     """
-    import torch
-
-    from gptoss.cli.startup.memory import counted_context
+    from gptoss.cli.startup.loading import load_options
     from gptoss.model.checkpoints.published_configs import published_config
-    from gptoss.model.inference.context import PREFILL_CHUNK
-    from gptoss.model.loading.device import select_device
-    from gptoss.model.loading.memory import memory_need
+    from gptoss.model.loading.plan import plan_load
+    from gptoss.model.loading.threads import use_threads
     from gptoss.model.measure.benchmark import few_layers
-    from gptoss.model.ops import ComputeOptions, select_ops
+    from gptoss.model.measure.synthetic import SyntheticModel
 
-    settings = invocation.settings
     whole = published_config(model)
     if plan.context > whole.max_context_length:
         raise UsageError(f"{plan.context} tokens of prompt and answer: {model} can hold {whole.max_context_length}")
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    device = select_device(settings.device)
-    ops = select_ops(device, ComputeOptions(dense=None if settings.dense is None else settings.dense.value))
-    num_layers = _layers_that_fit(model, ops, plan)
+    loading = plan_load(SyntheticModel(whole), load_options(invocation.settings))
+    if loading.fallback is not None:
+        status_line.leave(f"gptoss: {loading.fallback}; falling back to the CPU", always=True)
+    use_threads(loading.threads)
+    num_layers = _layers_that_fit(model, loading.ops, plan)
     with Ticker(status_line, f"making {num_layers} layers of {model} at random"):
-        subject, load_s = few_layers(whole, num_layers, device, ops, plan.context)
+        subject, load_s = few_layers(whole, num_layers, loading.device, loading.ops, plan.context)
     measurement = _measure(subject, plan, model, status_line)
-    need = memory_need(whole, ops, counted_context(whole, None), PREFILL_CHUNK)
-    return Run(model, whole.num_layers, num_layers, plan, measurement, device, load_s, need.whole)
+    needed = loading.need.whole
+    return Run(model, whole.num_layers, num_layers, plan, measurement, loading.device, load_s, needed_bytes=needed)
 
 
 def _layers_that_fit(model: Synthetic, ops: Ops, plan: Plan) -> int:
@@ -203,8 +203,8 @@ def _layers_that_fit(model: Synthetic, ops: Ops, plan: Plan) -> int:
     """
     from gptoss.model.checkpoints.published_configs import published_config
     from gptoss.model.inference.context import PREFILL_CHUNK
-    from gptoss.model.loading.memory import cache_bytes
     from gptoss.model.measure.synthetic import synthetic_bytes
+    from gptoss.model.tensors.sizes import cache_bytes
 
     def need(config: ModelConfig) -> int:
         working = ops.working_bytes(config, min(plan.prompt_tokens, PREFILL_CHUNK), plan.context)
@@ -244,7 +244,7 @@ def _as_text(run: Run) -> list[tuple[str, str]]:
     lines = [
         ("model", _what_ran(run)),
         ("backend", f"{measured.backend} on {run.device}; {_threads(measured)}"),
-        ("load", f"{run.load_s:.2f} s"),
+        ("load", f"{run.load_s:.2f} s" + ("" if run.loading is None else f": {run.loading}")),
         ("prefill", f"{_speed(measured.prefill)} of {counted(plan.prompt_tokens, 'token')}{first})"),
         ("decode", f"{_speed(measured.decode)} of {counted(_decoded_in_a_run(run), 'token')})"),
         (
@@ -334,6 +334,7 @@ def _as_json(run: Run) -> dict[str, Any]:
         "cores_busy": measured.cores_busy,
         "kernel_calls": dict(measured.kernel_calls),
         "load_s": run.load_s,
+        "loading": run.loading,
         "first_prefill_s": measured.first_prefill_s,
         "prompt_tokens": plan.prompt_tokens,
         "prefill_tokens_per_s": measured.prefill.median,

@@ -8,7 +8,6 @@ import re
 import secrets
 import tomllib
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ import typer
 
 from gptoss.cli.base.errors import InputError, SettingsError, UsageError
 from gptoss.cli.base.exit_status import ExitStatus
-from gptoss.cli.base.settings import Folders, Settings, checked, load_settings, read_config_text, unknown_key
+from gptoss.cli.base.settings import KEYS, Folders, checked, load_settings, read_config_text, unknown_key
 from gptoss.cli.base.text import one_line
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
@@ -41,7 +40,7 @@ def get(
     environment, folders = _opened(context, home)
     settings = load_settings({}, environment.variables, folders.config)
     output = environment.output()
-    values = {field.name: getattr(settings, field.name) for field in fields(Settings)}
+    values = {name: getattr(settings, name) for name in KEYS}
     if key is None:
         for name, value in values.items():
             if value is not None:
@@ -65,7 +64,7 @@ def set_(
 ) -> ExitStatus:
     """Write a setting into the config file; the rest of the file stays as it is."""
     _, folders = _opened(context, home)
-    if key not in {field.name for field in fields(Settings)}:
+    if key not in KEYS:
         raise unknown_key(key)
     write_setting(folders.config, key, _read_value(key, value))
     return ExitStatus.ANSWERED
@@ -81,7 +80,7 @@ def unset(
     _, folders = _opened(context, home)
     if write_setting(folders.config, key, None):  # a key that is unknown too: nothing else works until it is gone
         return ExitStatus.ANSWERED
-    if key not in {field.name for field in fields(Settings)}:
+    if key not in KEYS:
         raise unknown_key(key)
     return ExitStatus.FAILED
 

@@ -12,14 +12,17 @@ import typer
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.exit_status import ExitStatus
 from gptoss.cli.base.interrupts import uninterrupted
-from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.settings import Folders, Settings, load_settings
 from gptoss.cli.base.text import one_line
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.options import HomeOption
+from gptoss.model.errors import ModelError
 
 if TYPE_CHECKING:
+    from gptoss.model.checkpoints.checkpoint import Checkpoint
     from gptoss.model.checkpoints.describe import Description
+    from gptoss.model.loading.plan import LoadPlan
 
 ModelArgument = Annotated[
     str,
@@ -39,30 +42,48 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     home: HomeOption = None,
 ) -> ExitStatus:
-    """Show what a model is: layers, precisions, size, memory, licence."""
+    """Show what a model is: layers, precisions, size, memory, licence; and how it would run here."""
     with uninterrupted():  # importing torch
         from gptoss.cli.startup.encodings import load_encoding
         from gptoss.model.checkpoints.catalog import locate
+        from gptoss.model.checkpoints.checkpoint import Checkpoint
         from gptoss.model.checkpoints.describe import describe
 
     environment: Environment = context.obj
-    folder = locate(model, Folders.locate(environment.variables, home).models)
-    description = describe(folder)
-    longest = description.config.max_context_length
+    folders = Folders.locate(environment.variables, home)
+    settings = load_settings({"ctx": ctx}, environment.variables, folders.config)
+    folder = locate(model, folders.models, folders.hub_cache)
+    checkpoint = Checkpoint.open(folder)
+    longest = checkpoint.config.max_context_length
     if ctx is not None and ctx > longest:
         raise UsageError(f"--ctx {ctx}: this model can hold {longest} tokens")
-    tokenizer = load_encoding(folder, description.config.vocab_size).name
+    description = describe(checkpoint)
+    tokenizer = load_encoding(folder, checkpoint.config.vocab_size).name
+    here = _how_it_would_run(checkpoint, settings)
     output = environment.output()
     if as_json:
-        told = _as_json(model, description, tokenizer, ctx or longest)
+        told = _as_json(model, description, tokenizer, ctx or longest, here)
         output.write(output.safe(json.dumps(told, ensure_ascii=False)) + "\n")
     else:
-        for label, value in _as_text(model, description, tokenizer, ctx or longest):
+        for label, value in _as_text(model, description, tokenizer, ctx or longest, here):
             output.write(f"{label:{_LABEL_WIDTH}} {one_line(value)}\n")
     return ExitStatus.ANSWERED
 
 
-def _as_text(model: str, description: Description, tokenizer: str, ctx: int) -> list[tuple[str, str]]:
+def _how_it_would_run(checkpoint: Checkpoint, settings: Settings) -> LoadPlan | ModelError:
+    """The plan for loading it, or why it cannot be loaded."""
+    from gptoss.cli.startup.loading import load_options
+    from gptoss.model.loading.plan import plan_load
+
+    try:
+        return plan_load(checkpoint, load_options(settings))
+    except ModelError as error:
+        return error
+
+
+def _as_text(
+    model: str, description: Description, tokenizer: str, ctx: int, here: LoadPlan | ModelError
+) -> list[tuple[str, str]]:
     config = description.config
     rope = config.rope
     yarn = f", YaRN: {rope.factor:g} times {rope.initial_context_length}" if rope.factor > 1 else ""
@@ -92,11 +113,14 @@ def _as_text(model: str, description: Description, tokenizer: str, ctx: int) -> 
             "memory",
             f"{_size(whole)} at {ctx} tokens: {_size(description.weight_bytes)} of weights, {_size(cache)} of cache",
         ),
+        ("here", f"cannot run: {here}" if isinstance(here, ModelError) else str(here)),
         ("licence", description.licence or "not stated"),
     ]
 
 
-def _as_json(model: str, description: Description, tokenizer: str, ctx: int) -> dict[str, Any]:
+def _as_json(
+    model: str, description: Description, tokenizer: str, ctx: int, here: LoadPlan | ModelError
+) -> dict[str, Any]:
     config = description.config
     return {
         "model": model,
@@ -126,7 +150,21 @@ def _as_json(model: str, description: Description, tokenizer: str, ctx: int) -> 
             "weight_bytes": description.weight_bytes,
             "cache_bytes": description.cache_bytes(ctx),
         },
+        "here": {"error": str(here)} if isinstance(here, ModelError) else _plan_as_json(here),
         "licence": description.licence,
+    }
+
+
+def _plan_as_json(plan: LoadPlan) -> dict[str, Any]:
+    return {
+        "device": str(plan.device),
+        "backend": plan.ops.name,
+        "threads": plan.threads,
+        "reading": plan.reading,
+        "packs": plan.packs,
+        "made_bytes": plan.need.made,
+        "host_layers": None if plan.placement is None else plan.placement.host_layers,
+        "fallback": plan.fallback,
     }
 
 

@@ -37,7 +37,8 @@ def verify(
         from gptoss.model.checkpoints.verify import verify as verify_checkpoint
 
     environment: Environment = context.obj
-    folder = locate(model, Folders.locate(environment.variables, home).models)
+    folders = Folders.locate(environment.variables, home)
+    folder = locate(model, folders.models, folders.hub_cache)
     output, messages = environment.output(), environment.messages()
     status_line = StatusLine(messages)
     try:

@@ -11,9 +11,9 @@ from gptoss.cli.base.text import one_line
 from gptoss.cli.hub.inventory import InstalledModel, Place, installed_models
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.machine import Machine, look_at_machine
-from gptoss.model.checkpoints.catalog import CATALOG, DEFAULT_MODEL, ModelSpec, default_hub_cache, find_spec
+from gptoss.model.checkpoints.catalog import CATALOG, DEFAULT_MODEL, ModelSpec, find_spec
 from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
-from gptoss.model.loading.memory import token_bytes
+from gptoss.model.tensors.sizes import token_bytes
 
 _SHOWN = tuple(PUBLISHED)
 _BESIDE_WEIGHTS = 1 << 30
@@ -24,7 +24,7 @@ def welcome(environment: Environment, folders: Folders) -> ExitStatus:
     """Show the first screen."""
     models = installed_models(folders)
     output = environment.output()
-    for line in _lines(models, look_at_machine(default_hub_cache())):
+    for line in _lines(models, look_at_machine(folders.hub_cache)):
         output.write(line + "\n")
     return ExitStatus.ANSWERED
 

@@ -18,7 +18,6 @@ from gptoss.cli.hub.last_use import last_uses
 from gptoss.model.checkpoints.catalog import (
     CATALOG,
     HubReference,
-    default_hub_cache,
     hub_reference,
     hub_snapshots,
     locate,
@@ -77,7 +76,7 @@ class InstalledModel:
 def installed_models(folders: Folders) -> list[InstalledModel]:
     """All models of this machine, the built-in one first, the others by name."""
     uses = last_uses(folders.state)
-    found = [*_in_models_folder(folders.models, uses), *_in_cache(default_hub_cache(), uses)]
+    found = [*_in_models_folder(folders.models, uses), *_in_cache(folders.hub_cache, uses)]
     known = {model.folder.resolve() for model in found}
     built_in = _built_in(folders, uses)
     known |= {model.folder.resolve() for model in built_in}
@@ -92,7 +91,7 @@ def _built_in(folders: Folders, uses: dict[Path, float]) -> list[InstalledModel]
     for spec in CATALOG:
         if spec.repository is None:
             try:
-                folder = locate(spec.name, folders.models)
+                folder = locate(spec.name, folders.models, folders.hub_cache)
             except ModelNotFoundError:
                 continue
             found.append(_model(spec.name, None, Place.BUILT_IN, folder, uses))

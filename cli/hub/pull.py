@@ -14,7 +14,7 @@ from gptoss.cli.hub.client import quiet_library
 from gptoss.cli.hub.destinations import Destination, HubCache, PlainFolder
 from gptoss.cli.hub.listing import CONFIG, Listing, RemoteFile, checkpoint_files, fetch_listing
 from gptoss.cli.hub.transfer import Transfer, Watch, disk_errors
-from gptoss.model.checkpoints.catalog import HubReference, default_hub_cache
+from gptoss.model.checkpoints.catalog import HubReference
 from gptoss.model.checkpoints.config_dialects import parse_model_config
 from gptoss.model.errors import CheckpointError, ConfigError, quote
 from gptoss.model.storage.json_file import JsonError, parse_json_object
@@ -44,12 +44,13 @@ class Pulled:
     freed: int
 
 
-def pull(reference: HubReference, folder: Path | None, watch: PullWatch) -> Pulled:
+def pull(reference: HubReference, folder: Path | None, hub_cache: Path, watch: PullWatch) -> Pulled:
     """Make a model of the hub one of this machine; what is there already is not fetched again.
 
     Args:
         reference: which.
         folder: where its files are to lie; None: in the hub's own cache.
+        hub_cache: that cache.
         watch: is told how it goes.
 
     Raises:
@@ -60,7 +61,7 @@ def pull(reference: HubReference, folder: Path | None, watch: PullWatch) -> Pull
     quiet_library()
     listing = fetch_listing(reference, watch.note)
     destination: Destination
-    destination = HubCache(default_hub_cache(), listing) if folder is None else PlainFolder(folder, listing)
+    destination = HubCache(hub_cache, listing) if folder is None else PlainFolder(folder, listing)
     with disk_errors(destination.folder):
         config = _checked_config(listing, destination, watch)
         with destination.locked(lambda: watch.note("another process is pulling this model: waiting for it")):

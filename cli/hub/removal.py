@@ -13,7 +13,6 @@ from gptoss.cli.hub.inventory import InstalledModel, Place
 from gptoss.cli.hub.listing import is_checkpoint_file
 from gptoss.cli.hub.locks import held_if_free
 from gptoss.cli.hub.transfer import disk_errors
-from gptoss.model.checkpoints.catalog import default_hub_cache
 from gptoss.model.errors import quote
 
 _BUSY = "is being pulled by another process: stop that first"
@@ -50,7 +49,8 @@ def _remove_from_cache(model: InstalledModel) -> list[Path]:
     """By the library's own strategy, which knows what else may need a blob."""
     from huggingface_hub import scan_cache_dir
 
-    cache, root = default_hub_cache(), model.root
+    root = model.root
+    cache = root.parent
     with held_if_free(cache / ".locks" / root.name / PULL_LOCK) as free:
         if not free:
             raise PullError(f"{model.name} {_BUSY}")

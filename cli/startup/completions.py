@@ -13,12 +13,11 @@ import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import InputError
-from gptoss.cli.base.settings import Folders, Settings
+from gptoss.cli.base.settings import KEYS, Folders
 from gptoss.cli.base.templates import paths_of
 from gptoss.cli.base.text import one_line
 from gptoss.cli.startup.environment import local_time
@@ -72,7 +71,7 @@ def templates(incomplete: str) -> list[str]:
 
 def settings(incomplete: str) -> list[str]:
     """The keys of the config file."""
-    return _matching((field.name for field in fields(Settings)), incomplete)
+    return _matching(KEYS, incomplete)
 
 
 def _folders() -> Folders:

@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from gptoss.cli.base.output import Output
+from gptoss.cli.base.settings import Folders, Settings
 
 if TYPE_CHECKING:
     from gptoss.cli.startup.loaded import LoadedModel
@@ -18,28 +18,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """Which model, and how it is to run."""
+    """Which model to load, and how.
+
+    Attributes:
+        model: what `-m` takes.
+        folders: where models are looked for, and what was computed is kept.
+        settings: how it is to run.
+        progress: called with the part that is done, up to 1, of what takes its time.
+        reading: called with the bytes of the model that are in memory, and those in all.
+        before_weights: called when the model was found and seems sound, before it takes memory.
+        tell: called with what the person should know before the model takes its time.
+    """
 
     model: str
-    models_folder: Path
-    device: str = "auto"
-    cpu_experts: int | None = None
-    ctx: int | None = None
-    threads: int | None = None
-    dense: Literal["int8", "bf16"] | None = None
-    quantize: Literal["mxfp4"] | None = None
+    folders: Folders
+    settings: Settings = Settings()
     progress: Callable[[float], None] | None = None
-    """Called with the part that is done, where something takes its time."""
     reading: Callable[[int, int], None] | None = None
-    """Called with the bytes of the model that are in memory, and those in all."""
     before_weights: Callable[[], None] | None = None
-    """Called when the model was found and seems sound, before it takes memory."""
     tell: Callable[[str], None] | None = None
-    """Called with what the person should know before the model takes its time."""
-    cache_folder: Path | None = None
-    """Where what is computed is kept for other runs; None: nowhere."""
-    cache_bytes: int = 0
-    """How much may be kept there."""
 
 
 ModelLoader = Callable[[LoadRequest], "LoadedModel"]

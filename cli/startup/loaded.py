@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gptoss.cli.session.options import SessionModel
+
+if TYPE_CHECKING:
+    from gptoss.model.loading.plan import LoadPlan
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,9 @@ class LoadedModel(SessionModel):
     Attributes:
         notes: lines for the person.
         folder: where the model lies; None: in no folder.
+        plan: how it was loaded; None: it was not loaded by a plan.
     """
 
     notes: tuple[str, ...] = ()
     folder: Path | None = None
+    plan: LoadPlan | None = None

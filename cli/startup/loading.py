@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import torch
+from functools import partial
 
+from gptoss.cli.base.settings import Quantize, Settings
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.startup.encodings import load_encoding
 from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.loaded import LoadedModel
 from gptoss.cli.startup.machine import available_memory
-from gptoss.cli.startup.memory import counted_context, require_memory, slowness
+from gptoss.cli.startup.memory import require_memory, slowness
 from gptoss.model.checkpoints.catalog import locate
 from gptoss.model.checkpoints.checkpoint import Checkpoint
-from gptoss.model.checkpoints.tensor_names import Layout
-from gptoss.model.errors import DeviceError
-from gptoss.model.inference.context import PREFILL_CHUNK, require_context
-from gptoss.model.inference.engine import LocalEngine
-from gptoss.model.loading.device import select_device
-from gptoss.model.loading.memory import memory_need
-from gptoss.model.ops import ComputeOptions, Ops, select_ops
+from gptoss.model.inference.context import require_context
+from gptoss.model.loading.load import Loaded, load
+from gptoss.model.loading.options import LoadOptions
+from gptoss.model.loading.plan import LoadPlan
+from gptoss.model.ops.options import ComputeOptions
 from gptoss.model.storage.disk_cache import DiskCache
-from gptoss.model.storage.expert_pager import ExpertPager
-
-# Bytes of weights. Where they fit into a core's caches, a second thread costs more than it brings, and on a busy
-# machine the threads' waiting for each other makes a small model slower by far.
-_ONE_THREAD_BELOW = 32 << 20
-# As torch has chosen it; a chat may go from a small model to a large one.
-_THREADS = torch.get_num_threads()
 
 
 def load_model(request: LoadRequest) -> LoadedModel:
@@ -38,84 +30,83 @@ def load_model(request: LoadRequest) -> LoadedModel:
         MemoryShortageError: what it needs beside its files does not fit into memory.
         VocabularyError: its tokenizer cannot be used.
     """
-    folder = locate(request.model, request.models_folder)
+    folders, settings = request.folders, request.settings
+    folder = locate(request.model, folders.models, folders.hub_cache)
     # Reads no weights: what is wrong with the folder comes to light before anything takes its time.
     checkpoint = Checkpoint.open(folder)
-    if request.ctx is not None:
-        require_context(checkpoint.config, request.ctx)
+    if settings.ctx is not None:
+        require_context(checkpoint.config, settings.ctx)
     encoding = load_encoding(folder, checkpoint.config.vocab_size)
     if request.before_weights is not None:
         request.before_weights()
-    few = 1 if checkpoint.nbytes < _ONE_THREAD_BELOW else _THREADS
-    torch.set_num_threads(request.threads or few)
-    device = select_device(request.device)
-    try:
-        engine = _load_on(device, request, checkpoint)
-    except DeviceError as error:
-        if request.device != "auto" or device.type == "cpu":
-            raise
-        if request.tell is not None:
-            request.tell(f"{error}; the CPU is taken")
-        engine = _load_on(torch.device("cpu"), request, checkpoint)
-    packing, placement = engine.transformer.packing, engine.transformer.placement
-    notes = [] if packing is None else [str(packing)]
-    if placement is not None and placement.host_layers:
-        notes.append(str(placement))
-    made = engine.transformer.made
-    if made is not None and made.will_be_kept:
-        size = show_bytes(made.data.numel())
-        notes.append(f"layers in 8 bits are kept for the next start, {size} on the disk (gptoss cache)")
+    cache = DiskCache(folders.computed, int(settings.cache_gb * 1e9), request.model) if settings.cache else None
+    loaded = load(
+        checkpoint,
+        load_options(settings, cache),
+        look=partial(_look_at, request),
+        progress=request.progress,
+        reading=request.reading,
+    )
     return LoadedModel(
         request.model,
-        engine,
+        loaded.engine,
         encoding,
-        notes=tuple(notes),
+        notes=tuple(_notes(loaded)),
         folder=folder,
         can_skip_reasoning=checkpoint.config.can_skip_reasoning,
+        plan=loaded.plan,
     )
 
 
-def _load_on(device: torch.device, request: LoadRequest, checkpoint: Checkpoint) -> LocalEngine:
-    memory = available_memory()
-    is_mapped = request.quantize is None and device.type == "cpu"
-    # Read whole, before it is computed with, is what has room in memory; of what has not, experts when they are chosen.
-    is_read = is_mapped and memory is not None and checkpoint.nbytes < memory
-    is_paged = is_mapped and memory is not None and not is_read
-    ops = select_ops(device, ComputeOptions(dense=request.dense), ExpertPager() if is_paged else None)
-    if device.type == "cpu":
-        _look_at_memory(request, checkpoint, ops, memory)
-    disk_cache = None
-    if request.cache_folder is not None:
-        disk_cache = DiskCache(request.cache_folder, request.cache_bytes, request.model)
-    return LocalEngine.load(
-        checkpoint.folder,
-        device=str(device),
-        backend=ops,
-        max_context=request.ctx,
-        quantize=request.quantize,
-        progress=request.progress,
-        cpu_experts=request.cpu_experts,
-        reading=request.reading if is_read else None,
+def load_options(settings: Settings, disk_cache: DiskCache | None = None) -> LoadOptions:
+    """What the settings want of loading, on a machine with as much free memory as there is now."""
+    kernels = settings.kernels
+    return LoadOptions(
+        device=settings.device,
+        compute=ComputeOptions(
+            backend=None if kernels.backend is None else kernels.backend.value,
+            dense=None if settings.dense is None else settings.dense.value,
+            isa=None if kernels.cpu_isa is None else kernels.cpu_isa.value,
+            threads=settings.threads,
+        ),
+        cpu_dense=None if kernels.cpu_dense is None else kernels.cpu_dense.value,
+        gpu_dense=None if kernels.gpu_dense is None else kernels.gpu_dense.value,
+        cpu_experts=settings.cpu_experts,
+        host_bytes=available_memory(),
+        quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
+        max_context=settings.ctx,
+        context_bytes=int(settings.context_gb * 1e9),
         disk_cache=disk_cache,
     )
 
 
-def _look_at_memory(request: LoadRequest, checkpoint: Checkpoint, ops: Ops, memory: int | None) -> None:
-    """Refuse a model that cannot fit, and say of one that will be slow that it will.
+def _look_at(request: LoadRequest, plan: LoadPlan) -> None:
+    """Refuse a model that cannot fit; say where it falls back to the CPU, and where it will be slow.
 
     Raises:
         MemoryShortageError: what it needs beside its files does not fit.
     """
-    config = checkpoint.config
-    need = memory_need(
-        config,
-        ops,
-        counted_context(config, request.ctx),
-        PREFILL_CHUNK,
-        weight_bytes=checkpoint.nbytes,
-        packs=request.quantize is not None and checkpoint.layout is Layout.HUB_BF16,
-    )
-    require_memory(request.model, need, config, ops, request.ctx, available_memory(swap=True))
-    slow = slowness(request.model, need, memory)
-    if slow is not None and request.tell is not None:
-        request.tell(slow)
+
+    def tell(line: str) -> None:
+        if request.tell is not None:
+            request.tell(line)
+
+    if plan.fallback is not None:
+        tell(f"{plan.fallback}; falling back to the CPU")
+    if plan.device.type != "cpu":
+        return
+    require_memory(request.model, plan, available_memory(swap=True))
+    slow = slowness(request.model, plan.need, plan.options.host_bytes)
+    if slow is not None:
+        tell(slow)
+
+
+def _notes(loaded: Loaded) -> list[str]:
+    notes = [] if loaded.packing is None else [str(loaded.packing)]
+    placement, made = loaded.plan.placement, loaded.made
+    if placement is not None and placement.host_layers:
+        notes.append(str(placement))
+    if made is not None and made.will_be_kept:
+        size = show_bytes(made.data.numel())
+        notes.append(f"layers in 8 bits are kept for the next start, {size} on the disk (gptoss cache)")
+    return notes

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import UsageError
-from gptoss.cli.base.settings import Effort, Overflow, Quantize, Repetition, Settings
+from gptoss.cli.base.settings import Effort, Overflow, Repetition, Settings
 from gptoss.cli.hub.last_use import record_use
 from gptoss.cli.line.keyboard import echo
 from gptoss.cli.session.conversation_settings import ConversationSettings
@@ -128,19 +128,12 @@ def _load(
         return invocation.environment.load_model(
             LoadRequest(
                 model=model,
-                models_folder=invocation.folders.models,
-                device=settings.device,
-                cpu_experts=settings.cpu_experts,
-                ctx=settings.ctx,
-                threads=settings.threads,
-                dense=None if settings.dense is None else settings.dense.value,
-                quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
+                folders=invocation.folders,
+                settings=settings,
                 progress=tell,
                 reading=tell_reading,
                 before_weights=before_weights,
                 tell=lambda line: status_line.leave(f"gptoss: {line}", always=True),
-                cache_folder=invocation.folders.computed if settings.cache else None,
-                cache_bytes=int(settings.cache_gb * 1e9),
             )
         )
 

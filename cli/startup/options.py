@@ -88,6 +88,15 @@ _SETTINGS: dict[str, Any] = {
         int | None,
         typer.Option(min=1, metavar="N", help="Tokens of prompt and answer together. [default: all the model can]"),
     ],
+    "context_gb": Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="GB",
+            help="Memory for keys and values of conversations that wait; an answer that is going on may always take "
+            "what its context needs. [default: 1]",
+        ),
+    ],
     "overflow": Annotated[
         Overflow | None,
         typer.Option(
@@ -109,7 +118,7 @@ _SETTINGS: dict[str, Any] = {
         DenseLayers | None,
         typer.Option(
             help="Keep the dense layers in 8 bits, which is read faster, or exactly. "
-            "[default: int8, on a GPU bf16; variable: GPTOSS_CPU_DENSE]"
+            "[default: int8, on a GPU bf16; variables: GPTOSS_CPU_DENSE, GPTOSS_GPU_DENSE]"
         ),
     ],
     "quantize": Annotated[

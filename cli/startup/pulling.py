@@ -9,7 +9,7 @@ from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import one_line
 from gptoss.cli.line.confirm import confirm
 from gptoss.cli.startup.environment import Environment
-from gptoss.model.checkpoints.catalog import HubReference, hub_reference
+from gptoss.model.checkpoints.catalog import HubReference, default_hub_cache, hub_reference
 
 if TYPE_CHECKING:
     from gptoss.cli.hub.pull import Pulled
@@ -39,13 +39,13 @@ def pull_model(environment: Environment, reference: HubReference, to: Path | Non
     from gptoss.cli.hub.progress import BarWatch, PlainWatch
     from gptoss.cli.hub.pull import pull as pull_from_hub
 
-    messages = environment.messages()
+    messages, hub_cache = environment.messages(), default_hub_cache(environment.variables)
     bars = messages.is_terminal and not messages.is_dumb
     watch = BarWatch(messages, reference.name) if bars else PlainWatch(messages)
     folder = None if to is None else to.expanduser().absolute()
     try:
         with watch:
-            pulled = pull_from_hub(reference, folder, watch)
+            pulled = pull_from_hub(reference, folder, hub_cache, watch)
     except KeyboardInterrupt:
         messages.write(f"stopped; what was fetched is kept, and gptoss pull {reference.name} goes on from there\n")
         raise

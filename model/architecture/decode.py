@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from gptoss.model.constraint import Masked
-from gptoss.model.inference.sampler import Drawn
 from gptoss.model.interface import SamplingParams
 from gptoss.model.ops import Drawing, StepOps
 from gptoss.model.ops.graphs import Step
@@ -29,6 +28,15 @@ _Kind = Literal["none", "logits", "draw", "cut"]
 
 _INTEGERS = 2
 """Token and position come first in the buffer, then the settings of the sampling."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a device has sampled: a token and its log probability, unless `wrong` is 1 (no numbers) or 2 (none left)."""
+
+    token_id: int
+    logprob: float
+    wrong: int
 
 
 @dataclass

@@ -5,11 +5,8 @@ Token ids in, logits out. Knows nothing of text, sampling or conversations, nor 
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,19 +16,11 @@ from torch import Tensor
 from gptoss.model.architecture.decode import DecodeStep
 from gptoss.model.architecture.layers import layer_forward
 from gptoss.model.architecture.rope import RotaryEmbedding
-from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.config import ModelConfig
-from gptoss.model.loading.placement import Placement, free_device_bytes, place
-from gptoss.model.loading.quantize import PackingReport, Progress, Quantization, load_weights
-from gptoss.model.loading.upload import Uploader
 from gptoss.model.ops import Ops, StepOps, select_ops
-from gptoss.model.storage.disk_cache import CheckpointFiles
 from gptoss.model.storage.made_weights import MadeWeights
-from gptoss.model.storage.read_ahead import ReadAhead, Reading
 from gptoss.model.tensors.cache import CacheSlot, KVCache
 from gptoss.model.tensors.weights import Weights
-
-log = logging.getLogger(__name__)
 
 Logits = Literal["all", "last", "none"]
 
@@ -40,13 +29,8 @@ class Transformer:
     """A function of its configuration and weights; the only state between calls is the cache that a caller passes.
 
     Attributes:
-        packing: what packing the experts did, where `from_checkpoint` was asked for it and there was something to pack.
-        placement: which experts `from_checkpoint` left in host memory, where the model lies on a card.
         made: what the backend made of the weights, where it may be kept for other runs.
     """
-
-    packing: PackingReport | None = None
-    placement: Placement | None = None
 
     def __init__(
         self, config: ModelConfig, weights: Weights, ops: Ops | None = None, made: MadeWeights | None = None
@@ -59,73 +43,6 @@ class Transformer:
         self._rope = RotaryEmbedding(config.head_dim, config.rope, self.device)
         self._step_ops = self.ops if isinstance(self.ops, StepOps) else None
         self._steps: WeakKeyDictionary[KVCache, DecodeStep] = WeakKeyDictionary()
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        path: Path | str,
-        device: torch.device | str = "cpu",
-        backend: Ops | None = None,
-        *,
-        quantize: Quantization | None = None,
-        progress: Progress | None = None,
-        context: int | None = None,
-        cpu_experts: int | None = None,
-        device_bytes: int | None = None,
-        reading: Reading | None = None,
-        files: CheckpointFiles | None = None,
-    ) -> Self:
-        """Load the checkpoint in a folder, in any published layout.
-
-        Args:
-            path: the folder.
-            device: where to compute.
-            backend: how to compute; by default what `select_ops` chooses for the device.
-            quantize: "mxfp4" packs experts that are not packed in the checkpoint; None leaves them as they are.
-            progress: called with the part of the packing, or of the copying to a device, that is done, up to 1.
-            context: positions for which a card must have room beside the weights.
-            cpu_experts: on a card, the experts of so many layers stay in host memory; by default as few as must.
-            device_bytes: of a card that may be used; by default what is free.
-            reading: reads the mapped files into memory, all of them, and is called with the bytes that are there, and
-                those in all; None leaves each page until it is needed, as a model larger than the memory must.
-            files: where what a backend on the CPU makes of the weights may be kept.
-
-        Raises:
-            CheckpointError: it is missing, broken or not of this architecture, or its experts cannot be packed.
-            DeviceError: it does not fit on the card.
-        """
-        device = torch.device(device)
-        ops = backend or select_ops(device)
-        checkpoint = Checkpoint.open(Path(path))
-        placement: Placement | None = None
-        uploader: Uploader | None = None
-        made: MadeWeights | None = None
-        if device.type == "cpu" and not isinstance(ops, StepOps):
-            made = MadeWeights(ops.made_bytes(checkpoint.config), files, ops.name)
-        with contextlib.ExitStack() as stack:
-            if reading is not None:
-                stack.enter_context(ReadAhead(_read_parts(checkpoint, made), reading))
-            if isinstance(ops, StepOps):
-                free = free_device_bytes(device) if device_bytes is None else device_bytes
-                packs = quantize is not None
-                placement = place(
-                    checkpoint, ops, packs=packs, context=context, free_bytes=free, cpu_experts=cpu_experts
-                )
-                log.info("%s", placement)
-                uploader = Uploader(device, checkpoint.nbytes, None if packs else progress)
-                weights, packing = load_weights(
-                    checkpoint, quantize, progress, uploader, placement.host_layers, ops.prepare_layer
-                )
-            else:
-                if device.type != "cpu":
-                    uploader = Uploader(device, checkpoint.nbytes, None if quantize else progress)
-                weights, packing = load_weights(checkpoint, quantize, progress, uploader)
-            if uploader is not None:
-                uploader.finish()
-            transformer = cls(checkpoint.config, weights, ops, made)
-        transformer.packing = packing
-        transformer.placement = placement
-        return transformer
 
     def __call__(
         self,
@@ -211,10 +128,3 @@ class Transformer:
     def new_cache(self, max_length: int | None = None, dtype: torch.dtype = torch.bfloat16) -> KVCache:
         """An empty cache for this model, by default for as many positions as the model was made for."""
         return KVCache(self.config, max_length or self.config.max_context_length, self.device, dtype)
-
-
-def _read_parts(checkpoint: Checkpoint, made: MadeWeights | None) -> list[Tensor]:
-    """What computing reads of the files: of the dense layers what was made of them, where that is there already."""
-    if made is None or not made.is_filled:
-        return checkpoint.stored_bytes()
-    return [*checkpoint.stored_bytes(without_dense=True), made.data]

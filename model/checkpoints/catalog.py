@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,15 +124,15 @@ def nearest_name(model: str) -> str | None:
     return near[0] if near else None
 
 
-def locate(model: str, models_folder: Path, hub_cache: Path | None = None) -> Path:
+def locate(model: str, models_folder: Path | None, hub_cache: Path) -> Path:
     """The folder of a model.
 
     Args:
         model: a name of the catalogue, a folder, or a hub repository `owner/name`, perhaps with `@revision`. A name
             of the catalogue is never taken for a folder (write `./20b`); a folder goes before a repository of the same
             spelling.
-        models_folder: where models lie, each in `NAME` or `OWNER/NAME`.
-        hub_cache: the hub's own cache, in which models are found too; None: where its environment puts it.
+        models_folder: where models lie, each in `NAME` or `OWNER/NAME`; None: there is no such folder.
+        hub_cache: the hub's own cache, in which models are found too.
 
     Raises:
         ModelNotFoundError: it is nowhere; the message says its size, where it was looked for and what to do.
@@ -147,28 +146,33 @@ def locate(model: str, models_folder: Path, hub_cache: Path | None = None) -> Pa
     reference = hub_reference(model)
     if reference is None:
         raise _unknown(model)
-    hub = default_hub_cache() if hub_cache is None else hub_cache
     names = tuple(dict.fromkeys((model, reference.repository))) if reference.revision is None else ()
-    for folder in _folders(reference, names, models_folder, hub):
+    own = [] if models_folder is None else [models_folder / name for name in names]
+    for folder in itertools.chain(own, hub_snapshots(hub_cache, reference)):
         for place in (folder, folder / "original"):
             if looks_like_checkpoint(place):
                 return place
-    begun = next((models_folder / name for name in names if _as_folder(str(models_folder / name)) is not None), None)
+    begun = next((folder for folder in own if _as_folder(str(folder)) is not None), None)
     if begun is not None:
         return begun  # not a whole checkpoint: opening it says what is missing
     size = "" if reference.size is None else f" ({reference.size})"
+    looked = "" if models_folder is None else f"{quote(models_folder / model)} and in "
     raise ModelNotFoundError(
         f"{model}{size} is not on this machine: `gptoss pull {model}` fetches it, -m FOLDER names a folder that has it "
-        f"(looked in {quote(models_folder / model)} and in the hub's cache {quote(hub)})"
+        f"(looked in {looked}the hub's cache {quote(hub_cache)})"
     )
 
 
-def default_hub_cache() -> Path:
-    """Where the hub's own programs keep what they download (huggingface_hub, "Environment variables")."""
+def default_hub_cache(variables: Mapping[str, str]) -> Path:
+    """Where the hub's own programs keep what they download (huggingface_hub, "Environment variables").
+
+    Args:
+        variables: the environment.
+    """
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser()
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+        if variables.get(variable):
+            return Path(variables[variable]).expanduser()
+    home = variables.get("HF_HOME") or Path(variables.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     return Path(home).expanduser() / "hub"
 
 
@@ -190,13 +194,6 @@ def _as_folder(model: str) -> Path | None:
         return path if model and path.exists() else None
     except (OSError, RuntimeError, ValueError):
         return None
-
-
-def _folders(reference: HubReference, names: tuple[str, ...], models_folder: Path, hub_cache: Path) -> Iterator[Path]:
-    """Where a model may lie, the likelier place first."""
-    for name in names:
-        yield models_folder / name
-    yield from hub_snapshots(hub_cache, reference)
 
 
 def hub_snapshots(hub_cache: Path, reference: HubReference) -> Iterator[Path]:

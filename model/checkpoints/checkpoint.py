@@ -1,20 +1,22 @@
 """A checkpoint's folder as a table of canonical tensors, whatever layout it was published in.
 
-Opening reads the configs and the headers only, and checks every tensor's presence, shape and type against the config
-before any weight is touched. Tensors are views of the mapped files: nothing is copied.
+Opening reads the config and the headers, each file once, and checks every tensor's presence, shape and type against
+the config before any weight is touched. Tensors are views of the mapped files: nothing is copied.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from torch import Tensor
 
-from gptoss.model.checkpoints.config_files import load_config
+from gptoss.model.checkpoints.config_dialects import parse_model_config
+from gptoss.model.checkpoints.config_files import CONFIG
 from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.checkpoints.safetensors_file import SafetensorsFile
 from gptoss.model.checkpoints.tensor_names import (
@@ -53,6 +55,7 @@ class Checkpoint:
         layout: how its files name and shape the tensors.
         files: the files with its weights.
         nbytes: bytes of all tensors that the model uses, as stored: what a model that stays mapped takes at most.
+        fingerprint: differs between checkpoints; hash of the config and of `SafetensorsFile.identity` of each file.
         sources: where each canonical tensor lies, by its name.
         ignored: the tensors in the files that the model does not use.
     """
@@ -64,6 +67,7 @@ class Checkpoint:
         layout: Layout,
         sources: Mapping[str, TensorSource],
         stored: Mapping[str, SafetensorsFile],
+        config_text: bytes,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -74,6 +78,7 @@ class Checkpoint:
         used = {source.name for source in self.sources.values()}
         self.ignored = tuple(sorted(set(stored) - used))
         self.nbytes = sum(stored[name].tensors[name].nbytes for name in used)
+        self.fingerprint = _fingerprint(config_text, stored.values())
 
     @classmethod
     def open(cls, folder: Path | str) -> Checkpoint:
@@ -105,9 +110,10 @@ class Checkpoint:
     @classmethod
     def _open(cls, folder: Path, report: _Report) -> Checkpoint:
         files = CheckpointFolder(folder)
-        if not files.has("config.json"):
+        if not files.has(CONFIG):
             raise explain_folder(files.path, files.names())
-        config = load_config(files.path)
+        config_text = files.text(CONFIG)
+        config = files.parse_json(CONFIG, parse_model_config, config_text)
         stored, whole = _find_tensors(files, report)
         layout = detect_layout(stored)
         if layout is None:
@@ -124,7 +130,12 @@ class Checkpoint:
             report(fault)
         _refuse_unknown_layers(config, sources, stored, report)
         sound = {name: s for name, s in sources.items() if s.name in stored and wrong[s.name] is None}
-        return cls(files.path, config, layout, sound, stored)
+        return cls(files.path, config, layout, sound, stored, config_text)
+
+    @property
+    def has_packed_experts(self) -> bool:
+        """Whether the experts are in MXFP4."""
+        return self.layout is not Layout.HUB_BF16
 
     def has(self, name: str) -> bool:
         """Whether there is a tensor of this canonical name."""
@@ -171,6 +182,16 @@ class Checkpoint:
 
 def _give_up(fault: CheckpointError) -> NoReturn:
     raise fault
+
+
+def _fingerprint(config_text: bytes, files: Iterable[SafetensorsFile]) -> str:
+    parts = {CONFIG: hashlib.sha256(config_text).digest()}
+    parts |= {file.path.name: file.identity for file in files}
+    digest = hashlib.sha256()
+    for name in sorted(parts):
+        digest.update(repr(name).encode("utf-8", "surrogateescape"))
+        digest.update(parts[name])
+    return digest.hexdigest()
 
 
 def _find_tensors(folder: CheckpointFolder, report: _Report) -> tuple[dict[str, SafetensorsFile], bool]:

@@ -11,8 +11,8 @@ from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import CheckpointError
-from gptoss.model.loading.memory import cache_bytes
 from gptoss.model.storage.regular_file import open_regular_file
+from gptoss.model.tensors.sizes import cache_bytes
 
 _PARTS = {
     "embedding": re.compile(r"embedding\.weight"),
@@ -67,13 +67,8 @@ class Description:
         return cache_bytes(self.config, context)
 
 
-def describe(path: Path | str) -> Description:
-    """Describe the checkpoint in a folder.
-
-    Raises:
-        CheckpointError: as `Checkpoint.open`.
-    """
-    checkpoint = Checkpoint.open(path)
+def describe(checkpoint: Checkpoint) -> Description:
+    """Describe an opened checkpoint."""
     return Description(
         folder=checkpoint.folder,
         layout=checkpoint.layout.value,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from gptoss.model.checkpoints.wrong_folder import explain_file
 from gptoss.model.errors import CheckpointError, quote
-from gptoss.model.storage.json_file import read_json_object
+from gptoss.model.storage.json_file import parse_json_file, read_json_object, read_text
 
 MAX_CONFIG_BYTES = 4 << 20
 """The largest published `config.json` has a few kilobytes."""
@@ -88,13 +88,28 @@ class CheckpointFolder:
         """
         return read_json_object(self.file(name), max_bytes)
 
-    def parse_json(self, name: str, parse: Callable[[Mapping[str, Any]], _Parsed]) -> _Parsed:
-        """What `parse` makes of the JSON object in the file of this name; its errors get the file's name.
+    def text(self, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
+        """The content of the file of this name, for `parse_json`.
 
         Raises:
-            CheckpointError: as `json`, or as `parse`.
+            CheckpointError: as `file`, or as `gptoss.model.storage.json_file.read_text`.
         """
-        values = self.json(name)
+        return read_text(self.file(name), max_bytes)
+
+    def parse_json(
+        self, name: str, parse: Callable[[Mapping[str, Any]], _Parsed], text: bytes | None = None
+    ) -> _Parsed:
+        """What `parse` makes of the JSON object in the file of this name; its errors get the file's name.
+
+        Args:
+            name: of the file.
+            parse: of a config.
+            text: the file's content, if it has been read already.
+
+        Raises:
+            CheckpointError: as `text`, or as `parse`; or it is not JSON.
+        """
+        values = parse_json_file(self.path / name, self.text(name) if text is None else text)
         try:
             return parse(values)
         except CheckpointError as error:

@@ -10,8 +10,10 @@ memory. Its tensors must not be written to: the machine would stop the process.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ MAX_HEADER_BYTES = 4 << 20
 """The largest published header of a gpt-oss file has less than 100 kB."""
 MAX_DIMENSIONS = 16
 
+_PIECES, _PIECE_BYTES = 6, 4096
 _LENGTH_BYTES = 8
 _BITS = {
     "F4": 4,
@@ -77,6 +80,9 @@ class SafetensorsFile:
         path: the file.
         tensors: what the header says of each tensor, by name.
         nbytes: bytes of data of all of them.
+        identity: hash of which file this is (device, inode, size, time of the last change) and of pieces of it, from
+            the header to the end: a file that was overwritten in place and given its old time back still differs,
+            unless only weights between the pieces have changed.
 
     Raises:
         CheckpointError: the file cannot be read, or is no sound safetensors file.
@@ -88,6 +94,7 @@ class SafetensorsFile:
             with open_regular_file(self.path) as file:
                 self._begin, self.nbytes, header = _read_header(file)
                 self.tensors: Mapping[str, TensorInfo] = MappingProxyType(_parse_header(header, self.nbytes))
+                self.identity = _identity(file)
                 self._mapping = map_file(file, self._begin + self.nbytes)
                 self._bytes = as_tensor(self._mapping)
         except OSError as error:
@@ -137,6 +144,16 @@ class SafetensorsFile:
         last = (self._begin + info.begin + info.nbytes) // page * page
         if last > first and hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def _identity(file: BinaryIO) -> bytes:
+    status = os.fstat(file.fileno())
+    digest = hashlib.sha256(repr((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)).encode())
+    last = max(0, status.st_size - _PIECE_BYTES)
+    for piece in range(_PIECES):
+        file.seek(last * piece // (_PIECES - 1))
+        digest.update(file.read(_PIECE_BYTES))
+    return digest.digest()
 
 
 class _HeaderError(ValueError):

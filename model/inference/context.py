@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gptoss.model.architecture.decode import DecodeStep
+from gptoss.model.architecture.decode import DecodeStep, Drawn
 from gptoss.model.architecture.transformer import Logits, Transformer
 from gptoss.model.config import ModelConfig
 from gptoss.model.constraint import Masked
 from gptoss.model.errors import ContextFullError
-from gptoss.model.inference.sampler import Drawn, Sampler
+from gptoss.model.inference.sampler import Sampler
 from gptoss.model.inference.turns import Waiter
 from gptoss.model.interface import SamplingParams, Token
-from gptoss.model.loading.device import full_card_told
 from gptoss.model.ops import StepOps
+from gptoss.model.ops.full_card import full_card_told
 from gptoss.model.storage.prefix_store import BLOCK_TOKENS, PrefixStore
 
 PREFILL_CHUNK = 512

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gptoss.model.architecture.transformer import Transformer
-from gptoss.model.checkpoints.config_files import load_generation_defaults
-from gptoss.model.checkpoints.fingerprint import fingerprint
 from gptoss.model.config import GenerationDefaults
-from gptoss.model.errors import CheckpointError, ContextFullError, ModelError
+from gptoss.model.errors import ContextFullError, ModelError
 from gptoss.model.inference.context import Context, StoredPrefixes, require_context
 from gptoss.model.inference.contexts import ContextPool, ContextUsage
 from gptoss.model.inference.generation import LocalGeneration
 from gptoss.model.inference.turns import Turns, Waiter
 from gptoss.model.interface import EngineInfo, Progress, Request, SamplingParams
-from gptoss.model.loading.device import full_card_told, select_device
-from gptoss.model.loading.quantize import Quantization
-from gptoss.model.ops import Ops
-from gptoss.model.storage.disk_cache import CheckpointFiles, DiskCache
+from gptoss.model.storage.disk_cache import CheckpointFiles
 from gptoss.model.storage.prefix_store import PrefixStore
-from gptoss.model.storage.read_ahead import Reading
-
-log = logging.getLogger(__name__)
 
 CONTEXT_BYTES = 1_000_000_000
 """Bytes of keys and values of all contexts together, by default."""
@@ -91,59 +79,6 @@ class LocalEngine:
     def contexts(self) -> ContextUsage:
         """What the contexts take of the memory."""
         return self._pool.usage
-
-    @classmethod
-    def load(
-        cls,
-        path: Path | str,
-        *,
-        device: str = "auto",
-        max_context: int | None = None,
-        backend: Ops | None = None,
-        quantize: Quantization | None = None,
-        progress: Callable[[float], None] | None = None,
-        cpu_experts: int | None = None,
-        device_bytes: int | None = None,
-        reading: Reading | None = None,
-        disk_cache: DiskCache | None = None,
-    ) -> LocalEngine:
-        """Load the checkpoint in a folder onto a device: "auto", or any that torch knows.
-
-        `backend`, `quantize`, `progress`, `cpu_experts`, `device_bytes` and `reading` are those of
-        `Transformer.from_checkpoint`. What another run of the same checkpoint, computed alike, has left in `disk_cache`
-        need not be computed again.
-
-        Raises:
-            CheckpointError: it is missing, broken or not of this architecture.
-            DeviceError: there is no such device, or a card is too small.
-            ContextFullError: `max_context` is more than the model was made for.
-        """
-        files: CheckpointFiles | None = None
-        if disk_cache is not None:
-            try:
-                files = disk_cache.of(fingerprint(Path(path)))
-            except CheckpointError as error:  # loading says more, unless it is of a file that is no part of it
-                log.info("the cache on the disk is not used: %s", error)
-
-        chosen = select_device(device)
-        with full_card_told(chosen):
-            transformer = Transformer.from_checkpoint(
-                path,
-                chosen,
-                backend,
-                quantize=quantize,
-                progress=progress,
-                context=max_context,
-                cpu_experts=cpu_experts,
-                device_bytes=device_bytes,
-                reading=reading,
-                files=files,
-            )
-        prefixes = None
-        if files is not None:
-            how = (transformer.ops.identity, str(transformer.device), quantize, sys.byteorder, version("gptoss"))
-            prefixes = files, repr(how)
-        return cls(transformer, max_context, load_generation_defaults(Path(path)), prefixes=prefixes)
 
     def generate(self, request: Request, progress: Progress | None = None) -> LocalGeneration:
         """Begin a generation; nothing is computed until its first token is asked for.

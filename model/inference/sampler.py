@@ -10,25 +10,16 @@ import math
 import random
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gptoss.model.architecture.decode import Drawn
 from gptoss.model.constraint import Masked
 from gptoss.model.errors import ConstraintError, SamplingError
 from gptoss.model.interface import SamplingParams, Token
 
 _NONE_LEFT = 2
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What a device has sampled: a token and its log probability, unless `wrong` is 1 (no numbers) or 2 (none left)."""
-
-    token_id: int
-    logprob: float
-    wrong: int
 
 
 class Sampler:

@@ -1,10 +1,8 @@
-"""The device that a model runs on: chosen by name, and said in one line where it is not there or full."""
+"""Chooses the device by name."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -14,23 +12,8 @@ from gptoss.model.ops.gpu_device import reason_against
 log = logging.getLogger(__name__)
 
 
-@contextmanager
-def full_card_told(device: torch.device) -> Iterator[None]:
-    """Say in one line that a card's memory is full.
-
-    Raises:
-        DeviceError: it is.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"the memory of {device} is full: use a shorter --ctx, more --cpu-experts, or --device cpu"
-        ) from error
-
-
 def select_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes an NVIDIA GPU where there is one, else the CPU.
+    """The device of this name; "auto" is an NVIDIA GPU that can run the kernels, else the CPU.
 
     Raises:
         DeviceError: torch does not know it, or it is not there.

@@ -1,7 +1,7 @@
-"""Which layers' experts stay in host memory, where a card is too small for all of a model.
+"""Which layers' experts stay in host memory when a card is too small for the whole model.
 
-The experts are most of a model's bytes, and a token reads few of them, so they are what a CPU can best take over;
-attention, its cache and all other layers lie on the card.
+Experts are most of a model's bytes, and a token reads few of them, so they are what a CPU can best take over;
+attention, the cache and all other layers lie on the card.
 """
 
 from __future__ import annotations
@@ -10,20 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
-from gptoss.model.checkpoints.checkpoint import Checkpoint
-from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import DeviceError
 from gptoss.model.ops import StepOps
-from gptoss.model.tensors.mxfp4 import BLOCK_BYTES, BLOCK_SIZE
+from gptoss.model.tensors.sizes import BF16_BYTES, attention_weights, cache_bytes, layer_expert_bytes
 
 PLANNED_CONTEXT = 8192
-"""Positions for which room is kept where the context has no bound of its own."""
+"""Positions for which room is kept on the card where the context has no limit."""
 RESERVE_BYTES = 512 << 20
-"""For recorded graphs, the libraries' own memory, and what lies unused between pieces."""
-
-_BF16_BYTES = 2
-_KEYS_AND_VALUES = 2
+"""For recorded graphs, the libraries' own memory, and gaps between allocations."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +26,10 @@ class Placement:
     """What lies where.
 
     Attributes:
-        host_layers: the experts of so many layers, the first ones, stay in host memory.
-        layers: how many there are.
-        device_bytes: what the model takes of the card, cache and working memory included.
-        free_bytes: what the card had; None: it was not asked.
+        host_layers: the experts of this many layers, the first ones, stay in host memory.
+        layers: number of layers.
+        device_bytes: memory that the model takes on the card, cache and working memory included.
+        free_bytes: memory that was free on the card; None: unknown.
     """
 
     host_layers: int
@@ -48,33 +43,30 @@ class Placement:
 
 
 def place(
-    checkpoint: Checkpoint,
+    config: ModelConfig,
     ops: StepOps,
     *,
-    packs: bool,
+    packed: bool,
     context: int | None,
     free_bytes: int | None,
     cpu_experts: int | None,
 ) -> Placement:
-    """Let as many layers' experts lie on the card as it has room for, or as many as are asked for.
+    """Put as many layers' experts on the card as it has room for, or as the caller asks for.
 
     Args:
-        checkpoint: of the model.
+        config: of the model.
         ops: its backend.
-        packs: whether experts are packed while they are loaded.
-        context: positions of the cache, as far as they are bounded.
-        free_bytes: of the card; None: as many as are needed.
-        cpu_experts: of so many layers, the experts stay in host memory; None: chosen here.
+        packed: the experts are in MXFP4, in the checkpoint or once they are loaded.
+        context: positions of the cache; None: no limit but the model's own.
+        free_bytes: of the card; None: unknown, assume enough.
+        cpu_experts: the experts of this many layers stay in host memory; None: as few as must.
 
     Raises:
-        DeviceError: not even what cannot stay in host memory fits.
+        DeviceError: even what cannot stay in host memory does not fit.
     """
-    config = checkpoint.config
     positions = min(context or PLANNED_CONTEXT, config.max_context_length)
     fixed = fixed_bytes(config, ops, positions)
-    of_layers = [
-        expert_bytes(config, i, packs or checkpoint.layout is not Layout.HUB_BF16) for i in range(config.num_layers)
-    ]
+    of_layers = [layer_expert_bytes(config, layer, packed) for layer in range(config.num_layers)]
 
     def needed(host_layers: int) -> int:
         return fixed + sum(of_layers[host_layers:])
@@ -101,30 +93,18 @@ def place(
 
 
 def free_device_bytes(device: torch.device) -> int | None:
-    """What other programs and this one have left of a card; None where that is not known."""
+    """Free memory of a card; None where that is unknown."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
-def expert_bytes(config: ModelConfig, layer: int, packed: bool) -> int:
-    """Bytes of the experts of one layer, with their biases."""
-    hidden, width, count = config.hidden_size, config.intermediate_size, config.layers[layer].num_experts
-    weights = 3 * hidden * width
-    held = weights // BLOCK_SIZE * (BLOCK_BYTES + 1) if packed else weights * _BF16_BYTES
-    return count * (held + (2 * width + hidden) * _BF16_BYTES)
-
-
 def fixed_bytes(config: ModelConfig, ops: StepOps, positions: int) -> int:
-    """Bytes of all that cannot stay in host memory: dense layers, embeddings, cache, working memory."""
-    heads = config.num_attention_heads * config.head_dim
-    kv = config.num_key_value_heads * config.head_dim
-    attention = config.num_layers * 2 * (heads + kv) * config.hidden_size
+    """Bytes of everything that cannot stay in host memory: dense layers, embeddings, cache, working memory."""
     routers = sum(layer.num_experts for layer in config.layers) * config.hidden_size
     table = config.vocab_size * config.hidden_size
-    dense = ops.made_bytes(config) or (attention + (0 if config.tie_word_embeddings else table)) * _BF16_BYTES
-    cache = positions * _KEYS_AND_VALUES * kv * _BF16_BYTES * config.num_layers
-    chunk = min(ops.prefill_chunk, positions)
-    working = ops.working_bytes(config, chunk, positions)
-    return dense + (routers + table) * _BF16_BYTES + cache + working + RESERVE_BYTES
+    plain = (attention_weights(config) + (0 if config.tie_word_embeddings else table)) * BF16_BYTES
+    dense = ops.made_bytes(config) or plain
+    working = ops.working_bytes(config, min(ops.prefill_chunk, positions), positions)
+    return dense + (routers + table) * BF16_BYTES + cache_bytes(config, positions) + working + RESERVE_BYTES
 
 
 def _gb(nbytes: int) -> str:

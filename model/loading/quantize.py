@@ -1,39 +1,28 @@
-"""Packs plain experts to MXFP4 while a checkpoint is loaded, and keeps account of what that costs.
+"""Packs plain experts to MXFP4 while a checkpoint is loaded, and measures the error.
 
-Fine-tuned models come with bf16 experts: packed they take 4.25 bits a weight instead of 16. How the published models
-were packed, and with it the rounding, is `gptoss.model.tensors.mxfp4.quantize`.
+Fine-tuned models come with bf16 experts: packed they take 4.25 bits a weight instead of 16. The rounding is that of
+the published models, `gptoss.model.tensors.mxfp4.quantize`.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from gptoss.model.checkpoints.checkpoint import Checkpoint
-from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.errors import CheckpointError, UnsupportedModelError, quote
-from gptoss.model.loading.upload import Uploader
-from gptoss.model.tensors.mxfp4 import BLOCK_BYTES, BLOCK_SIZE, Mxfp4Tensor, dequantize, quantize as quantize_values
-from gptoss.model.tensors.weights import LayerWeights, Weights
-
-log = logging.getLogger(__name__)
-
-Quantization = Literal["mxfp4"]
-QUANTIZATIONS: tuple[Quantization, ...] = ("mxfp4",)
-Progress = Callable[[float], None]
+from gptoss.model.loading.threads import LoneWorkers
+from gptoss.model.loading.upload import Progress
+from gptoss.model.tensors.mxfp4 import BLOCK_BYTES, BLOCK_SIZE, Mxfp4Tensor, dequantize, quantize
 
 _PIECE = 1 << 21
-"""Weights that one thread packs at a time (about 30 MB of its own): bounds the memory beside the result."""
+"""Weights that one thread packs at a time (about 30 MB of working memory each): bounds the memory beside the result."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +30,10 @@ class PackingReport:
     """What packing did.
 
     Attributes:
-        matrices: matrices of experts that were packed, one of each kind a layer.
+        matrices: number of packed matrices, one of each kind a layer.
         bytes_before: their bytes as stored.
         bytes_after: their bytes as packed.
-        errors: relative error by kind of matrix (`gate_up`, `down`): the root of the summed squares of all differences
-            over that of all weights, in all layers together.
+        errors: relative RMS error by kind of matrix (`gate_up`, `down`), all layers together.
     """
 
     matrices: int
@@ -61,49 +49,19 @@ class PackingReport:
         )
 
 
-def load_weights(
-    checkpoint: Checkpoint,
-    quantize: Quantization | None = None,
-    progress: Progress | None = None,
-    uploader: Uploader | None = None,
-    host_layers: int = 0,
-    prepare_layer: Callable[[LayerWeights], LayerWeights] = lambda layer: layer,
-) -> tuple[Weights, PackingReport | None]:
-    """The weights of a checkpoint, its experts packed if `quantize` asks for it; what that did, if there were any.
-
-    `uploader`, `host_layers` and `prepare_layer` are those of `Weights.from_checkpoint`.
-
-    Raises:
-        CheckpointError: a weight is infinite or not a number, or the experts have no whole blocks.
-    """
-    if quantize is None or checkpoint.layout is not Layout.HUB_BF16:
-        return Weights.from_checkpoint(checkpoint, None, uploader, host_layers, prepare_layer), None
-    with ExpertPacker(2 * checkpoint.config.num_layers, progress) as packer:
-        weights = Weights.from_checkpoint(checkpoint, packer, uploader, host_layers, prepare_layer)
-    report = packer.report()
-    log.info("%s", report)
-    return weights, report
-
-
 class ExpertPacker:
-    """Packs matrices of experts one after the other, each in parallel; a context manager, for its threads.
+    """Packs matrices of experts one after the other, each on several threads; a context manager that ends them.
 
     Args:
-        total: how many matrices will come, for `progress`.
+        total: number of matrices to come, for `progress`.
         progress: called with the part that is done, up to 1.
-        threads: how many work at a time; by default as many as torch computes with.
+        threads: by default torch's number.
     """
 
     def __init__(self, total: int, progress: Progress | None = None, threads: int | None = None) -> None:
         self._total = total
         self._progress = progress
-        self._threads_before = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(
-            threads or self._threads_before,
-            thread_name_prefix="pack",
-            # Each worker computes alone: threads of threads would fight for the processors.
-            initializer=functools.partial(torch.set_num_threads, 1),
-        )
+        self._pool = LoneWorkers(threads or torch.get_num_threads(), "pack")
         self._lock = threading.Lock()
         self._matrices = 0
         self._bytes_before = self._bytes_after = 0
@@ -116,8 +74,6 @@ class ExpertPacker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-        # The workers' choice is also that of all threads which torch has not met yet.
-        torch.set_num_threads(self._threads_before)
 
     def pack(self, name: str, matrix: Tensor) -> Mxfp4Tensor:
         """Pack one matrix of all experts of a layer.
@@ -158,14 +114,14 @@ class ExpertPacker:
         return packed
 
     def report(self) -> PackingReport:
-        """What was done so far."""
+        """What has been done so far."""
         errors = {kind: math.sqrt(lost / all_) if all_ else 0.0 for kind, (lost, all_) in self._squares.items()}
         return PackingReport(self._matrices, self._bytes_before, self._bytes_after, errors)
 
     def _pack_piece(self, kind: str, matrix: Tensor, packed: Mxfp4Tensor, expert: int, rows: slice) -> None:
         with torch.inference_mode():
             values = matrix[expert, rows].contiguous()
-            blocks, scales = quantize_values(values)
+            blocks, scales = quantize(values)
             packed.blocks[expert, rows], packed.scales[expert, rows] = blocks, scales
             exact = values.float()
             all_ = float(exact.square().sum(dtype=torch.float64))

@@ -24,10 +24,10 @@ from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.inference.generation import LocalGeneration
 from gptoss.model.inference.sampler import Sampler
 from gptoss.model.interface import Request, SamplingParams
-from gptoss.model.loading.memory import cache_bytes_read
 from gptoss.model.measure.synthetic import synthetic_weights
 from gptoss.model.ops import Ops
 from gptoss.model.tensors.cache import KVCache
+from gptoss.model.tensors.sizes import cache_bytes_read
 from gptoss.model.tensors.weights import Experts
 
 Progress = Callable[[float], None]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gptoss.model.config import ModelConfig
-from gptoss.model.loading.memory import stored_bytes
 from gptoss.model.tensors.mxfp4 import BLOCK_BYTES, BLOCK_SIZE, Mxfp4Tensor
+from gptoss.model.tensors.sizes import stored_bytes
 from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
 
 STD = 0.02
@@ -24,6 +25,23 @@ _SCALES = (119, 122)
 _TILE = 1 << 22
 """Random numbers that are drawn; larger tensors repeat them, which no kernel can tell."""
 _ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class SyntheticModel:
+    """A published model without its files, for `plan_load`."""
+
+    config: ModelConfig
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights as the model is published."""
+        return stored_bytes(self.config)
+
+    @property
+    def has_packed_experts(self) -> bool:
+        """All are published so."""
+        return True
 
 
 def synthetic_bytes(config: ModelConfig) -> int:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import torch
 
-from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.interface import Request, SamplingParams
+from gptoss.model.loading.load import load_model
+from gptoss.model.loading.options import LoadOptions
 from gptoss.model.nano import data
 from gptoss.model.nano.problems import Effort
 from gptoss.model.nano.tokenizer import Tokenizer
@@ -37,9 +38,9 @@ class Outcome:
 class Evaluator:
     """A checkpoint and its tokenizer, ready to be examined."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, options: LoadOptions) -> None:
         self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        self.engine = LocalEngine.load(folder, device=device)
+        self.engine = load_model(folder, options)
 
     def outcome(self, example: data.Example) -> Outcome:
         """Find what greedy decoding writes for `example`."""
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--failures", type=int, default=0, help="show so many of them")
     options = parser.parse_args()
-    evaluator = Evaluator(options.folder, options.device)
+    evaluator = Evaluator(options.folder, LoadOptions(device=options.device))
     for effort in Effort:
         _report(str(effort), evaluator, data.held_out_examples(options.count, effort, options.seed), options.failures)
     rng = random.Random(-options.seed)

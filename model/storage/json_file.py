@@ -56,7 +56,16 @@ def read_json_object(path: Path, max_bytes: int) -> dict[str, Any]:
     """The JSON object in the file at `path`.
 
     Raises:
-        CheckpointError: the file cannot be read, is longer than `max_bytes`, or `parse_json_object` refuses it.
+        CheckpointError: as `read_text` and `parse_json_file`.
+    """
+    return parse_json_file(path, read_text(path, max_bytes))
+
+
+def read_text(path: Path, max_bytes: int) -> bytes:
+    """The content of a file that should hold JSON.
+
+    Raises:
+        CheckpointError: it cannot be read, or is longer than `max_bytes`.
     """
     try:
         with open_regular_file(path) as file:
@@ -65,6 +74,15 @@ def read_json_object(path: Path, max_bytes: int) -> dict[str, Any]:
         raise CheckpointError(f"{quote(path)} cannot be read: {error.strerror}") from error
     if len(text) > max_bytes:
         raise CheckpointError(f"{quote(path)} is longer than {max_bytes} bytes: it is no config of a model")
+    return text
+
+
+def parse_json_file(path: Path, text: bytes) -> dict[str, Any]:
+    """The JSON object in `text`, the content of the file at `path`.
+
+    Raises:
+        CheckpointError: `parse_json_object` refuses it; the message names the file.
+    """
     try:
         return parse_json_object(text)
     except JsonError as error:

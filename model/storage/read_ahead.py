@@ -33,7 +33,7 @@ class ReadAhead:
         reading: called after each piece, from other threads, one at a time.
     """
 
-    def __init__(self, parts: Sequence[Tensor], reading: Reading) -> None:
+    def __init__(self, parts: Sequence[Tensor], reading: Reading | None = None) -> None:
         self._pieces = (part[at : at + _PIECE_BYTES] for part in parts for at in range(0, part.numel(), _PIECE_BYTES))
         self._done, self._total = 0, sum(part.numel() for part in parts)
         self._reading = reading
@@ -67,4 +67,5 @@ class ReadAhead:
                 if self._stopped:
                     return
                 self._done += piece.numel()
-                self._reading(self._done, self._total)
+                if self._reading is not None:
+                    self._reading(self._done, self._total)

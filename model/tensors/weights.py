@@ -1,17 +1,11 @@
-"""The weights of a model: plain read-only tensors in the checkpoint's own types, and how a checkpoint becomes them."""
+"""The weights of a model: plain read-only tensors in the checkpoint's own types."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from gptoss.model.checkpoints.checkpoint import Checkpoint
-    from gptoss.model.loading.quantize import ExpertPacker
-    from gptoss.model.loading.upload import Uploader
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
 
 # (experts, out, in): packed as published, or plain.
@@ -74,74 +68,3 @@ class Weights:
     layers: tuple[LayerWeights, ...]
     norm: Tensor
     unembedding: Linear
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        checkpoint: Checkpoint,
-        packer: ExpertPacker | None = None,
-        uploader: Uploader | None = None,
-        host_layers: int = 0,
-        prepare_layer: Callable[[LayerWeights], LayerWeights] = lambda layer: layer,
-    ) -> Weights:
-        """Take every tensor of a checkpoint: mapped from its files, or copied to a device by `uploader`.
-
-        With a packer, experts that are not packed in the checkpoint are packed on their way. With an uploader, the
-        experts of the first `host_layers` layers stay in host memory. Each layer goes through `prepare_layer` as soon
-        as it is there.
-        """
-
-        def tensor(name: str) -> Tensor:
-            return checkpoint.tensor(name) if uploader is None else uploader.tensor(checkpoint, name)
-
-        def linear(name: str) -> Linear:
-            return Linear(tensor(f"{name}.weight"), tensor(f"{name}.bias"))
-
-        def projections(prefix: str) -> list[Tensor]:
-            names = [f"{prefix}.{part}.weight" for part in "qkv"]
-            return [tensor(name) for name in names] if uploader is None else uploader.joined(checkpoint, names)
-
-        def expert_matrix(name: str, on_host: bool) -> ExpertMatrix:
-            take = checkpoint.tensor if on_host else tensor
-            if checkpoint.has(f"{name}.blocks"):
-                return Mxfp4Tensor(take(f"{name}.blocks"), take(f"{name}.scales"))
-            if packer is None:
-                return take(f"{name}.weight")
-            packed = packer.pack(name, checkpoint.tensor(f"{name}.weight"))
-            checkpoint.release(f"{name}.weight")
-            if uploader is None or on_host:
-                return packed
-            return Mxfp4Tensor(uploader.copy(packed.blocks), uploader.copy(packed.scales))
-
-        def experts(prefix: str, on_host: bool) -> Experts:
-            take = checkpoint.tensor if on_host else tensor
-            return (HostExperts if on_host else Experts)(
-                gate_up=expert_matrix(f"{prefix}.gate_up", on_host),
-                gate_up_bias=take(f"{prefix}.gate_up.bias"),
-                down=expert_matrix(f"{prefix}.down", on_host),
-                down_bias=take(f"{prefix}.down.bias"),
-            )
-
-        def layer(index: int) -> LayerWeights:
-            prefix = f"layers.{index}"
-            q, k, v = projections(prefix)
-            return LayerWeights(
-                attention_norm=tensor(f"{prefix}.attention_norm.weight"),
-                q=Linear(q, tensor(f"{prefix}.q.bias")),
-                k=Linear(k, tensor(f"{prefix}.k.bias")),
-                v=Linear(v, tensor(f"{prefix}.v.bias")),
-                o=linear(f"{prefix}.o"),
-                sinks=tensor(f"{prefix}.sinks"),
-                mlp_norm=tensor(f"{prefix}.mlp_norm.weight"),
-                router=linear(f"{prefix}.router"),
-                experts=experts(prefix, on_host=uploader is not None and index < host_layers),
-            )
-
-        embedding = tensor("embedding.weight")
-        tied = checkpoint.config.tie_word_embeddings
-        return cls(
-            embedding=embedding,
-            layers=tuple(prepare_layer(layer(i)) for i in range(len(checkpoint.config.layers))),
-            norm=tensor("norm.weight"),
-            unembedding=Linear(embedding if tied else tensor("unembedding.weight")),
-        )

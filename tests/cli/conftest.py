@@ -100,7 +100,7 @@ def gptoss(scripted: ModuleType, encoding: Encoding, tmp_path: Path) -> Callable
 
     The keyword arguments: `completions` (what the turns sample, in order), `engine` (a whole engine instead), `stdin`
     (bytes in a pipe; None: a terminal), `terminal` (the streams that are terminals: "out", "err", "out err"),
-    `variables`, and `load` (a model loader instead).
+    `variables` (beside a home, a hub's cache and the exact backend), and `load` (a model loader instead).
     """
 
     def invoke(
@@ -119,7 +119,13 @@ def gptoss(scripted: ModuleType, encoding: Encoding, tmp_path: Path) -> Callable
             stdin=Stream(stdin or b"", terminal=stdin is None),
             stdout=stdout,
             stderr=stderr,
-            variables={"TERM": "xterm-256color", "GPTOSS_HOME": str(tmp_path / "home")} | (variables or {}),
+            variables={
+                "TERM": "xterm-256color",
+                "GPTOSS_HOME": str(tmp_path / "home"),
+                "HF_HUB_CACHE": str(tmp_path / "hub"),
+                "GPTOSS_BACKEND": "reference",
+            }
+            | (variables or {}),
             load_model=load or (lambda request: LoadedModel(request.model, engine, encoding)),
             today=lambda: TODAY,
         )

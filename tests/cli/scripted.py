@@ -199,7 +199,7 @@ def main() -> int:
         encoding = Encoding.o200k_harmony()
         engine = ScriptedEngine(
             [encoding.encode_with_special(text) for text in script["completions"]],
-            max_context=request.ctx or script.get("max_context", 4096),
+            max_context=request.settings.ctx or script.get("max_context", 4096),
             token_delay_s=script.get("token_delay_s", 0),
             prefill_delay_s=script.get("prefill_delay_s", 0),
             pause=script.get("pause", (-1, 0)),

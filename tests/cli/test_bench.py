@@ -26,6 +26,7 @@ KEYS = [
     "cores_busy",
     "kernel_calls",
     "load_s",
+    "loading",
     "first_prefill_s",
     "prompt_tokens",
     "prefill_tokens_per_s",
@@ -83,6 +84,7 @@ def test_json(bench):
     assert told["decode_bytes_per_s"] == told["decode_tokens_per_s"] * told["bytes_per_token"]
     assert 2e7 < told["peak_rss_bytes"] < 1e11
     assert 0 < told["load_s"] < 60
+    assert told["loading"] in ("weights read ahead", "weights read when they are needed")
     assert told["backend"].startswith("reference")
     assert (told["device"], told["kernel_calls"], told["needed_bytes"]) == ("cpu", {}, None)
 
@@ -94,22 +96,23 @@ def test_table(bench):
     lines.pop("held up", None)  # by whatever else runs beside the tests
     assert list(lines) == ["model", "backend", "load", "prefill", "decode", "bandwidth", "memory", "kernels"]
     assert lines["model"] == "nano, 4 layers"
+    assert ": weights read " in lines["load"]
     assert "in 2 runs of 12 tokens; the first prompt took" in lines["prefill"]
     assert lines["decode"].endswith("in 2 runs of 5 tokens)")
     assert lines["kernels"] == "none that are compiled"
 
 
-def test_a_folder_and_the_kernels(bench, tmp_path, make_checkpoint, make_byte_tokenizer, monkeypatch):
+def test_a_folder_and_the_kernels(bench, tmp_path, make_checkpoint, make_byte_tokenizer):
     pytest.importorskip("gptoss.model.kernels._cpu")
-    monkeypatch.setenv("GPTOSS_BACKEND", "cpu")
+    kernels = {"variables": {"GPTOSS_BACKEND": "cpu"}}
     folder = make_checkpoint(tmp_path / "mine", vocabulary=264)
     make_byte_tokenizer(folder, [])
-    told = json.loads(bench("-m", str(folder), "--dense", "bf16", "--json").stdout)
+    told = json.loads(bench("-m", str(folder), "--dense", "bf16", "--json", **kernels).stdout)
     assert told["model"] == str(folder)
     assert "dense layers in bf16" in told["backend"]
     assert {name.partition(".")[2] for name in told["kernel_calls"]} >= {"bf16_gemv", "attention", "mxfp4_gemv"}
     assert not any("int8" in name for name in told["kernel_calls"])
-    assert "int8_gemv" in bench("-m", str(folder), "--dense", "int8").stdout
+    assert "int8_gemv" in bench("-m", str(folder), "--dense", "int8", **kernels).stdout
 
 
 def test_progress_is_shown_on_a_terminal(bench):
@@ -126,6 +129,7 @@ def test_synthetic(bench, small_20b):
     assert list(told) == KEYS
     assert (told["model"], told["layers"], told["measured_layers"], told["synthetic"]) == ("20b", 24, 4, True)
     assert told["needed_bytes"] > 0
+    assert told["loading"] is None
     table = bench("--synthetic", "20b").stdout
     assert table.startswith("model      20b, random weights: 4 of its 24 layers\n")
     assert "\nreckoned   the time of the layers 6 times, and once that of the unembedding" in table

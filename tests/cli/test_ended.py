@@ -11,10 +11,10 @@ import sys
 import time
 
 import pytest
+from requested import load_request
 
 from gptoss.cli.base.interrupts import Terminated
 from gptoss.cli.base.output import Output
-from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.lazy_loading import load_model
 
 WORDS = " ".join(str(number) for number in range(300))
@@ -202,5 +202,5 @@ def test_ctrl_c_waits_for_the_end_of_an_import(monkeypatch, tmp_path) -> None:
     monkeypatch.delitem(sys.modules, "gptoss.cli.startup.loading", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
     with pytest.raises(KeyboardInterrupt):
-        load_model(LoadRequest("nano", tmp_path))
+        load_model(load_request("nano", tmp_path))
     assert finished

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from requested import load_request
 
-from gptoss.cli.startup import loading
-from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.loaded import LoadedModel
 from gptoss.cli.startup.loading import load_model
 from gptoss.model import DeviceError
+from gptoss.model.loading import load, plan
 
 NO_CARD = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 
@@ -23,13 +23,13 @@ def run(gptoss, scripted, encoding, reply, *arguments):
 
     result = gptoss("ask", *arguments, "Hi", load=load, engine=engine)
     assert result.status == 0
-    return requests[0]
+    return requests[0].settings
 
 
 def test_the_flag_and_the_config_file_reach_the_loader(gptoss, scripted, encoding, reply, tmp_path):
     assert run(gptoss, scripted, encoding, reply).cpu_experts is None
-    request = run(gptoss, scripted, encoding, reply, "--cpu-experts", "5", "--device", "cuda")
-    assert (request.cpu_experts, request.device) == (5, "cuda")
+    settings = run(gptoss, scripted, encoding, reply, "--cpu-experts", "5", "--device", "cuda")
+    assert (settings.cpu_experts, settings.device) == (5, "cuda")
     (tmp_path / "home").mkdir(exist_ok=True)
     (tmp_path / "home" / "config.toml").write_text("cpu_experts = 0")
     assert run(gptoss, scripted, encoding, reply).cpu_experts == 0
@@ -55,30 +55,33 @@ def test_without_a_card_one_line_says_what_to_do(gptoss):
     assert "use auto or cpu" in line
 
 
-def test_experts_on_the_host_are_told_of(tmp_path, make_checkpoint, make_byte_tokenizer, monkeypatch):
+def test_experts_on_the_host_are_told_of(tmp_path, make_checkpoint, make_byte_tokenizer):
     """In Triton's interpreter, where the CPU passes for the card."""
     pytest.importorskip("triton", reason="Triton runs on Linux")
     folder = make_checkpoint(tmp_path / "model", vocabulary=300)
     make_byte_tokenizer(folder, ["<|return|>", "<|call|>", "<|end|>", "<|start|>", "<|message|>", "<|channel|>"])
-    monkeypatch.setenv("GPTOSS_BACKEND", "gpu")
-    loaded = load_model(LoadRequest(str(folder), tmp_path, device="cpu", cpu_experts=1))
+    loaded = load_model(load_request(str(folder), tmp_path, "gpu", cpu_experts=1))
     assert loaded.engine.transformer.ops.name == "gpu"
     assert loaded.notes == ("the experts of 1 of 2 layers are computed on the CPU",)
-    assert load_model(LoadRequest(str(folder), tmp_path, device="cpu")).notes == ()
+    assert load_model(load_request(str(folder), tmp_path, "gpu")).notes == ()
 
 
-def test_auto_takes_the_cpu_where_the_card_is_too_small(tmp_path, monkeypatch):
-    real, told = loading._load_on, []
+@pytest.mark.parametrize("too_small_for", ["the plan", "the weights"])
+def test_auto_falls_back_to_the_cpu_where_the_card_is_too_small(tmp_path, monkeypatch, too_small_for):
+    module, name = (plan, "_plan") if too_small_for == "the plan" else (load, "carry_out")
+    real, told = getattr(module, name), []
 
-    def load_on(device, *arguments):
-        if device.type == "cuda":
+    def too_small(*arguments, **options):
+        if torch.device("cuda") in arguments or getattr(arguments[0], "device", None) == torch.device("cuda"):
             raise DeviceError("the card has 0.1 GB free")
-        return real(device, *arguments)
+        return real(*arguments, **options)
 
-    monkeypatch.setattr(loading, "_load_on", load_on)
-    monkeypatch.setattr(loading, "select_device", lambda _: torch.device("cuda"))
-    loaded = load_model(LoadRequest("nano", tmp_path, device="auto", tell=told.append))
-    assert loaded.engine.transformer.device.type == "cpu"
-    assert told == ["the card has 0.1 GB free; the CPU is taken"]
+    monkeypatch.setattr(module, name, too_small)
+    monkeypatch.setattr(plan, "select_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(plan, "free_device_bytes", lambda _: None)
+    loaded = load_model(load_request("nano", tmp_path, device="auto", tell=told.append))
+    assert loaded.engine.transformer.device.type == loaded.plan.device.type == "cpu"
+    assert told == ["the card has 0.1 GB free; falling back to the CPU"]
+    assert "the card has 0.1 GB free" in str(loaded.plan)
     with pytest.raises(DeviceError, match=r"0\.1 GB"):
-        load_model(LoadRequest("nano", tmp_path, device="cuda"))
+        load_model(load_request("nano", tmp_path, device="cuda"))

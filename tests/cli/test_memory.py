@@ -4,15 +4,17 @@ import errno
 import re
 
 import pytest
+from loaded import load_options
 
 from gptoss.cli.base.errors import MemoryShortageError
 from gptoss.cli.startup import loading
 from gptoss.cli.startup.loading import load_model
 from gptoss.cli.startup.machine import available_memory
-from gptoss.cli.startup.memory import counted_context, require_memory, slowness
+from gptoss.cli.startup.memory import require_memory, slowness
 from gptoss.model.checkpoints.published_configs import published_config
-from gptoss.model.loading.memory import memory_need
-from gptoss.model.ops import ComputeOptions, select_ops
+from gptoss.model.loading import load
+from gptoss.model.loading.plan import LoadPlan, plan_load
+from gptoss.model.measure.synthetic import SyntheticModel
 
 GB = 10**9
 
@@ -81,10 +83,9 @@ def test_odd_lines_are_passed_over(machine, own):
     assert machine("MemAvailable:\nMemAvailable: much\nMemAvailable: 5 kB\n", own) == 5120
 
 
-def needed(name, context=4096, dense="int8"):
+def planned(name, context=4096, dense="int8") -> LoadPlan:
     pytest.importorskip("gptoss.model.kernels._cpu")
-    config, ops = published_config(name), select_ops(options=ComputeOptions("cpu", dense))
-    return memory_need(config, ops, counted_context(config, context), 256), config, ops
+    return plan_load(SyntheticModel(published_config(name)), load_options("cpu", dense, max_context=context))
 
 
 @pytest.mark.parametrize(
@@ -93,15 +94,14 @@ def needed(name, context=4096, dense="int8"):
         ("20b", 131072, 5.0, "--ctx N or --dense bf16 --ctx N"),
         ("20b", 131072, 7.0, "--ctx N or --dense bf16"),
         ("20b", 4096, 1.5, "--ctx N or --dense bf16"),
-        ("20b", 4096, 0.19, "--dense bf16 --ctx N"),
+        ("20b", 4096, 0.23, "--dense bf16 --ctx N"),
         ("20b", 4096, 0.01, "-m nano"),
-        ("120b", 32768, 3.0, "--ctx N or --dense bf16 or -m 20b"),
+        ("120b", 32768, 3.15, "--ctx N or --dense bf16 or -m 20b"),
     ],
 )
 def test_what_would_fit_is_said_and_fits(model, context, free, fits):
-    need, config, ops = needed(model, context)
     with pytest.raises(MemoryShortageError) as caught:
-        require_memory(model, need, config, ops, context, int(free * GB))
+        require_memory(model, planned(model, context), int(free * GB))
     text = str(caught.value)
     assert f"of cache for {context} tokens" in text
     assert "\n" not in text
@@ -113,23 +113,23 @@ def test_what_would_fit_is_said_and_fits(model, context, free, fits):
         if options.get("-m") == "nano":
             continue
         changed = options.get("-m", model), int(options.get("--ctx", context)), options.get("--dense", "int8")
-        assert needed(*changed)[0].resident <= free * GB
+        assert planned(*changed).need.resident <= free * GB
         if "--ctx" in options:
-            assert needed(changed[0], changed[1] + 1024, changed[2])[0].resident > free * GB
+            assert planned(changed[0], changed[1] + 1024, changed[2]).need.resident > free * GB
 
 
 def test_what_fits_is_let_pass():
-    need, config, ops = needed("20b")
-    require_memory("20b", need, config, ops, None, need.resident)
-    require_memory("20b", need, config, ops, None, None)
+    plan = planned("20b")
+    need = plan.need
+    require_memory("20b", plan, need.resident)
+    require_memory("20b", plan, None)
     assert slowness("20b", need, need.whole) is None
     assert slowness("20b", need, None) is None
 
 
 def test_what_does_not_fit_as_a_whole_is_slow():
-    need, *_ = needed("120b")
-    assert slowness("120b", need, 24 * GB) == (
-        "120b uses 63 GB and 24 GB of memory are free: what does not fit is read from the disk again and again, "
+    assert slowness("120b", planned("120b").need, 24 * GB) == (
+        "120b uses 63.1 GB and 24 GB of memory are free: what does not fit is read from the disk again and again, "
         "which is slow"
     )
 
@@ -139,7 +139,7 @@ def test_a_model_is_refused_before_it_takes_memory(gptoss, monkeypatch):
         raise AssertionError("it was loaded")
 
     monkeypatch.setattr(loading, "available_memory", lambda *, swap=False: 50_000)
-    monkeypatch.setattr(loading.LocalEngine, "load", never)
+    monkeypatch.setattr(load, "carry_out", never)
     result = gptoss("ask", "-m", "nano", "--ctx", "1024", "Hi", load=load_model)
     assert (result.status, result.stdout) == (3, "")
     assert result.stderr.startswith("gptoss: nano needs ")

@@ -6,6 +6,7 @@ import sys
 from datetime import date
 
 import pytest
+from requested import load_request
 
 from gptoss.cli.base.settings import Effort, Folders
 from gptoss.cli.hub.last_use import last_uses
@@ -13,7 +14,6 @@ from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.events import FinalDelta, PrefillProgress
 from gptoss.cli.session.session import Session
 from gptoss.cli.session.transcript import Transcript
-from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.loading import load_model
 from gptoss.harmony import Message
 
@@ -101,7 +101,7 @@ def test_turns_after_a_cut_compute_their_own_tokens_alone(nano) -> None:
 
 def test_interrupt_while_the_prompt_is_computed_leaves_the_session_and_the_engine_sound(tmp_path) -> None:
     def open_session() -> Session:
-        loaded = load_model(LoadRequest("nano", tmp_path))
+        loaded = load_model(load_request("nano", tmp_path))
         return Session(loaded, Transcript(ConversationSettings.new(date(2026, 3, 14), Effort.LOW)))
 
     def answer(session: Session) -> list[FinalDelta]:

@@ -25,7 +25,7 @@ def run(gptoss, scripted, encoding, reply, *arguments, **options):
 def test_a_terminal_shows_progress_and_keeps_the_error(gptoss, scripted, encoding, reply):
     arguments = ("ask", "--quantize", "mxfp4", "-m", "mine", "Hi")
     result, (request,) = run(gptoss, scripted, encoding, reply, *arguments, terminal="out err")
-    assert (result.status, result.stdout, request.quantize) == (0, "Hello\n", "mxfp4")
+    assert (result.status, result.stdout, request.settings.quantize) == (0, "Hello\n", "mxfp4")
     assert f"\x1b[2m{NOTE}\x1b[22m\n" in result.stderr
     assert "loading mine" in result.stderr
 
@@ -37,14 +37,14 @@ def test_a_pipe_stays_silent(gptoss, scripted, encoding, reply):
 
 def test_nothing_is_packed_unless_asked_for(gptoss, scripted, encoding, reply):
     _, (request,) = run(gptoss, scripted, encoding, reply, "ask", "Hi")
-    assert request.quantize is None
+    assert request.settings.quantize is None
 
 
 def test_the_config_file_may_ask_for_it(gptoss, scripted, encoding, reply, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "config.toml").write_text('quantize = "mxfp4"')
     _, (request,) = run(gptoss, scripted, encoding, reply, "ask", "Hi")
-    assert request.quantize == "mxfp4"
+    assert request.settings.quantize == "mxfp4"
 
 
 def test_another_format_is_wrong_usage(gptoss):

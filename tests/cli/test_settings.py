@@ -94,6 +94,7 @@ def test_config_that_is_too_large(gptoss, tmp_path, arguments) -> None:
     [
         ("--threads", "100000", "a whole number from 1 to 1024"),
         ("--cache-gb", "inf", "a number above 0, 1,000,000 at most"),
+        ("--context-gb", "2000000", "a number above 0, 1,000,000 at most"),
         ("--temperature", "inf", "a number, 0 or more"),
         ("--top-p", "0.0", "a number above 0 and at most 1"),
         ("--device", "gpu", "one of auto, cpu, cuda, mps"),
@@ -139,9 +140,9 @@ def test_a_config_error_is_status_2(gptoss, tmp_path) -> None:
 
 
 def test_folders_of_one_home() -> None:
-    home = Folders(Path("/h/config.toml"), Path("/h/models"), Path("/h/state"), Path("/h/cache"))
-    assert Folders.locate({"GPTOSS_HOME": "/h"}) == home
-    assert Folders.locate({"GPTOSS_HOME": "/other"}, Path("/h")) == home
+    home = Folders(Path("/h/config.toml"), Path("/h/models"), Path("/h/state"), Path("/h/cache"), Path("/hub"))
+    assert Folders.locate({"GPTOSS_HOME": "/h", "HF_HUB_CACHE": "/hub"}) == home
+    assert Folders.locate({"GPTOSS_HOME": "/other", "HF_HUB_CACHE": "/hub"}, Path("/h")) == home
 
 
 def test_folders_of_the_platform() -> None:

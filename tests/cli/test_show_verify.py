@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 NAMES = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>"]
@@ -41,6 +42,7 @@ def test_show(gptoss, model):
         "experts MXFP4 26.1 kB, expert biases BF16 2.05 kB, norms BF16 640 bytes\n"
         f"size         {on_disk / 1000:.0f} kB in 2 files\n"
         "memory       173 kB at 100 tokens: 147 kB of weights, 25.6 kB of cache\n"
+        "here         reference on cpu, 1 thread, dense layers as stored; weights read ahead\n"
         "licence      apache-2.0\u241b[2J\n"
     )
 
@@ -70,6 +72,30 @@ def test_show_json(gptoss, model):
     assert told["memory"]["context"] == 10
     assert told["memory"]["weight_bytes"] == sum(part["bytes"] for part in told["parts"].values())
     assert (told["licence"], told["max_context"], told["vocab_size"]) == (None, 512, 264)
+
+
+def test_show_how_it_would_run_here(gptoss, model):
+    folder = model("hub_bf16")
+    assert gptoss("config", "set", "quantize", "mxfp4").status == 0
+    assert gptoss("config", "set", "device", "cpu").status == 0
+    assert gptoss("config", "set", "threads", "3").status == 0
+    told = gptoss("show", str(folder)).stdout
+    assert "\nhere         reference on cpu, 3 threads, dense layers as stored; " in told
+    assert "; weights read when they are needed, experts packed to MXFP4\n" in told
+    told = json.loads(gptoss("show", str(folder), "--json").stdout)["here"]
+    assert (told["device"], told["backend"], told["threads"], told["packs"]) == ("cpu", "reference", 3, True)
+    assert told["made_bytes"] == 2 * 4 * (3 * 64 * 32) * 17 // 32
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is such a device")
+def test_show_describes_what_cannot_run_here(gptoss, model):
+    folder = model()
+    assert gptoss("config", "set", "device", "mps").status == 0
+    result = gptoss("show", str(folder))
+    assert (result.status, result.stderr) == (0, "")
+    assert "\nhere         cannot run: device 'mps' is not there: use auto or cpu\n" in result.stdout
+    told = json.loads(gptoss("show", str(folder), "--json").stdout)
+    assert told["here"] == {"error": "device 'mps' is not there: use auto or cpu"}
 
 
 def test_show_more_context_than_there_is(gptoss, model):

@@ -15,8 +15,8 @@ ADVICE = "name a folder with config.json and .safetensors files\n"
 def said(gptoss):
     """What `gptoss ask -m` says of a wrong model."""
 
-    def ask(model) -> str:
-        result = gptoss("ask", "-m", str(model), "--device", "cpu", "Hi", load=load_model)
+    def ask(model, **variables: str) -> str:
+        result = gptoss("ask", "-m", str(model), "--device", "cpu", "Hi", load=load_model, variables=variables)
         assert (result.status, result.stdout) == (3, "")
         assert result.stderr.count("\n") == 1
         assert result.stderr.isprintable() or result.stderr[:-1].isprintable()
@@ -132,10 +132,10 @@ def test_a_name_that_nothing_has(said):
     assert "there is no model and no folder '20B': did you mean 20b?" in line
 
 
-def test_a_model_that_is_not_on_this_machine(said, monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    line = said("120b")
+def test_a_model_that_is_not_on_this_machine(said, tmp_path):
+    line = said("120b", HF_HUB_CACHE=str(tmp_path / "the hub's"))
     assert line.startswith("gptoss: 120b (65.3 GB) is not on this machine: `gptoss pull 120b` fetches it, ")
+    assert str(tmp_path / "the hub's") in line
 
 
 def test_a_named_pipe_does_not_hang(said, make_checkpoint, here):

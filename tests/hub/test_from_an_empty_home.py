@@ -96,7 +96,7 @@ def loader() -> Asked:
     from gptoss.model.checkpoints.catalog import locate
 
     def load(request) -> LoadedModel:
-        folder = locate(request.model, request.models_folder)
+        folder = locate(request.model, request.folders.models, request.folders.hub_cache)
         raise InputError(f"found in {folder}")
 
     return Asked(load)

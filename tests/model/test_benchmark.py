@@ -7,8 +7,9 @@ import pytest
 import torch
 from random_parts import sum_of_words
 
-from gptoss.model import Checkpoint, LocalEngine, Transformer, Weights
+from gptoss.model import Checkpoint, LocalEngine, Transformer
 from gptoss.model.checkpoints.published_configs import PUBLISHED, published_config
+from gptoss.model.loading.weights import load_weights
 from gptoss.model.measure import benchmark
 from gptoss.model.measure.benchmark import (
     FewLayers,
@@ -105,7 +106,7 @@ def test_the_whole_model_is_the_engines(transformer):
 def test_bytes_a_token_are_what_the_kernels_have(tmp_path, make_checkpoint, dense):
     checkpoint = Checkpoint.open(make_checkpoint(tmp_path, "puzzle", experts=(4, 8), windows=(8, None)))
     ops = cpu_ops(dense)
-    model = Transformer(checkpoint.config, Weights.from_checkpoint(checkpoint), ops)
+    model = Transformer(checkpoint.config, load_weights(checkpoint), ops)
     experts = sum(2 * 3 * 64 * 32 * 17 // 32 for _ in (4, 8))  # two of them a layer, whatever there are
     routers = 2 * 64 * (4 + 8)
     attention = 2 * 2 * (64 + 32) * 64

@@ -17,7 +17,6 @@ from gptoss.model.errors import CheckpointError, ModelNotFoundError
 def places(tmp_path, monkeypatch) -> tuple[Path, Path]:
     """An empty folder of models and an empty hub cache, and no others to be found."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "elsewhere"))
     (tmp_path / "models").mkdir()
     return tmp_path / "models", tmp_path / "hub"
 
@@ -195,16 +194,17 @@ def test_nano_lies_in_the_package(places, make_checkpoint, tmp_path, monkeypatch
     ],
 )
 def test_the_hubs_environment(variables, expected, monkeypatch):
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in ({"HOME": "/home/me"} | variables).items():
-        monkeypatch.setenv(name, value)
-    assert default_hub_cache() == Path(expected)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HF_HOME", "/not/handed/down")
+    assert default_hub_cache(variables) == Path(expected)
 
 
-def test_the_environments_cache_is_the_default(places, make_checkpoint, tmp_path):
-    folder = make_checkpoint(snapshot(tmp_path / "elsewhere", "openai/gpt-oss-20b"))
-    assert locate("20b", places[0]) == folder
+def test_without_a_folder_of_models_the_hubs_cache_alone_is_looked_in(places, make_checkpoint):
+    _, hub = places
+    with pytest.raises(ModelNotFoundError, match=rf"\(looked in the hub's cache '{hub}'\)"):
+        locate("20b", None, hub)
+    folder = make_checkpoint(snapshot(hub, "openai/gpt-oss-20b"))
+    assert locate("20b", None, hub) == folder
 
 
 def test_the_catalogue_does_not_wait_for_torch():

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from loaded import loaded_transformer
 
-from gptoss.model import Transformer
+from gptoss.model import Checkpoint
 from gptoss.model.checkpoints.describe import describe
 
 
@@ -12,7 +13,7 @@ from gptoss.model.checkpoints.describe import describe
 )
 def test_parts_and_sizes(tmp_path, make_checkpoint, layout, experts):
     folder = make_checkpoint(tmp_path, layout, shards=2)
-    description = describe(folder)
+    description = describe(Checkpoint.open(folder))
     assert description.parts["experts"].precisions == (experts,)
     assert sum(part.nbytes for part in description.parts.values()) == description.weight_bytes
     assert description.num_files == 2
@@ -23,11 +24,11 @@ def test_parts_and_sizes(tmp_path, make_checkpoint, layout, experts):
 @pytest.mark.parametrize("layout", ["hub_mxfp4", "puzzle"])
 def test_the_cache_takes_what_is_said(tmp_path, make_checkpoint, layout):
     folder = make_checkpoint(tmp_path, layout)
-    transformer = Transformer.from_checkpoint(folder)
+    transformer = loaded_transformer(folder)
     cache = transformer.new_cache(300)
     with torch.inference_mode():
         transformer(torch.arange(300) % 90, cache)
-    assert cache.nbytes == describe(folder).cache_bytes(300)
+    assert cache.nbytes == describe(Checkpoint.open(folder)).cache_bytes(300)
 
 
 @pytest.mark.parametrize(
@@ -48,11 +49,11 @@ def test_licence(tmp_path, make_checkpoint, files, licence):
     folder = make_checkpoint(tmp_path)
     for name, text in files.items():
         (folder / name).write_bytes(text.encode())
-    assert describe(folder).licence == licence
+    assert describe(Checkpoint.open(folder)).licence == licence
 
 
 def test_a_licence_elsewhere_is_not_read(tmp_path, make_checkpoint):
     folder = make_checkpoint(tmp_path / "mine")
     (tmp_path / "secret").write_text("MIT")
     (folder / "LICENSE").symlink_to(tmp_path / "secret")
-    assert describe(folder).licence is None
+    assert describe(Checkpoint.open(folder)).licence is None

@@ -5,8 +5,9 @@ import torch
 
 from gptoss.model import DeviceError
 from gptoss.model.kernels.triton.interpreter import in_interpreter
-from gptoss.model.loading.device import full_card_told, select_device
+from gptoss.model.loading.device import select_device
 from gptoss.model.ops import ComputeOptions, gpu_device, select_ops
+from gptoss.model.ops.full_card import full_card_told
 from gptoss.model.ops.gpu_device import reason_against
 
 CUDA = torch.device("cuda")

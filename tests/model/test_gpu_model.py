@@ -8,10 +8,13 @@ import pytest
 import torch
 from calls import new_calls
 from generating import generate
+from loaded import load_options, loaded, loaded_transformer
 
 from gptoss.model import DeviceError, Forced, LocalEngine, Masked, SamplingParams
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.loading.placement import Placement
+from gptoss.model.loading.plan import plan_load
 from gptoss.model.loading.upload import Uploader
 from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.tensors.weights import HostExperts, Linear, Weights
@@ -180,18 +183,24 @@ def test_a_constraint_masks_and_forces_on_the_device(engine):
 
 @pytest.mark.parametrize("layout", ["original", "hub_mxfp4"])
 def test_a_checkpoint_is_copied_to_the_device_piece_by_piece(tmp_path, make_checkpoint, layout, monkeypatch):
-    monkeypatch.setattr("gptoss.model.architecture.transformer.Uploader", small_buffers)
+    monkeypatch.setattr("gptoss.model.loading.load.Uploader", small_buffers)
     folder = make_checkpoint(tmp_path, layout)
     parts = []
-    model = Transformer.from_checkpoint(folder, backend=wide(), progress=parts.append)
+    on_device = loaded(folder, wide(), progress=parts.append)
+    model = on_device.engine.transformer
     assert parts == sorted(parts)
     assert parts[-1] == 1.0
     qkv = model.weights.layers[0].qkv.weight
     assert qkv.data_ptr() == model.weights.layers[0].q.weight.data_ptr(), "the three lie in one piece of memory"
-    expected = Transformer.from_checkpoint(folder, backend=ReferenceOps())
+    expected = loaded_transformer(folder)
     cache, theirs = model.new_cache(), expected.new_cache()
     assert relative_error(model([3], cache, "last"), expected([3], theirs, "last")) < 1e-3
-    assert model.placement.host_layers == 0
+    assert on_device.plan.placement.host_layers == 0
+
+
+def placed(folder, dense="bf16", **options) -> Placement:
+    """What would lie where."""
+    return plan_load(Checkpoint.open(folder), load_options(**options), wide(dense)).placement
 
 
 def small_buffers(*arguments):
@@ -200,18 +209,19 @@ def small_buffers(*arguments):
 
 def test_experts_that_do_not_fit_stay_on_the_host(tmp_path, make_checkpoint, caplog):
     folder = make_checkpoint(tmp_path, experts=(4, 4, 4), windows=(8, None, 8))
-    expected = Transformer.from_checkpoint(folder, backend=ReferenceOps())
-    everything = Transformer.from_checkpoint(folder, backend=wide(), device_bytes=1 << 40)
-    assert everything.placement.host_layers == 0
-    needed = everything.placement.device_bytes
+    expected = loaded_transformer(folder)
+    everything = placed(folder, device_bytes=1 << 40)
+    assert everything.host_layers == 0
+    needed = everything.device_bytes
     caplog.set_level(logging.INFO)
-    model = Transformer.from_checkpoint(folder, backend=wide(), device_bytes=needed - 1)
-    assert model.placement.host_layers == 1
+    some = loaded(folder, wide(), device_bytes=needed - 1)
+    model = some.engine.transformer
+    assert some.plan.placement.host_layers == 1
     assert "experts of 1 of 3 layers" in caplog.text
     kinds = [isinstance(layer.experts, HostExperts) for layer in model.weights.layers]
     assert kinds == [True, False, False]
     for host_layers in (1, 3):
-        model = Transformer.from_checkpoint(folder, backend=wide(), cpu_experts=host_layers)
+        model = loaded_transformer(folder, wide(), cpu_experts=host_layers)
         ids, cache, theirs = prompt(3), model.new_cache(), expected.new_cache()
         ids = [i % 96 for i in ids]
         new_calls(model.ops)
@@ -225,23 +235,20 @@ def test_experts_that_do_not_fit_stay_on_the_host(tmp_path, make_checkpoint, cap
 def test_a_card_that_is_too_small_is_told_of(tmp_path, make_checkpoint):
     folder = make_checkpoint(tmp_path)
     with pytest.raises(DeviceError, match=r"0\.001 GB free, .*--ctx, or --device cpu"):
-        Transformer.from_checkpoint(folder, backend=wide(), device_bytes=1_000_000)
-    least = Transformer.from_checkpoint(folder, backend=wide(), cpu_experts=99).placement.device_bytes
+        placed(folder, device_bytes=1_000_000)
+    least = placed(folder, cpu_experts=99).device_bytes
     with pytest.raises(DeviceError, match="use --cpu-experts 2, or leave"):
-        Transformer.from_checkpoint(folder, backend=wide(), device_bytes=least, cpu_experts=1)
+        placed(folder, device_bytes=least, cpu_experts=1)
 
 
 def test_less_room_is_needed_with_less_context_and_with_eight_bits(tmp_path, make_checkpoint):
-    from gptoss.model.loading.placement import place
+    folder = make_checkpoint(tmp_path, vocabulary=4000)
 
-    checkpoint = Checkpoint.open(make_checkpoint(tmp_path, vocabulary=4000))
+    def needed(context, dense="bf16"):
+        return placed(folder, dense, max_context=context).device_bytes
 
-    def needed(ops, context):
-        options = {"packs": False, "free_bytes": None, "cpu_experts": None}
-        return place(checkpoint, ops, context=context, **options).device_bytes
-
-    assert needed(wide(), 64) < needed(wide(), 512) == needed(wide(), None)
-    assert needed(wide("int8"), 64) < needed(wide(), 64)
+    assert needed(64) < needed(512) == needed(None)
+    assert needed(64, "int8") < needed(64)
 
 
 def test_experts_that_are_not_packed_take_the_slow_path_and_say_so(make_transformer, caplog):

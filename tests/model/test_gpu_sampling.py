@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gptoss.model import ConstraintError, Masked, Sampler, SamplingError, SamplingParams
-from gptoss.model.inference.sampler import Drawn
+from gptoss.model.architecture.decode import Drawn
 from gptoss.model.ops import Drawing
 
 pytest.importorskip("triton", reason="Triton runs on Linux")

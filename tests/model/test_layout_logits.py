@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from loaded import loaded_transformer
 from transformers import GptOssForCausalLM
 
-from gptoss.model import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.tensors.mxfp4 import VALUES
 
@@ -37,7 +37,7 @@ def library_logits(folder: Path) -> torch.Tensor:
 
 def our_logits(folder: Path) -> torch.Tensor:
     with torch.inference_mode():
-        return Transformer.from_checkpoint(folder)(TOKENS)
+        return loaded_transformer(folder)(TOKENS)
 
 
 def require_same(ours: torch.Tensor, expected: torch.Tensor) -> None:
@@ -87,7 +87,7 @@ def test_weights_are_the_mapped_files(tmp_path, make_checkpoint, layout, shards)
     """What a loaded model holds is the files, byte for byte: nothing was copied, nothing unpacked."""
     folder = make_checkpoint(tmp_path, layout, shards=shards)
     checkpoint = Checkpoint.open(folder)
-    tensors = list(tensors_of(Transformer.from_checkpoint(folder).weights))
+    tensors = list(tensors_of(loaded_transformer(folder).weights))
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     assert sorted(storages.values()) == sorted(file.stat().st_size for file in checkpoint.files)
     assert sum(tensor.nbytes for tensor in tensors) == checkpoint.nbytes

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from generating import generate
+from loaded import loaded_engine
 
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.interface import SamplingParams
-from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.storage import disk_cache, made_weights
 from gptoss.model.storage.disk_cache import CheckpointFiles, DiskCache, clear, kept_models
 from gptoss.model.storage.read_ahead import ReadAhead
@@ -38,7 +38,7 @@ def model(make_checkpoint, tmp_path_factory):
 def opened(tmp_path):
     def opened(model: Path, *, limit: int = PLENTY, **changes) -> LocalEngine:
         cache = DiskCache(tmp_path / "computed", limit, "a name")
-        return LocalEngine.load(model, device="cpu", backend=cpu_ops.CpuOps(dense="int8"), disk_cache=cache, **changes)
+        return loaded_engine(model, "cpu", dense="int8", disk_cache=cache, **changes)
 
     return opened
 
@@ -78,9 +78,9 @@ def test_what_it_was_made_of_is_not_read(model, opened, monkeypatch):
     monkeypatch.setattr(ReadAhead, "__init__", lambda self, read, _: parts.append(read))
     monkeypatch.setattr(ReadAhead, "__enter__", lambda self: self)
     monkeypatch.setattr(ReadAhead, "__exit__", lambda *_: None)
-    first = opened(model, reading=print)
+    first = opened(model, host_bytes=PLENTY)
     first.retain()
-    opened(model, reading=print)
+    opened(model, host_bytes=PLENTY)
     before, after = (sum(part.numel() for part in read) for read in parts)
     config = first.transformer.config
     heads, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
@@ -150,8 +150,8 @@ def test_a_file_of_other_weights_in_the_right_place_is_found_out(make_checkpoint
 
 def test_exact_layers_and_small_models_leave_nothing(model, tmp_path, monkeypatch, opened):
     cache = DiskCache(tmp_path / "computed", PLENTY, "a name")
-    LocalEngine.load(model, device="cpu", backend=cpu_ops.CpuOps(dense="bf16"), disk_cache=cache).retain()
-    LocalEngine.load(model, device="cpu", backend=ReferenceOps(), disk_cache=cache).retain()
+    loaded_engine(model, "cpu", dense="bf16", disk_cache=cache).retain()
+    loaded_engine(model, disk_cache=cache).retain()
     monkeypatch.undo()
     opened(model).retain()
     assert not (tmp_path / "computed").exists()

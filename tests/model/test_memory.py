@@ -2,18 +2,13 @@
 
 import pytest
 
-from gptoss.model import Checkpoint, Transformer, Weights
+from gptoss.model import Checkpoint, Transformer
 from gptoss.model.checkpoints.published_configs import published_config
-from gptoss.model.loading.memory import (
-    cache_bytes,
-    dense_weights,
-    expert_weights,
-    memory_need,
-    stored_bytes,
-    token_bytes,
-)
+from gptoss.model.loading.memory import memory_need
+from gptoss.model.loading.weights import load_weights
 from gptoss.model.ops import ComputeOptions, select_ops
 from gptoss.model.ops.reference import ReferenceOps
+from gptoss.model.tensors.sizes import cache_bytes, dense_weights, expert_weights, stored_bytes, token_bytes
 
 
 @pytest.mark.parametrize("layout", ["hub_mxfp4", "puzzle"])
@@ -33,7 +28,7 @@ def test_what_is_made_at_load(tmp_path, make_checkpoint, dense, vocabulary):
     pytest.importorskip("gptoss.model.kernels._cpu")
     checkpoint = Checkpoint.open(make_checkpoint(tmp_path, vocabulary=vocabulary))
     ops = select_ops(options=ComputeOptions("cpu", dense))
-    weights = Transformer(checkpoint.config, Weights.from_checkpoint(checkpoint), ops).weights
+    weights = Transformer(checkpoint.config, load_weights(checkpoint), ops).weights
     layers = [m for layer in weights.layers for m in (layer.q, layer.k, layer.v, layer.o)]
     kept = sum(m.kernel.bytes for m in (*layers, weights.unembedding))
     if dense == "int8":
@@ -44,7 +39,7 @@ def test_what_is_made_at_load(tmp_path, make_checkpoint, dense, vocabulary):
 
 def test_need_of_20b():
     config, ops = published_config("20b"), ReferenceOps()
-    need = memory_need(config, ops, 4096, 256)
+    need = memory_need(config, ops, None, 256, weight_bytes=stored_bytes(config))
     assert (need.made, need.cache) == (0, cache_bytes(config, 4096))
     assert need.mapped == stored_bytes(config) - 2 * 201_088 * 2880
     assert need.resident == need.cache + need.working
@@ -55,7 +50,10 @@ def test_eight_bits_take_the_place_of_what_they_were_made_of():
     pytest.importorskip("gptoss.model.kernels._cpu")
     config = published_config("20b")
     bf16, int8 = (
-        memory_need(config, select_ops(options=ComputeOptions("cpu", dense)), 4096, 256) for dense in ("bf16", "int8")
+        memory_need(
+            config, select_ops(options=ComputeOptions("cpu", dense)), 4096, 256, weight_bytes=stored_bytes(config)
+        )
+        for dense in ("bf16", "int8")
     )
     assert bf16.mapped - int8.mapped == 2 * dense_weights(config)
     assert int8.made == pytest.approx(34 / 32 * dense_weights(config), rel=1e-3)

@@ -5,25 +5,24 @@ from pathlib import Path
 import pytest
 import torch
 from generating import generate
+from loaded import loaded_transformer
 
-from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.catalog import locate
 from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.interface import SamplingParams
-from gptoss.model.ops.reference import ReferenceOps
 
-CHECKPOINT = locate("nano", Path())
+CHECKPOINT = locate("nano", None, Path())
 pytestmark = pytest.mark.skipif(not torch.backends.mps.is_available(), reason="this machine has no mps")
 
 
 @pytest.fixture(scope="module")
 def on_mps():
-    return Transformer.from_checkpoint(CHECKPOINT, "mps")
+    return loaded_transformer(CHECKPOINT, None, device="mps")
 
 
 @pytest.fixture(scope="module")
 def on_cpu():
-    return Transformer.from_checkpoint(CHECKPOINT, "cpu", ReferenceOps())
+    return loaded_transformer(CHECKPOINT)
 
 
 IDS = list(range(3, 60))

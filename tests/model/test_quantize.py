@@ -7,17 +7,17 @@ import sys
 
 import pytest
 import torch
+from loaded import loaded, loaded_transformer
 from safetensors.torch import load_file, save_file
 
-from gptoss.model import CheckpointError, LocalEngine, Transformer, UnsupportedModelError
-from gptoss.model.checkpoints.checkpoint import Checkpoint
-from gptoss.model.loading.quantize import ExpertPacker, load_weights
+from gptoss.model import CheckpointError, UnsupportedModelError
+from gptoss.model.loading.quantize import ExpertPacker
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor, dequantize, quantize
 
 
 def logits(folder, **options) -> torch.Tensor:
     with torch.inference_mode():
-        return Transformer.from_checkpoint(folder, **options)(torch.arange(60))
+        return loaded_transformer(folder, **options)(torch.arange(60))
 
 
 def rewrite(folder, change) -> None:
@@ -31,13 +31,14 @@ def test_what_was_packed_once_comes_back_exactly(tmp_path, make_checkpoint):
     """The unpacked experts of the made checkpoints are those of the packed ones."""
     expected = logits(make_checkpoint(tmp_path / "packed", "hub_mxfp4"))
     folder = make_checkpoint(tmp_path / "plain", "hub_bf16", shards=2)
-    transformer = Transformer.from_checkpoint(folder, quantize="mxfp4")
+    packed = loaded(folder, quantize="mxfp4")
+    transformer, packing = packed.engine.transformer, packed.packing
     with torch.inference_mode():
         assert torch.equal(transformer(torch.arange(60)), expected)
     assert all(isinstance(layer.experts.down, Mxfp4Tensor) for layer in transformer.weights.layers)
-    assert transformer.packing.matrices == 4
-    assert transformer.packing.errors == {"gate_up": 0.0, "down": 0.0}
-    assert transformer.packing.bytes_after * 32 * 2 == transformer.packing.bytes_before * 17
+    assert packing.matrices == 4
+    assert packing.errors == {"gate_up": 0.0, "down": 0.0}
+    assert packing.bytes_after * 32 * 2 == packing.bytes_before * 17
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
@@ -53,7 +54,8 @@ def test_values_and_error(tmp_path, make_checkpoint, dtype, monkeypatch):
                 tensors[name] = (torch.randn(tensors[name].shape, generator=generator) * 0.1).to(dtype)
 
     rewrite(folder, fill)
-    weights, report = load_weights(Checkpoint.open(folder), quantize="mxfp4")
+    packed = loaded(folder, quantize="mxfp4")
+    weights, report = packed.engine.transformer.weights, packed.packing
     stored = load_file(folder / "model.safetensors")
     for kind in ("gate_up", "down"):
         lost = whole = 0.0
@@ -73,19 +75,18 @@ def test_values_and_error(tmp_path, make_checkpoint, dtype, monkeypatch):
 def test_nothing_is_done_unless_asked_for_and_needed(tmp_path, make_checkpoint):
     plain = make_checkpoint(tmp_path / "plain", "hub_bf16")
     packed = make_checkpoint(tmp_path / "packed", "hub_mxfp4")
-    assert Transformer.from_checkpoint(plain).packing is None
-    assert Transformer.from_checkpoint(packed, quantize="mxfp4").packing is None
-    assert LocalEngine.load(plain, device="cpu", quantize="mxfp4").transformer.packing is not None
+    assert loaded(plain).packing is None
+    assert loaded(packed, quantize="mxfp4").packing is None
+    assert loaded(plain, quantize="mxfp4").packing is not None
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_progress_rises_to_the_end_and_torchs_threads_stay(tmp_path, make_checkpoint, threads):
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     try:
         parts: list[float] = []
         folder = make_checkpoint(tmp_path, "hub_bf16")
-        Transformer.from_checkpoint(folder, quantize="mxfp4", progress=parts.append)
+        loaded(folder, quantize="mxfp4", threads=threads, progress=parts.append)
         assert parts == sorted(parts)
         assert len(parts) == 2 * 2 * 4  # layers, matrices, experts
         assert parts[-1] == 1
@@ -99,7 +100,7 @@ def test_what_is_no_number_is_refused_by_name(tmp_path, make_checkpoint, bad):
     folder = make_checkpoint(tmp_path, "hub_bf16")
     rewrite(folder, lambda tensors: tensors["model.layers.1.mlp.experts.down_proj"][2, 5, 7].fill_(bad))
     with pytest.raises(CheckpointError, match=r"layers\.1\.down.*infinite or not a number"):
-        Transformer.from_checkpoint(folder, quantize="mxfp4")
+        loaded(folder, quantize="mxfp4")
 
 
 def test_rows_that_are_no_blocks_are_refused(tmp_path, make_checkpoint):
@@ -113,7 +114,8 @@ def test_rows_that_are_no_blocks_are_refused(tmp_path, make_checkpoint):
 _LOADER = """
 import json, sys
 from pathlib import Path
-from gptoss.model import Transformer
+from gptoss.model import Checkpoint, LoadOptions
+from gptoss.model.loading.load import load
 
 def memory(field):
     # Not getrusage: there a process begins with the peak of the one that started it.
@@ -121,7 +123,7 @@ def memory(field):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 before = memory("VmRSS:")
-report = Transformer.from_checkpoint(sys.argv[1], quantize="mxfp4").packing
+report = load(Checkpoint.open(sys.argv[1]), LoadOptions(device="cpu", quantize="mxfp4")).packing
 print(json.dumps({"grown": memory("VmHWM:") - before, "before": report.bytes_before, "after": report.bytes_after}))
 """
 

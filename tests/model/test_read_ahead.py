@@ -5,10 +5,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from loaded import loaded
 
-from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
-from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.storage import mapping, read_ahead
 from gptoss.model.storage.read_ahead import ReadAhead
 
@@ -83,7 +82,8 @@ def test_an_interrupt_does_not_wait_for_the_disk(folder):
 
 def test_loading_reads_only_where_it_is_asked_to(folder, monkeypatch):
     told = []
-    Transformer.from_checkpoint(folder, backend=ReferenceOps(), reading=lambda *sizes: told.append(sizes))
+    loaded(folder, host_bytes=1 << 40, reading=lambda *sizes: told.append(sizes))
     assert told[-1][0] == told[-1][1] > 0
     monkeypatch.setattr(ReadAhead, "__init__", None)
-    Transformer.from_checkpoint(folder, backend=ReferenceOps())
+    loaded(folder)
+    loaded(folder, host_bytes=1000)

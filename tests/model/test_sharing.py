@@ -10,7 +10,7 @@ import pytest
 _RUNNER = """
 import json, sys, torch
 from pathlib import Path
-from gptoss.model import Transformer
+from gptoss.model import ComputeOptions, LoadOptions, load_model
 
 def mapping():
     lines = iter(Path("/proc/self/smaps").read_text().splitlines())
@@ -20,7 +20,8 @@ def mapping():
     fields = [next(lines).split() for _ in range(14)]
     return {field[0].rstrip(":"): int(field[1]) * 1024 for field in fields}
 
-transformer = Transformer.from_checkpoint(sys.argv[1])
+options = LoadOptions(device="cpu", compute=ComputeOptions(backend="reference"))
+transformer = load_model(Path(sys.argv[1]), options).transformer
 loaded = mapping()
 with torch.inference_mode():
     logits = transformer(torch.arange(200), logits="last")

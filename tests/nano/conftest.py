@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from loaded import load_options
 
 import gptoss.model.nano
 from gptoss.model.nano.evaluate import Evaluator
@@ -24,4 +25,4 @@ def tokenizer(checkpoint: Path) -> Tokenizer:
 @pytest.fixture(scope="session")
 def evaluator(checkpoint: Path) -> Evaluator:
     """The model itself, on the CPU."""
-    return Evaluator(checkpoint)
+    return Evaluator(checkpoint, load_options())

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loaded import loaded_transformer
 from safetensors.torch import load_file
 
 from gptoss.model.architecture.transformer import Transformer
@@ -73,7 +74,7 @@ def test_the_checkpoint_is_what_the_training_computes_with(
     ids = tokenizer.encode("What is 347 + 85?")
     with torch.no_grad():
         trained = Transformer(config, as_weights(parameters), ReferenceOps())(ids)
-        written = Transformer.from_checkpoint(tmp_path, backend=ReferenceOps())(ids)
+        written = loaded_transformer(tmp_path)(ids)
     torch.testing.assert_close(written, trained, rtol=1e-5, atol=1e-5)
 
 
