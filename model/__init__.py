@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         Timing as Timing,
         Token as Token,
     )
-    from gptoss.model.loading.load import load_model as load_model
+    from gptoss.model.loading.load import find_model as find_model, load_model as load_model
     from gptoss.model.loading.options import LoadOptions as LoadOptions
     from gptoss.model.loading.plan import LoadPlan as LoadPlan, plan_load as plan_load
     from gptoss.model.ops.options import ComputeOptions as ComputeOptions
@@ -98,6 +98,7 @@ _HOME = {
     "UnsupportedModelError": "errors",
     "LoadOptions": "loading.options",
     "LoadPlan": "loading.plan",
+    "find_model": "loading.load",
     "load_model": "loading.load",
     "plan_load": "loading.plan",
     "Sampler": "inference.sampler",

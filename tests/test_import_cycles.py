@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ["cli"]
+PACKAGES = ["cli", "harmony", "model"]
 
 Graph = Mapping[str, set[str]]
 

@@ -47,6 +47,20 @@ class Loaded:
     made: MadeWeights | None
 
 
+def find_model(name: str, *, models_folder: Path | None = None, hub_cache: Path | None = None) -> Path:
+    """Return the folder of a model of this machine.
+
+    Args:
+        name: what `locate` takes: a name of the catalogue, a hub repository, or the path of a folder.
+        models_folder: where models are looked for by name, beside the hub's cache; None: nowhere else.
+        hub_cache: the hub's own cache; by default in the home folder. `default_hub_cache(os.environ)` follows HF_HOME.
+
+    Raises:
+        ModelNotFoundError: it is not on this machine.
+    """
+    return locate(name, models_folder, default_hub_cache({}) if hub_cache is None else hub_cache)
+
+
 def load_model(
     model: Path | str,
     options: LoadOptions = LoadOptions(),
@@ -62,17 +76,15 @@ def load_model(
     Args:
         model: a folder with a checkpoint, or what `locate` takes.
         options: how to load it.
-        models_folder: where models are looked for by name, beside the hub's cache; None: nowhere else.
-        hub_cache: the hub's own cache; by default in the home folder. `default_hub_cache(os.environ)` follows HF_HOME.
+        models_folder, hub_cache: as `find_model`.
         ops, progress, reading: as `load`.
 
     Raises:
         ModelNotFoundError: it is not on this machine.
         CheckpointError, DeviceError, ContextFullError: as `Checkpoint.open` and `load`.
     """
-    if not isinstance(model, Path):
-        model = locate(model, models_folder, default_hub_cache({}) if hub_cache is None else hub_cache)
-    return load(Checkpoint.open(model), options, ops=ops, progress=progress, reading=reading).engine
+    folder = model if isinstance(model, Path) else find_model(model, models_folder=models_folder, hub_cache=hub_cache)
+    return load(Checkpoint.open(folder), options, ops=ops, progress=progress, reading=reading).engine
 
 
 def load(
@@ -146,7 +158,7 @@ def carry_out(
         plan.options.max_context,
         defaults,
         prefixes=prefixes,
-        context_bytes=plan.options.context_bytes or CONTEXT_BYTES,
+        context_bytes=CONTEXT_BYTES if plan.options.context_bytes is None else plan.options.context_bytes,
     )
     return Loaded(engine, plan, packing, made)
 
