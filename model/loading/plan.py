@@ -17,9 +17,8 @@ from gptoss.model.loading.memory import MemoryNeed, memory_need
 from gptoss.model.loading.options import LoadOptions
 from gptoss.model.loading.placement import Placement, free_device_bytes, place
 from gptoss.model.loading.threads import DEFAULT_THREADS
-from gptoss.model.ops import Ops, StepOps, select_ops
+from gptoss.model.ops import Ops, StepOps, select, select_ops
 from gptoss.model.ops.options import Backend, ComputeOptions, Dense
-from gptoss.model.ops.select import automatic_backend
 from gptoss.model.storage.expert_pager import ExpertPager
 
 log = logging.getLogger(__name__)
@@ -205,7 +204,7 @@ def _reading(device: torch.device, packs: bool, nbytes: int, host_bytes: int | N
 
 def _compute_options(options: LoadOptions, device: torch.device, threads: int) -> ComputeOptions:
     """What `options.compute` leaves open is chosen: the backend, and the dense layers' form for its hardware."""
-    backend = options.compute.backend or automatic_backend(device)
+    backend = options.compute.backend or select.automatic_backend(device)
     of_hardware: dict[Backend, Dense | None] = {"gpu": options.gpu_dense, "cpu": options.cpu_dense}
     dense = options.compute.dense or of_hardware.get(backend)
     return replace(options.compute, backend=backend, dense=dense, threads=threads)

@@ -11,7 +11,7 @@ from gptoss.model.checkpoints.published_configs import published_config
 from gptoss.model.loading import plan
 from gptoss.model.loading.plan import plan_load
 from gptoss.model.measure.synthetic import SyntheticModel
-from gptoss.model.ops import options
+from gptoss.model.ops import options, select
 from gptoss.model.ops.reference import ReferenceOps
 
 
@@ -74,13 +74,13 @@ def dense_of(monkeypatch, device, **settings):
     """The form of the dense layers that the backend is asked for on this device."""
     asked = []
 
-    def select(_device, compute, _pager):
+    def selected(_device, compute, _pager):
         asked.append(compute.dense)
         return ReferenceOps()
 
-    monkeypatch.setattr(plan, "select_ops", select)
+    monkeypatch.setattr(plan, "select_ops", selected)
     monkeypatch.setattr(plan, "select_device", lambda _: torch.device(device))
-    monkeypatch.setattr(plan, "automatic_backend", lambda _: {"cuda": "gpu", "mps": "reference"}.get(device, device))
+    monkeypatch.setattr(select, "automatic_backend", lambda _: {"cuda": "gpu", "mps": "reference"}.get(device, device))
     plan_load(SyntheticModel(published_config("20b")), load_options(load_settings(**settings)))
     return asked.pop()
 
