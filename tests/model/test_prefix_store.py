@@ -16,6 +16,7 @@ import pytest
 import torch
 from generating import generate
 from loaded import loaded_engine
+from safetensors.torch import load_file, save_file
 
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.inference.engine import LocalEngine
@@ -165,6 +166,21 @@ def test_another_backend_or_way_to_keep_dense_layers_has_its_own(tiny, tmp_path)
         assert run(opened(tiny, tmp_path, **how), prompt(65))[1] == 0
         computed(opened(tiny, tmp_path, **how), prompt(64))
         assert run(opened(tiny, tmp_path, **how), prompt(65))[1] == 64
+
+
+def test_a_prefix_of_packed_experts_is_not_used_by_an_unpacked_run(make_checkpoint, tmp_path):
+    model = make_checkpoint(tmp_path / "model", "hub_bf16")
+    tensors = {name: tensor.clone() for name, tensor in load_file(model / "model.safetensors").items()}
+    for name in tensors:
+        if name.endswith("_proj"):  # the made ones lose nothing by packing
+            tensors[name].normal_(std=0.2, generator=torch.Generator().manual_seed(1))
+    save_file(tensors, model / "model.safetensors")
+    computed(opened(model, tmp_path, quantize="mxfp4"), prompt(64))
+    plain, packed = ({"quantize": quantize} for quantize in (None, "mxfp4"))
+    expected = run(opened(model, tmp_path / "empty", **plain), prompt(65))
+    assert expected != run(opened(model, tmp_path / "empty", **packed), prompt(65))
+    assert run(opened(model, tmp_path, **plain), prompt(65)) == expected
+    assert run(opened(model, tmp_path, **packed), prompt(65))[1] == 64
 
 
 def test_other_weights_under_the_same_name_have_none(make_checkpoint, tmp_path):
