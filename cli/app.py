@@ -41,7 +41,7 @@ HarmonyModel = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
-        help="The model whose tokens these are. [default: o200k_harmony]",
+        help="Use the tokenizer of this model. [default: o200k_harmony]",
         autocompletion=completions.models,
     ),
 ]
@@ -189,18 +189,19 @@ def ask(
     template: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|NAME", help="A prompt with gaps; see gptoss templates.", autocompletion=completions.templates
+            metavar="FILE|NAME", help="A prompt template; see gptoss templates.", autocompletion=completions.templates
         ),
     ] = None,
     var: Annotated[
-        list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Fill a gap; may be repeated.")
+        list[str] | None,
+        typer.Option("--var", metavar="NAME=VALUE", help="Value of a template variable; may be repeated."),
     ] = None,
     batch: Annotated[
         Path | None,
         typer.Option(
             parser=named_path,
             metavar="FILE.jsonl|-",
-            help="Answer each line, with one load of the model, by a JSON object.",
+            help="Answer every line of a file; print one JSON object for each.",
         ),
     ] = None,
     results: Annotated[
@@ -208,7 +209,7 @@ def ask(
         typer.Option(
             parser=named_path,
             metavar="FILE",
-            help="Append the batch's answers here, and go on where an earlier run broke off.",
+            help="Append the answers of the batch to a file, and resume an interrupted batch.",
         ),
     ] = None,
 ) -> ExitStatus:

@@ -1,1 +1,1 @@
-"""What every part of the command line stands on: errors, text, streams, signals, settings."""
+"""The base of the command line: errors, text, streams, signals, settings."""

@@ -1,4 +1,4 @@
-"""What the program's exit status says."""
+"""The exit statuses of the program."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class ExitStatus(IntEnum):
 
 
 def worse(one: ExitStatus, other: ExitStatus) -> ExitStatus:
-    """Of the statuses of two turns that of both: failed, else incomplete, else answered."""
+    """Combine the statuses of two turns: failed, else incomplete, else answered."""
     return max(one, other, key=(ExitStatus.ANSWERED, ExitStatus.INCOMPLETE, ExitStatus.FAILED).index)

@@ -11,7 +11,7 @@ from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.text import one_line
 
 MAX_BYTES = 64 << 20
-"""Of one part of a prompt. No context holds so much; up to here the error can tell how many tokens there are."""
+"""Largest part of a prompt. No context holds as much; up to this size an error can name the number of tokens."""
 
 
 def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None, *, optional: bool = False) -> str:
@@ -111,7 +111,7 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def _name(path: Path, files: Sequence[Path]) -> str:
-    """What to call a file: by its name alone, unless another of the files has that name."""
+    """Return the name of a file for the prompt; its path if two files have the same name."""
     if str(path) == "-":
         return "standard input"
     return path.name if sum(path.name == other.name for other in files) == 1 else str(path)

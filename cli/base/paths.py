@@ -1,4 +1,4 @@
-"""What options and arguments that are paths have in common."""
+"""Parse options and arguments that are paths."""
 
 from __future__ import annotations
 

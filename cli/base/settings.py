@@ -1,4 +1,4 @@
-"""What the user has chosen: a flag over an environment variable over the config file over the default.
+"""Settings: a flag overrides an environment variable, which overrides the config file, which overrides the default.
 
 The config file is `config.toml` in the home folder: flat, with `KEYS` as keys. The variables of `Kernels` are defaults
 of a kind of hardware: they come after flags and the config file.
@@ -22,7 +22,7 @@ from gptoss.model.storage.regular_file import open_regular_file
 
 
 class Effort(StrEnum):
-    """How long the model may reason; none closes the reasoning before it begins."""
+    """Reasoning effort; none closes the reasoning before it begins."""
 
     NONE = "none"
     LOW = "low"
@@ -31,7 +31,7 @@ class Effort(StrEnum):
 
 
 class Quantize(StrEnum):
-    """What experts that are not packed become while they are loaded."""
+    """The format that unpacked experts are converted to at load."""
 
     MXFP4 = "mxfp4"
 
@@ -44,7 +44,7 @@ class DenseLayers(StrEnum):
 
 
 class Backend(StrEnum):
-    """What computes: the kernels for the CPU, those for NVIDIA GPUs, or plain torch."""
+    """The backend: CPU kernels, NVIDIA GPU kernels, or plain torch."""
 
     CPU = "cpu"
     GPU = "gpu"
@@ -60,14 +60,14 @@ class CpuIsa(StrEnum):
 
 
 class Overflow(StrEnum):
-    """What becomes of a conversation that does not fit the context."""
+    """Policy for a conversation that does not fit the context."""
 
     ERROR = "error"
     DROP_OLDEST = "drop-oldest"
 
 
 class ReasoningView(StrEnum):
-    """What is seen of reasoning: auto shows it on a terminal only, fold one line of it when it is over."""
+    """Display of reasoning: auto shows it on a terminal only, fold leaves one line when it is over."""
 
     AUTO = "auto"
     SHOW = "show"
@@ -76,7 +76,7 @@ class ReasoningView(StrEnum):
 
 
 class Repetition(StrEnum):
-    """What is done with a model that only repeats itself any more."""
+    """Policy for a model stuck in a repetition loop."""
 
     STOP = "stop"
     ALLOW = "allow"
@@ -84,7 +84,7 @@ class Repetition(StrEnum):
 
 @dataclass(frozen=True)
 class Kernels:
-    """What environment variables alone choose; None leaves the choice to the machine.
+    """Choices of environment variables alone; None chooses automatically.
 
     Attributes:
         backend: GPTOSS_BACKEND.
@@ -145,7 +145,7 @@ class Folders:
 
     @property
     def computed(self) -> Path:
-        """What was computed of prompts, and made of weights."""
+        """Prompt prefixes and repacked weights."""
         return self.cache / "computed"
 
     @property
@@ -263,7 +263,7 @@ def _line_of(key: str, text: str) -> str:
 
 
 def unknown_key(key: str, place: str | None = None) -> SettingsError:
-    """What to say of a setting that does not exist."""
+    """Return the error for an unknown setting, with a suggestion."""
     guess = get_close_matches(key, KEYS, n=1)
     hint = f"did you mean {guess[0]!r}?" if guess else f"known are {', '.join(KEYS)}"
     return SettingsError(f"{'' if place is None else f'{place}: '}unknown key '{one_line(key)}': {hint}")

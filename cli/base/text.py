@@ -50,7 +50,7 @@ class Sanitizer:
         return sanitize(text.removesuffix("\r"))
 
     def finish(self) -> str:
-        """What was held back; the sanitizer can then be used for another text."""
+        """Return the text that was held back; the sanitizer can then be used for another text."""
         held, self._held = self._held, ""
         return sanitize(held)
 

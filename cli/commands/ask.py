@@ -30,7 +30,7 @@ from gptoss.harmony import Message
 
 
 class OutputForm(StrEnum):
-    """What standard output carries."""
+    """The form of standard output."""
 
     TEXT = "text"
     JSON = "json"
@@ -40,7 +40,7 @@ class OutputForm(StrEnum):
 
 @dataclass(frozen=True)
 class AskOptions:
-    """What `ask` has beside the settings."""
+    """Options of `ask` beside the settings."""
 
     words: tuple[str, ...]
     files: tuple[Path, ...] = ()

@@ -38,7 +38,7 @@ _KEYS = {"id", "prompt", "system", "vars"}
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What a batch has beside the settings.
+    """Options of a batch beside the settings.
 
     Attributes:
         batch: the file of prompts; `-` is standard input.
@@ -67,7 +67,7 @@ class Item:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """What its result begins with."""
+        """The first keys of its result."""
         return {"line": self.line, "id": self.id, "digest": self.digest}
 
 

@@ -36,11 +36,11 @@ _LABEL_WIDTH = 10
 _SECONDS = 45.0
 """In which the repetitions are to be done."""
 _HELD_UP = 0.75
-"""Of the cores that its threads could keep busy: below this share something else held them up."""
+"""Share of the cores kept busy by the threads; below it, something else delayed them."""
 _LAYER_CHOICES = (4, 2)
 """Layers that stand for all: even, as windows alternate."""
 _COMFORTABLE_BYTES = 4_000_000_000
-"""Of random weights: more layers than two are not worth more."""
+"""Bytes of random weights above which two layers have to do."""
 
 
 class Synthetic(StrEnum):
@@ -52,7 +52,7 @@ class Synthetic(StrEnum):
 
 @dataclass(frozen=True)
 class Run:
-    """What was measured, and of what.
+    """A measurement and its subject.
 
     Attributes:
         model: its name.
@@ -79,16 +79,14 @@ class Run:
 
 def bench(
     invocation: Invocation,
-    prompt_tokens: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Tokens of each prompt that is computed.")
-    ] = 256,
+    prompt_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Length of each prompt.")] = 256,
     gen_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens decoded after each prompt.")] = 32,
     repetitions: Annotated[
-        int, typer.Option("-r", "--repetitions", min=1, metavar="N", help="How often, unless that takes too long.")
+        int, typer.Option("-r", "--repetitions", min=1, metavar="N", help="Repetitions; fewer if they take too long.")
     ] = 5,
     synthetic: Annotated[
         Synthetic | None,
-        typer.Option(help="Random weights of this model's shapes: how fast it would be, without having it."),
+        typer.Option(help="Use random weights in this model's shapes; needs no download."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> ExitStatus:

@@ -37,7 +37,7 @@ def show(
     model: ModelArgument,
     ctx: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Tokens to reckon the memory for. [default: all the model can]"),
+        typer.Option(min=1, metavar="N", help="Context length for the memory estimate. [default: the longest]"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     home: HomeOption = None,
@@ -169,7 +169,7 @@ def _plan_as_json(plan: LoadPlan) -> dict[str, Any]:
 
 
 def _by_layer(values: Sequence[str]) -> str:
-    """What holds in which layers; one value that holds in all stands alone."""
+    """Group layers by value; a value of all layers stands alone."""
     kinds = list(dict.fromkeys(values))
     if len(kinds) == 1:
         return kinds[0]

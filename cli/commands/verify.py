@@ -64,7 +64,7 @@ def verify(
 
 
 def _extent(found: Verification) -> str:
-    """What a sound verification covers, and what it could not cover."""
+    """Return what a successful verification covered, and what it could not."""
     files = "1 file has" if len(found.hashed) == 1 else f"{len(found.hashed)} files have"
     hashes = f"{files} the published hash" if found.hashed else "no hashes were published with it"
     if found.hashed and found.unhashed:
@@ -73,7 +73,7 @@ def _extent(found: Verification) -> str:
 
 
 def _tokenizer_faults(folder: Path) -> list[str]:
-    """What is wrong with the tokenizer, unless the config is, of which `verify` of the model has told."""
+    """Return the faults of the tokenizer; none if the config is broken, which the model's `verify` reports."""
     from gptoss.cli.startup.encodings import load_encoding
     from gptoss.harmony import VocabularyError
     from gptoss.model.checkpoints.config_files import load_config

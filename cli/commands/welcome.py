@@ -17,7 +17,7 @@ from gptoss.model.tensors.sizes import token_bytes
 
 _SHOWN = tuple(PUBLISHED)
 _BESIDE_WEIGHTS = 1 << 30
-"""What a model needs beside its weights: the program, and the cache of a context that is not long."""
+"""Memory beside the weights: the program, and the KV cache of a short context."""
 
 
 def welcome(environment: Environment, folders: Folders) -> ExitStatus:
@@ -48,7 +48,7 @@ def _lines(models: list[InstalledModel], machine: Machine) -> list[str]:
 
 
 def _prospect(spec: ModelSpec, models: list[InstalledModel], machine: Machine) -> str:
-    """What to expect of a model here."""
+    """The estimate for a model on this machine."""
     is_here = any(model.name == spec.name and model.is_complete for model in models)
     if not is_here and spec.download_bytes > machine.disk_bytes:
         return "does not fit on the disk"

@@ -71,7 +71,7 @@ class TurnConstraint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know about this turn's constraints, one line each; more may come during the turn."""
+        """Lines for the user about this turn's constraints; more may come during the turn."""
         return self._grammars.notes
 
 

@@ -43,7 +43,7 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True)
 class SavedConversation:
-    """What a log says.
+    """The content of a log.
 
     Attributes:
         id: unique in the folder.
@@ -67,7 +67,7 @@ class SavedConversation:
 
     @property
     def questions(self) -> list[str]:
-        """What the user has said."""
+        """The texts of the user's messages."""
         return [message.text for message in self.messages if message.role is Role.USER]
 
     @property

@@ -119,7 +119,7 @@ class ReasoningFile(Display):
 
 
 class Warnings(Display):
-    """Says on standard error when turns were left out of a prompt, and what notices say; in a pipe too.
+    """Reports turns that were left out, and notices, on standard error; in a pipe too.
 
     Args:
         output: standard error.

@@ -245,7 +245,7 @@ class PlainFolder:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What `PlainFolder` has recorded of a folder; empty: it was not pulled into."""
+    """Read the record that `PlainFolder` wrote into a folder; empty: nothing was pulled into it."""
     try:
         record = read_json_object(folder / WORK_FOLDER / RECORD, _MAX_RECORD_BYTES)
     except CheckpointError:

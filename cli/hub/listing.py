@@ -1,4 +1,4 @@
-"""What the hub says a repository holds, and which of its files make one checkpoint.
+"""The file listing of a hub repository, and the files of one checkpoint in it.
 
 Nothing of it is trusted: names are plain names from a fixed set, sizes are bounded, hashes have the form of hashes.
 """

@@ -1,1 +1,1 @@
-"""What is typed at a terminal: the input line, its completion, editor, clipboard, and keys that are signals."""
+"""Input at a terminal: the input line, its completion, editor, clipboard, and keys that act as signals."""

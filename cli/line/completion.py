@@ -1,4 +1,4 @@
-"""What Tab completes at the input line, from the table of commands."""
+"""Tab completion at the input line, from the table of commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gptoss.cli.base.text import one_line
 
 
 class Command(Protocol):
-    """What completion needs to know of a slash command; `gptoss.cli.slash.table.Command` is one."""
+    """A slash command as completion sees it; `gptoss.cli.slash.table.Command` is one."""
 
     @property
     def summary(self) -> str:
@@ -26,7 +26,7 @@ class Command(Protocol):
 
     @property
     def completes(self) -> Literal["", "models or paths", "paths"]:
-        """What else may follow the name."""
+        """Other arguments that may follow the name."""
         ...
 
 

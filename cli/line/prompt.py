@@ -36,7 +36,7 @@ class InputLine(Protocol):
         ...
 
     def choose(self, question: str) -> str:
-        """What the person answers to a question; nothing for Ctrl-C, and at the end of the input."""
+        """Return the answer to a question; empty for Ctrl-C and at the end of the input."""
         ...
 
 
@@ -152,7 +152,7 @@ class TerminalLine:
 
 
 def _prompted(session: PromptSession[str], prompt: str) -> str:
-    """What is typed at a prompt.
+    """Read a text typed at a prompt.
 
     Raises:
         EOFError: Ctrl-D.

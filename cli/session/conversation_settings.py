@@ -22,7 +22,7 @@ from gptoss.harmony import (
 
 @dataclass(frozen=True)
 class ConversationSettings:
-    """What the system and developer messages state: day, effort, tools, instructions, response formats.
+    """The content of the system and developer messages: day, effort, tools, instructions, response formats.
 
     Attributes:
         system: the system message; None: the conversation has none.
@@ -101,7 +101,7 @@ class ConversationSettings:
 
     @property
     def response_formats(self) -> tuple[ResponseFormat, ...]:
-        """What answers are to look like."""
+        """The schemas that answers follow."""
         return self._developer_content.response_formats
 
     @property

@@ -1,4 +1,4 @@
-"""What a session is given: the model, the rules for all turns, the options of one turn, and tools."""
+"""The parameters of a session: model, rules for all turns, options of one turn, tools."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Tools(Protocol):
 
 @dataclass(frozen=True)
 class SessionRules:
-    """What holds for all turns of a session.
+    """Rules for all turns of a session.
 
     Attributes:
         params: how to sample; None: as the checkpoint asks.
@@ -73,7 +73,7 @@ class SessionRules:
 
 @dataclass(frozen=True)
 class TurnOptions:
-    """What holds for one turn alone; None leaves what the session has.
+    """Options of one turn; None leaves the session's own.
 
     Attributes:
         effort: how long the model may reason.

@@ -1,4 +1,4 @@
-"""Notices a model that says the same over and over and will not come to an end by itself."""
+"""Detect a model stuck in a repetition loop."""
 
 from __future__ import annotations
 

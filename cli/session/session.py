@@ -121,7 +121,7 @@ class Session:
 
     @property
     def shown(self) -> Conversation:
-        """What the next prompt will contain, as far as that can be told without asking the person."""
+        """The messages of the next prompt, as far as they are known without asking the person."""
         return self._prompts.shown(self._transcript)
 
     def go_on_with(self, transcript: Transcript) -> None:

@@ -1,4 +1,4 @@
-"""What the slash commands use of the running chat; `gptoss.cli.commands.chat.Chat` is one."""
+"""The interface of a running chat to its slash commands; `gptoss.cli.commands.chat.Chat` implements it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gptoss.cli.session.session import Session
 
 
 class Surroundings(Protocol):
-    """What is outside the program."""
+    """The outside of the program."""
 
     @property
     def stdin(self) -> TextIO | None:

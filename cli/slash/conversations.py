@@ -43,7 +43,7 @@ def load(talk: Chat, argument: str) -> None:
 
 
 def going_on(saved: SavedConversation) -> str:
-    """Which conversation it is, and where it stands."""
+    """Return a line with the conversation's name, its length and its last question."""
     questions = saved.questions
     last = one_line(questions[-1]) if questions else ""
     last = last if len(last) <= _QUOTED else last[:_QUOTED] + "..."

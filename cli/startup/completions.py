@@ -1,4 +1,4 @@
-"""What a shell completes beside commands and options: models, conversations, templates, settings.
+"""Shell completion of arguments: models, conversations, templates, settings.
 
 Folders are those of the environment: a shell does not tell of `--home`. What cannot be read completes to nothing, for
 there is nobody to tell.
@@ -36,7 +36,7 @@ def models(incomplete: str) -> list[str]:
 
 
 def model_names(folder: Path) -> list[str]:
-    """What `-m` takes on this machine: the catalogue, and the folders of models as `NAME` or `OWNER/NAME`."""
+    """Return the models for `-m` on this machine: the catalogue, and model folders as `NAME` or `OWNER/NAME`."""
     from gptoss.model.checkpoints.catalog import CATALOG
 
     names = [spec.name for spec in CATALOG]

@@ -1,4 +1,4 @@
-"""What the program takes from outside itself, in one object, so that a test can put its own in its place."""
+"""Everything from outside the program in one object, so that tests can replace it."""
 
 from __future__ import annotations
 

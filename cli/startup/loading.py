@@ -59,7 +59,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
 
 
 def load_options(settings: Settings, disk_cache: DiskCache | None = None) -> LoadOptions:
-    """What the settings want of loading, on a machine with as much free memory as there is now."""
+    """Convert the settings to load options, given the memory that is free now."""
     kernels = settings.kernels
     return LoadOptions(
         device=settings.device,

@@ -1,4 +1,4 @@
-"""What this machine has for a model: cores, memory, room on the disk, and how fast its memory is. Without torch."""
+"""Cores, memory, memory bandwidth and free disk space of this machine. Without torch."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def available_memory(
 
 
 def _container_bounds(proc: Path, cgroup: Path) -> Iterator[int]:
-    """What each control group that this process is in has left, of version 2 and of version 1.
+    """Yield the free memory of each control group of this process, version 2 and version 1.
 
     Pages of files count as used there, but give way: a model that was read once would else fill its container.
     """

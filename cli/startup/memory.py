@@ -46,7 +46,7 @@ def require_memory(name: str, plan: LoadPlan, available: int | None) -> None:
 
 
 def slowness(name: str, need: MemoryNeed, available: int | None) -> str | None:
-    """What to say of a model that fits, but not with all pages of its files; None if they fit too."""
+    """Return a warning for a model that fits without all pages of its files; None if they fit too."""
     if available is None or need.whole <= available:
         return None
     return (

@@ -44,7 +44,7 @@ _SETTINGS: dict[str, Any] = {
     ],
     "effort": Annotated[
         Effort | None,
-        typer.Option("-e", "--effort", help="How long it may reason. [default: medium; variable: GPTOSS_EFFORT]"),
+        typer.Option("-e", "--effort", help="Reasoning effort. [default: medium; variable: GPTOSS_EFFORT]"),
     ],
     "instructions": Annotated[
         str | None,
@@ -59,7 +59,7 @@ _SETTINGS: dict[str, Any] = {
     ],
     "repetition": Annotated[
         Repetition | None,
-        typer.Option(help="What to do when the model only repeats itself any more. [default: stop]"),
+        typer.Option(help="What to do with a model stuck in a repetition loop. [default: stop]"),
     ],
     "max_tokens": Annotated[
         int | None,
@@ -72,16 +72,19 @@ _SETTINGS: dict[str, Any] = {
     "temperature": Annotated[
         float | None,
         typer.Option(
-            min=0.0, metavar="T", help="0 takes the likeliest token. [default of all sampling: the checkpoint's]"
+            min=0.0,
+            metavar="T",
+            help="Temperature; 0 is greedy. [default of all sampling: the checkpoint's]",
         ),
     ],
     "top_p": Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, metavar="P", help="Keep the likeliest tokens that sum up to P.")
+        float | None,
+        typer.Option(min=0.0, max=1.0, metavar="P", help="Sample from the likeliest that sum up to P."),
     ],
-    "top_k": Annotated[int | None, typer.Option(min=1, metavar="K", help="Keep the K likeliest tokens.")],
+    "top_k": Annotated[int | None, typer.Option(min=1, metavar="K", help="Sample from the K likeliest tokens.")],
     "min_p": Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, metavar="P", help="Keep tokens at least P times as likely as the likeliest."),
+        typer.Option(min=0.0, max=1.0, metavar="P", help="Sample from those at least P times the likeliest."),
     ],
     "seed": Annotated[int | None, typer.Option(min=0, metavar="N", help="The same seed gives the same answer.")],
     "ctx": Annotated[
@@ -93,8 +96,7 @@ _SETTINGS: dict[str, Any] = {
         typer.Option(
             min=0.001,
             metavar="GB",
-            help="Memory for keys and values of conversations that wait; an answer that is going on may always take "
-            "what its context needs. [default: 1]",
+            help="Memory for the KV caches of all conversations; idle ones beyond it are dropped. [default: 1]",
         ),
     ],
     "overflow": Annotated[
@@ -117,42 +119,37 @@ _SETTINGS: dict[str, Any] = {
     "dense": Annotated[
         DenseLayers | None,
         typer.Option(
-            help="Keep the dense layers in 8 bits, which is read faster, or exactly. "
+            help="Store the dense layers in 8 bits, which read faster, or as the checkpoint has them. "
             "[default: int8, on a GPU bf16; variables: GPTOSS_CPU_DENSE, GPTOSS_GPU_DENSE]"
         ),
     ],
     "quantize": Annotated[
         Quantize | None,
-        typer.Option(help="Pack bf16 experts while loading: a quarter of the memory, a little less exact."),
+        typer.Option(help="Pack bf16 experts to 4 bits while loading: a quarter of the memory, slightly less exact."),
     ],
-    "save": Annotated[
-        bool | None, typer.Option("--save/--no-save", help="Keep the conversation on the disk. [default: save]")
-    ],
+    "save": Annotated[bool | None, typer.Option("--save/--no-save", help="Save the conversation. [default: save]")],
     "cache": Annotated[
         bool | None,
         typer.Option(
             "--cache/--no-cache",
-            help="Keep on the disk what was computed of prompts and made of weights, and use what is there; see gptoss "
-            "cache. "
+            help="Store prompt prefixes and repacked weights on the disk for later runs; see gptoss cache. "
             "[default: cache]",
         ),
     ],
     "cache_gb": Annotated[
         float | None,
-        typer.Option(min=0.001, metavar="GB", help="How much that cache may hold. [default: 4]"),
+        typer.Option(min=0.001, metavar="GB", help="Size limit of that cache. [default: 4]"),
     ],
 }
 # Which conversation goes on.
 _RESUMING: dict[str, Any] = {
-    "resume_latest": Annotated[
-        bool, typer.Option("-c", "--continue", help="Go on in the conversation in which something was said last.")
-    ],
+    "resume_latest": Annotated[bool, typer.Option("-c", "--continue", help="Continue the latest conversation.")],
     "resume": Annotated[
         str | None,
         typer.Option(
             "--session",
             metavar="ID|NAME",
-            help="Go on in this conversation; see gptoss sessions.",
+            help="Continue this conversation; see gptoss sessions.",
             autocompletion=completions.conversations,
         ),
     ],
@@ -164,13 +161,11 @@ _FORMATS: dict[str, Any] = {
         typer.Option(
             "--schema",
             metavar="SCHEMA",
-            help="Answer in JSON under a schema: a file, JSON, 'name:str, n:int', or module:Class (Pydantic).",
+            help="Answer in JSON valid under a schema: a file, JSON, 'name:str, n:int', or module:Class (Pydantic).",
         ),
     ],
-    "regex": Annotated[
-        str | None, typer.Option("--regex", metavar="REGEX", help="Answer with what matches REGEX as a whole.")
-    ],
-    "choice": Annotated[str | None, typer.Option("--choice", metavar="A,B,C", help="Answer with one of these.")],
+    "regex": Annotated[str | None, typer.Option("--regex", metavar="REGEX", help="The whole answer must match REGEX.")],
+    "choice": Annotated[str | None, typer.Option("--choice", metavar="A,B,C", help="The answer must be one of these.")],
 }
 HomeOption = Annotated[
     Path | None,
@@ -184,7 +179,7 @@ HomeOption = Annotated[
 
 @dataclass(frozen=True)
 class Invocation:
-    """What a command runs with."""
+    """The environment, folders and settings that a command runs with."""
 
     environment: Environment
     folders: Folders

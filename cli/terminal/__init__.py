@@ -1,1 +1,1 @@
-"""What is shown at a terminal: styled text, Markdown, reasoning, and the rows that may still change."""
+"""Terminal output: styled text, Markdown, reasoning, and the rows that may still change."""

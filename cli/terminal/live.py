@@ -63,7 +63,7 @@ class LiveRegion:
             self._output.write(text)
 
     def _growth(self, same: int, wanted: list[Line]) -> Line | None:
-        """What is to be added to the row at the cursor, if that is all that its row needs."""
+        """Return the text to append to the row at the cursor, if appending is enough."""
         if same != len(self._rows) - 1 or same >= len(wanted):
             return None
         old, new = self._rows[same], wanted[same]

@@ -54,7 +54,7 @@ class Leaf:
 
 @dataclass
 class Blocks:
-    """What a source consists of: its leaves, and the lines on which its outermost blocks begin."""
+    """A parsed source: its leaf blocks, and the first line of each top-level block."""
 
     leaves: list[Leaf]
     starts: list[int]

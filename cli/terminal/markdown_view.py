@@ -47,7 +47,7 @@ class MarkdownView:
         self._source += piece.expandtabs(4) if "\t" in piece else piece
 
     def rows(self, width: int) -> tuple[list[Line], list[Line]]:
-        """What has become finished since it was last asked for, and what may still change."""
+        """Return the rows finished since the last call, and the rows that may still change."""
         blocks = read_blocks(self._source, self._markdown, marks=self._marks)
         leaves = blocks.leaves
         if not leaves:

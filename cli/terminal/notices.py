@@ -1,4 +1,4 @@
-"""What the program has to tell while rows on the screen may still change."""
+"""Messages that wait while rows on the screen may still change."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def plain(line: Line) -> str:
 
 
 def skip(line: Line, count: int) -> Line:
-    """What stands behind the first `count` characters."""
+    """Return the line without its first `count` characters."""
     rest = []
     for segment in line:
         if count < len(segment.text):

@@ -1,4 +1,4 @@
-"""What stands beside the answer: reasoning, preambles, tool calls, progress. All of it goes to standard error."""
+"""Reasoning, preambles, tool calls and progress on standard error."""
 
 from __future__ import annotations
 

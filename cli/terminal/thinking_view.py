@@ -39,7 +39,7 @@ class ThinkingView:
         self._text = [] if self._hidden else [Segment(text if self._begun else text.lstrip("\n"), theme.DIM)]
 
     def rows(self, width: int) -> tuple[list[Line], list[Line]]:
-        """What has become finished since it was last asked for, and what may still change."""
+        """Return the rows finished since the last call, and the rows that may still change."""
         rows = wrap(self._text, min(width, _PROSE_WIDTH))
         taken = f"{counted(self.tokens, 'token')}, {duration(self.seconds)}"
         if self._hidden:

@@ -45,15 +45,15 @@ class View(Protocol):
     """One section while it is written."""
 
     def feed(self, piece: str) -> None:
-        """More of it."""
+        """Append text."""
         ...
 
     def rows(self, width: int) -> tuple[list[Line], list[Line]]:
-        """What has become finished, and what may still change."""
+        """Return the newly finished rows, and the rows that may still change."""
         ...
 
     def finish(self, width: int) -> list[Line]:
-        """All that is left."""
+        """Return all remaining rows."""
         ...
 
 
