@@ -12,7 +12,7 @@ from gptoss.model.config import GenerationDefaults
 from gptoss.model.errors import ContextFullError, ModelError
 from gptoss.model.inference.context import Context, StoredPrefixes, require_context
 from gptoss.model.inference.contexts import ContextPool, ContextUsage
-from gptoss.model.inference.generation import LocalGeneration
+from gptoss.model.inference.generation import GenerationRun, LocalGeneration
 from gptoss.model.inference.turns import Turns, Waiter
 from gptoss.model.interface import EngineInfo, Progress, Request, SamplingParams
 from gptoss.model.storage.disk_cache import CheckpointFiles
@@ -99,7 +99,7 @@ class LocalEngine:
             )
         stop = frozenset() if request.ignore_stop else request.stop | self.info.stop_tokens
         params = request.params or self.info.defaults
-        return LocalGeneration(request, params, stop, self._pool, self._turns, progress)
+        return LocalGeneration(GenerationRun(request, params, stop, self._pool, self._turns, progress))
 
     def retain(self, ids: Sequence[int] = ()) -> None:
         """Store on the disk the keys and values of `ids`, where that pays, and once the repacked weights.

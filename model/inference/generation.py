@@ -22,35 +22,20 @@ from gptoss.model.interface import FinishReason, Progress, Request, SamplingPara
 class LocalGeneration(Iterator[Token]):
     """A generation of a model in this process; see `gptoss.model.interface.Generation`.
 
-    It computes in turns: one for each chunk of the prompt, then one for each token. One that is abandoned gives its
-    context back at once.
+    One that is abandoned gives its context back at once.
 
     Args:
-        request: what to do; it was checked.
-        params: how to sample.
-        stop: all token ids that end it.
-        pool: the model's contexts.
-        turns: on the model.
-        progress: told of the prefill.
+        run: what it does.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        params: SamplingParams,
-        stop: frozenset[int],
-        pool: ContextPool,
-        turns: Turns,
-        progress: Progress | None,
-    ) -> None:
-        self._run = _Run(request, params, stop, pool, turns, progress)
+    def __init__(self, run: GenerationRun) -> None:
+        self._run = run
 
     def __next__(self) -> Token:
         return self._run.next()
 
     def __del__(self) -> None:
-        if hasattr(self, "_run"):  # unless its making failed
-            self._run.close()
+        self._run.close()
 
     @property
     def prompt_tokens(self) -> int:
@@ -96,10 +81,19 @@ class LocalGeneration(Iterator[Token]):
         self._run.close()
 
 
-class _Run:
-    """What a generation does; the arguments are those of `LocalGeneration`.
+class GenerationRun:
+    """The prefill and decoding of one generation, in turns: one for each chunk of the prompt, then one for each token.
 
-    It refers to itself, through its Python generator, so it would outlive its last user until garbage is collected.
+    It refers to itself through its Python generator, so it would outlive its last user until garbage is collected;
+    `LocalGeneration` closes it.
+
+    Args:
+        request: what to do; it was checked.
+        params: how to sample.
+        stop: all token ids that end it.
+        pool: the model's contexts.
+        turns: on the model.
+        progress: called during the prefill.
     """
 
     def __init__(
