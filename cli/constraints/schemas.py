@@ -88,6 +88,9 @@ class SchemaCache:
             return compiled
 
 
+_TOO_DEEP = "recursion limit exceeded"  # llguidance's limit is lower than Python's
+
+
 class _Refused(Exception):  # noqa: N818 - becomes an error or a note
     """Place and reason."""
 
@@ -108,6 +111,8 @@ def _to_json(schema: Mapping[str, Any]) -> str:
 def _compile_text(text: str) -> Grammar:
     schema = json.loads(text)
     text, source, reason = _compile(schema)
+    if reason.startswith(_TOO_DEEP):
+        raise _Refused("nested too deeply")
     if reason:
         raise _Refused(f"at {_find(schema, reason) or '/'}: {one_line(_reworded(reason))}")
     for place, part in _all_parts(schema):
