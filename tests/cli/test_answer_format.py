@@ -63,8 +63,7 @@ def test_a_pydantic_class_of_the_working_directory(tmp_path, monkeypatch):
         ('{"$ref": "#"}', "at /: nothing is valid under it"),
         ('{"$ref": "https://example.org/other.json"}', "at /: "),
         ('{"items":' * 5000 + "{}" + "}" * 5000, "nested too deeply"),
-        ('{"items":' * 200 + "{}" + "}" * 200, "nested too deeply"),
-        ('{"items":' * 300 + "{}" + "}" * 300, "recursion limit exceeded"),
+        ('{"items":' * 300 + "{}" + "}" * 300, "nested too deeply"),
     ],
     ids=lambda value: value[:40],
 )
