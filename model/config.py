@@ -59,10 +59,10 @@ class RopeConfig:
         return 0.1 * math.log(self.factor) + 1.0
 
     def ramp_bounds(self, head_dim: int) -> tuple[float, float]:
-        """First and last dimension (of `head_dim` / 2) of the ramp from unchanged to interpolated; low < high.
+        """Return the first and last dimension (of `head_dim` / 2) of the ramp from unchanged to interpolated.
 
         Raises:
-            ConfigError: there is no such ramp: the initial context is too short for these betas.
+            ConfigError: the ramp is empty: the initial context is too short for these betas.
         """
 
         def dimension(rotations: float) -> float:
@@ -83,11 +83,11 @@ class RopeConfig:
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """What may differ from layer to layer.
+    """The part of the config that may differ between layers.
 
     Attributes:
-        num_experts: experts of the layer's mixture.
-        experts_per_token: how many of them the router picks for a token.
+        num_experts: experts in the layer.
+        experts_per_token: experts that the router picks for each token.
         sliding_window: a token sees itself and the `sliding_window - 1` tokens before it; None: all of them.
     """
 
@@ -120,7 +120,7 @@ class ModelConfig:
         max_context_length: tokens that the model was made for.
         layers: one entry a layer, the first layer first.
         tie_word_embeddings: the unembedding is the embedding.
-        architecture: what the config calls itself: `gpt_oss`, or `gpt_oss_puzzle` (layers that differ).
+        architecture: the config's own name: `gpt_oss`, or `gpt_oss_puzzle` (layers that differ).
     """
 
     hidden_size: int
@@ -164,20 +164,20 @@ class ModelConfig:
 
     @property
     def num_layers(self) -> int:
-        """How many layers there are."""
+        """Number of layers."""
         return len(self.layers)
 
     @property
     def can_skip_reasoning(self) -> bool:
-        """Whether it answers well where its reasoning is closed before it begins.
+        """Whether the model answers well when its reasoning is closed before it begins.
 
-        The puzzle models, trained further after experts were taken out, do not.
+        The puzzle models, which were trained further after experts were removed, do not.
         """
         return self.architecture != "gpt_oss_puzzle"
 
     @property
     def num_weights(self) -> int:
-        """How many numbers all tensors hold together, each MXFP4 value counted as one."""
+        """Number of weights in all tensors together, counting each MXFP4 value as one."""
         heads, kv_heads = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
         hidden, width = self.hidden_size, self.intermediate_size
         attention = (2 * heads + 2 * kv_heads) * hidden + heads + 2 * kv_heads + hidden + self.num_attention_heads
@@ -188,7 +188,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """What `generation_config.json` asks for; None where it asks for nothing, or for what changes nothing.
+    """Sampling parameters of `generation_config.json`; None where it sets nothing, or a value without effect.
 
     Attributes:
         temperature: 0 is greedy decoding.

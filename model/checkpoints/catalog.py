@@ -1,4 +1,4 @@
-"""The models that have a name here, and where their folders are looked for."""
+"""The catalogue of named models, and the search for their folders."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class ModelSpec:
     """One named model.
 
     Attributes:
-        name: what `-m` takes.
+        name: value of `-m`.
         description: one line.
         repository: its repository on the hub; None: it comes with this package.
         download_bytes: size of its weights, rounded to three digits or fewer. They stay packed in memory, so a machine
-            should have this much free beside the context.
+            needs this much free beside the context.
         num_layers: its layers; None: as its config says.
         num_experts: experts of a layer (of the largest, where layers differ); None: as its config says.
     """
@@ -84,9 +84,9 @@ class HubReference:
     """A model on the hub.
 
     Attributes:
-        name: as the user had it.
+        name: as the user wrote it.
         repository: `owner/name`.
-        revision: a branch, a tag, a commit, or the hub's `refs/pr/N`; None: that of its main branch.
+        revision: a branch, a tag, a commit, or the hub's `refs/pr/N`; None: the main branch.
     """
 
     name: str
@@ -95,13 +95,13 @@ class HubReference:
 
     @property
     def size(self) -> str | None:
-        """The size of its weights, where the catalogue knows it."""
+        """The size of its weights; None: not in the catalogue."""
         spec = find_spec(self.name)
         return None if spec is None else spec.size
 
 
 def hub_reference(model: str) -> HubReference | None:
-    """What `model` is on the hub: a name of the catalogue or `owner/name`, both perhaps with `@revision`; else None."""
+    """Parse a name of the catalogue or `owner/name`, each with or without `@revision`; None: it is neither."""
     name, at, revision = model.partition("@")
     spec = find_spec(name)
     repository = name if spec is None else spec.repository
@@ -113,29 +113,29 @@ def hub_reference(model: str) -> HubReference | None:
 
 
 def find_spec(name: str) -> ModelSpec | None:
-    """The model of this name; None: the catalogue has none."""
+    """Return the model of this name; None: the catalogue has none."""
     return next((spec for spec in CATALOG if spec.name == name), None)
 
 
 def nearest_name(model: str) -> str | None:
-    """The name of the catalogue that may have been meant; elsewhere 20b is called gpt-oss-20b or gpt-oss:20b."""
+    """Return the closest name of the catalogue; other programs call 20b gpt-oss-20b or gpt-oss:20b."""
     bare = re.sub(r"^gpt-?oss[-:_]", "", model.lower())
     near = difflib.get_close_matches(bare, [spec.name for spec in CATALOG], n=1)
     return near[0] if near else None
 
 
 def locate(model: str, models_folder: Path | None, hub_cache: Path) -> Path:
-    """The folder of a model.
+    """Return the folder of a model.
 
     Args:
         model: a name of the catalogue, a folder, or a hub repository `owner/name`, perhaps with `@revision`. A name
             of the catalogue is never taken for a folder (write `./20b`); a folder goes before a repository of the same
             spelling.
-        models_folder: where models lie, each in `NAME` or `OWNER/NAME`; None: there is no such folder.
-        hub_cache: the hub's own cache, in which models are found too.
+        models_folder: has models in `NAME` or `OWNER/NAME`; None: there is no such folder.
+        hub_cache: the hub's own cache, which is searched too.
 
     Raises:
-        ModelNotFoundError: it is nowhere; the message says its size, where it was looked for and what to do.
+        ModelNotFoundError: it was not found; the message has its size, the places that were searched, and what to do.
     """
     spec = find_spec(model)
     if spec is not None and spec.repository is None:
@@ -164,7 +164,7 @@ def locate(model: str, models_folder: Path | None, hub_cache: Path) -> Path:
 
 
 def default_hub_cache(variables: Mapping[str, str]) -> Path:
-    """Where the hub's own programs keep what they download (huggingface_hub, "Environment variables").
+    """Return the folder to which the hub's own programs download (huggingface_hub, "Environment variables").
 
     Args:
         variables: the environment.
@@ -188,7 +188,7 @@ def _built_in(spec: ModelSpec) -> Path:
 
 
 def _as_folder(model: str) -> Path | None:
-    """The path that `model` is, if it exists; whether a checkpoint is in it, opening it will tell."""
+    """Return `model` as a path if it exists, with or without a checkpoint in it."""
     try:
         path = Path(model).expanduser()
         return path if model and path.exists() else None
@@ -197,7 +197,7 @@ def _as_folder(model: str) -> Path | None:
 
 
 def hub_snapshots(hub_cache: Path, reference: HubReference) -> Iterator[Path]:
-    """Where the hub's cache may have a model: its revision if it names one, else that of `main`, then all others."""
+    """Yield the snapshots that the hub's cache may have of a model: the named revision, or `main` and all others."""
     cached = hub_cache / f"models--{reference.repository.replace('/', '--')}"
     if reference.revision is not None and _COMMIT.fullmatch(reference.revision):
         yield cached / "snapshots" / reference.revision

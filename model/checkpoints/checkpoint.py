@@ -42,7 +42,7 @@ _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_model.safetensors"
 _SHARD = re.compile(r"(.*-)([0-9]{5})(-of-([0-9]{5})\.safetensors)")
 
-# What to do about a fault in one file or tensor: give up by raising it, or note it and look at the others.
+# Called with each fault of a file or tensor: raises it, or records it so that the others are checked too.
 _Report = Callable[[CheckpointError], None]
 
 
@@ -50,14 +50,14 @@ class Checkpoint:
     """An opened checkpoint; make one with `Checkpoint.open`.
 
     Attributes:
-        folder: where it lies, links resolved.
+        folder: its path, links resolved.
         config: the model's blueprint.
-        layout: how its files name and shape the tensors.
-        files: the files with its weights.
-        nbytes: bytes of all tensors that the model uses, as stored: what a model that stays mapped takes at most.
+        layout: the naming and packing of its tensors.
+        files: its weight files.
+        nbytes: bytes of all tensors that the model uses, as stored; the most memory that a mapped model takes.
         fingerprint: differs between checkpoints; hash of the config and of `SafetensorsFile.identity` of each file.
-        sources: where each canonical tensor lies, by its name.
-        ignored: the tensors in the files that the model does not use.
+        sources: the stored tensor of each canonical name.
+        ignored: names of stored tensors that the model does not use.
     """
 
     def __init__(
@@ -86,25 +86,25 @@ class Checkpoint:
 
         Raises:
             CheckpointError: a file is missing, broken, or leads out of the folder; a tensor is missing, or its shape
-                or type is not what the config says.
-            ConfigError: the config is broken, or does not go with the weights.
-            UnsupportedModelError: it is another kind of model or file than runs here; the message says which.
+                or type does not match the config.
+            ConfigError: the config is broken, or does not match the weights.
+            UnsupportedModelError: it is a kind of model or file that does not run here; the message says which.
         """
         return cls._open(Path(folder), _give_up)
 
     @classmethod
     def inspect(cls, folder: Path | str) -> tuple[Checkpoint | None, tuple[CheckpointError, ...]]:
-        """Look for all faults at which `open` would give up, one after the other.
+        """Collect all faults that `open` would raise, not only the first.
 
         Returns:
-            The checkpoint, with those of its tensors that are sound, and the faults. None where a fault leaves nothing
-            to look at.
+            The checkpoint with its sound tensors, and the faults. None instead of the checkpoint if a fault leaves
+            nothing to check.
         """
         faults: list[CheckpointError] = []
         try:
             return cls._open(Path(folder), faults.append), tuple(faults)
         except CheckpointError as fault:
-            # What little is left of a broken checkpoint says nothing of what it is.
+            # Later faults of an unreadable checkpoint follow from the earlier ones.
             return None, tuple(faults) or (fault,)
 
     @classmethod
@@ -142,7 +142,7 @@ class Checkpoint:
         return name in self.sources
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor of this canonical name, mapped from its file: never write to it.
+        """Return the tensor of this canonical name, mapped from its file: never write to it.
 
         Raises:
             KeyError: the model has no such tensor.
@@ -151,8 +151,13 @@ class Checkpoint:
         return source.view(self._stored[source.name].tensor(source.name))
 
     def stored_bytes(self, *, without_dense: bool = False) -> list[Tensor]:
-        """The bytes that computing reads, uint8, in the order in which they lie: all but those of the embedding, of
-        which a prompt takes a few rows, and of the dense matrices, where something has been made of them."""
+        """Return the bytes of all tensors that computing reads, uint8, in file order.
+
+        The embedding is left out, as a prompt reads a few rows of it.
+
+        Args:
+            without_dense: leave out the dense matrices too, which repacked weights replace.
+        """
         names = {
             source.name
             for name, source in self.sources.items()
@@ -162,7 +167,7 @@ class Checkpoint:
         return [self._stored[name].stored_bytes(name) for _path, _begin, name in sorted(places)]
 
     def dtype(self, name: str) -> str:
-        """The type in which the tensor of this canonical name is stored, such as `BF16`.
+        """Return the stored type of the tensor of this canonical name, such as `BF16`.
 
         Raises:
             KeyError: the model has no such tensor.
@@ -171,7 +176,7 @@ class Checkpoint:
         return self._stored[source.name].tensors[source.name].dtype
 
     def release(self, name: str) -> None:
-        """Give the memory that reading this tensor took back to the machine.
+        """Release the memory of the pages that reading this tensor has mapped.
 
         Raises:
             KeyError: the model has no such tensor.
@@ -195,7 +200,10 @@ def _fingerprint(config_text: bytes, files: Iterable[SafetensorsFile]) -> str:
 
 
 def _find_tensors(folder: CheckpointFolder, report: _Report) -> tuple[dict[str, SafetensorsFile], bool]:
-    """The file of each stored tensor: the one file, else those of the index, else all. And whether all were found."""
+    """Map each stored tensor to its file, and return whether all files were found.
+
+    The files are the single file, else those of the index, else all weight files of the folder.
+    """
     if folder.has(_SINGLE):
         names = [_SINGLE]
     elif folder.has(_INDEX):
@@ -245,7 +253,7 @@ def _find_indexed_tensors(folder: CheckpointFolder, report: _Report) -> tuple[di
 
 
 def _open_files(folder: CheckpointFolder, names: list[str], report: _Report) -> dict[str, SafetensorsFile]:
-    """The files that can be opened, by name."""
+    """Open the files; those that cannot be opened are reported and left out."""
     if len(names) > MAX_FILES:
         raise CheckpointError(f"{quote(folder.path)} has {len(names)} weight files, more than {MAX_FILES}")
     files: dict[str, SafetensorsFile] = {}
@@ -274,7 +282,7 @@ def _report_missing(
     folder: CheckpointFolder,
     report: _Report,
 ) -> None:
-    """Report the tensors that no file has; where a file of the series is missing, it alone."""
+    """Report the tensors that no file has; if a file of a numbered series is missing, report only that file."""
     names = [source.name for source in sources.values() if source.name not in stored]
     shard = _missing_shard(folder) if names else None
     if shard is not None:
@@ -285,7 +293,7 @@ def _report_missing(
 
 
 def _fault_of(source: TensorSource, stored: Mapping[str, SafetensorsFile]) -> CheckpointError | None:
-    """What is wrong with a stored tensor, by its file's header."""
+    """Return the fault of a stored tensor according to its header; None: it has none."""
     file = stored[source.name]
     info = file.tensors[source.name]
     if info.shape not in source.stored_shapes:
@@ -307,7 +315,7 @@ def _refuse_unknown_layers(
     stored: Mapping[str, SafetensorsFile],
     report: _Report,
 ) -> None:
-    """Refuse what would make another model of the layers; a model that leaves it out would answer nonsense."""
+    """Report tensors inside layers that the model does not use: without them it would answer nonsense."""
     used = {source.name for source in sources.values()}
     for name, file in stored.items():
         match = LAYER.match(name)
@@ -325,7 +333,7 @@ def _refuse_unknown_layers(
 
 
 def _missing_shard(folder: CheckpointFolder) -> str | None:
-    """The first file of a numbered series that is not in the folder, counted from 0 or from 1 as the series is."""
+    """Return the first missing file of a numbered series, counted from 0 or 1 as the series is."""
     names = set(folder.names())
     for name in sorted(names):
         match = _SHARD.fullmatch(name)

@@ -1,9 +1,9 @@
-"""The dialects in which configs of gpt-oss models are written.
+"""Parses the dialects of gpt-oss configs.
 
 OpenAI's `original/config.json` is flat, without a `model_type`. The hub's is that of the transformers library, whose
 version 4 writes `rope_theta` beside `rope_scaling`, and version 5 writes `rope_parameters` with theta inside. Puzzle
-models add `block_configs`, one entry a layer. A rope that is not understood whole is refused: a model that was trained
-with YaRN answers nonsense without it, and does not say so.
+models add `block_configs`, one entry a layer. A rope with an unknown field is refused: a model that was trained with
+YaRN silently answers nonsense without it.
 """
 
 from __future__ import annotations

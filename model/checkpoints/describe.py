@@ -1,4 +1,4 @@
-"""What a checkpoint is, for people: sizes, precisions, memory, licence. Reads headers and small files alone."""
+"""Describes a checkpoint for people: sizes, precisions, memory, licence. Reads headers and small files only."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint is.
+    """The description of a checkpoint.
 
     Attributes:
-        folder: where it lies.
-        layout: how its files name and shape the tensors.
+        folder: its path.
+        layout: the naming and packing of its tensors.
         config: the model's blueprint.
         parts: its parts by name.
-        num_files: files with weights.
+        num_files: number of weight files.
         file_bytes: their bytes on disk.
-        weight_bytes: bytes of all weights that the model uses: what they take in memory at most.
-        licence: as the publisher names it; None where nothing is said.
+        weight_bytes: bytes of all weights that the model uses; the most memory that they take.
+        licence: as the publisher names it; None: not stated.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class Description:
     licence: str | None
 
     def cache_bytes(self, context: int) -> int:
-        """Bytes of the keys and values of `context` tokens, in all layers."""
+        """Return the bytes of the keys and values of `context` tokens, in all layers."""
         return cache_bytes(self.config, context)
 
 
@@ -93,10 +93,10 @@ def _parts(checkpoint: Checkpoint) -> dict[str, Part]:
 
 
 def _licence(folder: CheckpointFolder) -> str | None:
-    """The licence by the README's front matter, else the first line of a licence file."""
+    """Return the licence from the README's front matter, else the first line of a licence file."""
     front = _FRONT_MATTER.match(_text(folder, "README.md") or "")
     stated = dict(_LICENCE_ENTRY.findall(front.group(1))) if front else {}
-    # A licence of one's own is `license: other` with a name beside it.
+    # A custom licence is written as `license: other` with `license_name`.
     if licence := stated.get("license_name") or stated.get("license"):
         return str(licence).strip().strip("'\"")
     for name in _LICENCE_FILES:
@@ -106,7 +106,7 @@ def _licence(folder: CheckpointFolder) -> str | None:
 
 
 def _text(folder: CheckpointFolder, name: str) -> str | None:
-    """The beginning of a text file; None where there is none that may be read."""
+    """Return the beginning of a text file; None: it is missing or may not be read."""
     if not folder.has(name):
         return None
     try:

@@ -1,6 +1,6 @@
-"""The files of one checkpoint's folder, none of which may lie outside it.
+"""Access to the files of a checkpoint's folder, none of which may lie outside it.
 
-A link may stay inside the folder. Only the hub's own cache may lead further, from `snapshots/<revision>/` to the
+A link may point inside the folder. Only in the hub's own cache may it lead further, from `snapshots/<revision>/` to the
 `blobs/` of the same repository, which is how it stores every file.
 """
 
@@ -21,7 +21,7 @@ _Parsed = TypeVar("_Parsed")
 
 
 class CheckpointFolder:
-    """A folder whose files are found by name.
+    """A folder with files by name.
 
     Raises:
         CheckpointError: there is no such folder, or it is a file.
@@ -37,7 +37,7 @@ class CheckpointFolder:
         self._roots = [self.path, *_hub_blobs(self.path)]
 
     def names(self) -> list[str]:
-        """The names in the folder, sorted.
+        """Return the names in the folder, sorted.
 
         Raises:
             CheckpointError: the folder cannot be read.
@@ -48,7 +48,7 @@ class CheckpointFolder:
             raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
 
     def has(self, name: str) -> bool:
-        """Whether the folder has an entry of this name, a broken link included.
+        """Return whether the folder has an entry of this name, a broken link included.
 
         Raises:
             CheckpointError: the folder cannot be read.
@@ -60,7 +60,7 @@ class CheckpointFolder:
             raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
 
     def file(self, name: str) -> Path:
-        """The path of the file of this name.
+        """Return the path of the file of this name.
 
         Raises:
             CheckpointError: it is missing, is no plain name, or lies outside the folder.
@@ -81,7 +81,7 @@ class CheckpointFolder:
         return path
 
     def json(self, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-        """The JSON object in the file of this name.
+        """Return the JSON object in the file of this name.
 
         Raises:
             CheckpointError: as `file`, or as `gptoss.model.storage.json_file.read_json_object`.
@@ -89,7 +89,7 @@ class CheckpointFolder:
         return read_json_object(self.file(name), max_bytes)
 
     def text(self, name: str, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
-        """The content of the file of this name, for `parse_json`.
+        """Return the content of the file of this name, for `parse_json`.
 
         Raises:
             CheckpointError: as `file`, or as `gptoss.model.storage.json_file.read_text`.
@@ -99,12 +99,12 @@ class CheckpointFolder:
     def parse_json(
         self, name: str, parse: Callable[[Mapping[str, Any]], _Parsed], text: bytes | None = None
     ) -> _Parsed:
-        """What `parse` makes of the JSON object in the file of this name; its errors get the file's name.
+        """Apply `parse` to the JSON object in the file of this name; prefix its errors with the file's name.
 
         Args:
             name: of the file.
-            parse: of a config.
-            text: the file's content, if it has been read already.
+            parse: parser of a config.
+            text: the file's content; by default it is read.
 
         Raises:
             CheckpointError: as `text`, or as `parse`; or it is not JSON.
@@ -117,7 +117,7 @@ class CheckpointFolder:
 
 
 def _hub_blobs(folder: Path) -> list[Path]:
-    """The hub cache's blobs, where `folder` is `models--.../snapshots/<revision>` or a folder below it."""
+    """Return the hub cache's blobs if `folder` is `models--.../snapshots/<revision>` or a folder below it."""
     for repository in folder.parents:
         if repository.name.startswith("models--") and folder.is_relative_to(repository / "snapshots"):
             return [repository / "blobs"]

@@ -1,4 +1,4 @@
-"""The blueprints of the published models, known without their files (their `config.json` on the hub). Without torch."""
+"""Configs of the published models, available without their files (from `config.json` on the hub). Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WINDOW = 128
 
 
 def published_config(name: str, num_layers: int | None = None) -> ModelConfig:
-    """The config of gpt-oss-20b or -120b, or of its first layers.
+    """Return the config of gpt-oss-20b or -120b, or of its first layers.
 
     Raises:
         KeyError: it is neither.

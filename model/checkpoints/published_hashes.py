@@ -1,11 +1,11 @@
-"""The hashes that the publisher of a checkpoint gave for its files, as far as they came with the files.
+"""Finds the hashes that a checkpoint's publisher gave for its files, as far as they came with the files.
 
 Three places may have them:
 
 - The hub's cache names each blob by its hash: sha256 for large files, for small ones git's own (sha1 over a header and
   the content).
 - The hub's download into a folder leaves `.cache/huggingface/download/NAME.metadata`, whose second line is that hash.
-- A list as the program sha256sum writes it (`SHA256SUMS`, `NAME.sha256`). Files of other folders in it are left out.
+- A list in the format of sha256sum (`SHA256SUMS`, `NAME.sha256`). Entries for files of other folders are skipped.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _PIECE = 1 << 22
 
 @dataclass(frozen=True)
 class PublishedHash:
-    """What the content of a file should be.
+    """The expected hash of a file.
 
     Attributes:
         digest: in lower-case hexadecimal: 64 digits of sha256, or 40 of git's hash of a blob.
-        source: where it is written, for messages.
+        source: where it was found, for messages.
     """
 
     digest: str
     source: str
 
     def matches(self, path: Path, progress: Callable[[int], None] | None = None) -> bool:
-        """Whether the file has this hash; `progress` is called with the number of bytes read since the last call.
+        """Return whether the file has this hash; `progress` is called with the bytes read since its last call.
 
         Raises:
             CheckpointError: the file cannot be read.
@@ -65,10 +65,10 @@ class PublishedHash:
 
 
 def find_published_hashes(folder: CheckpointFolder) -> dict[str, list[PublishedHash]]:
-    """The hashes by the names of files in this folder; a list may name files that are not there.
+    """Return the hashes by file name; a list may name files that are missing.
 
     Raises:
-        CheckpointError: a list of hashes cannot be read, or has a line that is none.
+        CheckpointError: a list of hashes cannot be read, or has a malformed line.
     """
     found: dict[str, list[PublishedHash]] = {}
     for name, published in (*_of_cache(folder), *_of_download(folder), *_of_lists(folder)):
@@ -83,7 +83,7 @@ def _of_cache(folder: CheckpointFolder) -> Iterator[tuple[str, PublishedHash]]:
         try:
             target = folder.file(name).resolve()
         except CheckpointError:
-            continue  # who needs this file will tell
+            continue  # whoever needs this file reports it
         if target.parent.name == "blobs" and _HEX.fullmatch(target.name):
             yield name, PublishedHash(target.name, "the hub's cache")
 

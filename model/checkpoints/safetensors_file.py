@@ -1,11 +1,11 @@
-"""One .safetensors file: its header checked before anything is believed, its data mapped and never copied.
+"""Reads one .safetensors file: its header is validated first, its data mapped and never copied.
 
 The format (https://github.com/huggingface/safetensors, "Format"): eight bytes with the length of the header, the
 header (a JSON object of names with dtype, shape and data_offsets), then the data, which the tensors fill without holes
 or overlaps to the last byte.
 
 The file is mapped read-only, so all processes that read it share its pages, and a page that is not touched takes no
-memory. Its tensors must not be written to: the machine would stop the process.
+memory. Writing to a tensor would crash the process.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ _TORCH_DTYPES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says of one tensor.
+    """The header's entry for one tensor.
 
     Attributes:
         dtype: the format's name of its type, such as `BF16`.
         shape: its dimensions.
-        begin: where its bytes begin, counted from the first byte of data.
-        nbytes: how many bytes it has.
+        begin: offset of its bytes from the first byte of data.
+        nbytes: its size in bytes.
     """
 
     dtype: str
@@ -78,14 +78,14 @@ class SafetensorsFile:
 
     Attributes:
         path: the file.
-        tensors: what the header says of each tensor, by name.
-        nbytes: bytes of data of all of them.
-        identity: hash of which file this is (device, inode, size, time of the last change) and of pieces of it, from
-            the header to the end: a file that was overwritten in place and given its old time back still differs,
-            unless only weights between the pieces have changed.
+        tensors: the header's entries, by name.
+        nbytes: bytes of data of all tensors.
+        identity: hash of device, inode, size and modification time, and of six pieces of the file from its beginning
+            to its end. So a file that was overwritten in place and given its old time back still differs, unless only
+            weights between the pieces have changed.
 
     Raises:
-        CheckpointError: the file cannot be read, or is no sound safetensors file.
+        CheckpointError: the file cannot be read, or is not a valid safetensors file.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -103,9 +103,9 @@ class SafetensorsFile:
             raise CheckpointError(f"{quote(self.path)} {error}: download it again") from error
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor of this name, backed by the mapped file, which stays open as long as a tensor of it lives.
+        """Return the tensor of this name; the file stays mapped as long as one of its tensors lives.
 
-        A tensor whose bytes do not lie on a multiple of its type's size (no common program writes that) is copied.
+        A tensor that is not aligned to its type's size (no common program writes such) is copied.
 
         Raises:
             KeyError: there is no such tensor.
@@ -122,7 +122,7 @@ class SafetensorsFile:
         return data.view(dtype).view(info.shape)
 
     def stored_bytes(self, name: str) -> Tensor:
-        """The bytes of the tensor of this name as they lie in the file, uint8.
+        """Return the stored bytes of the tensor of this name, uint8.
 
         Raises:
             KeyError: there is no such tensor.
@@ -131,9 +131,9 @@ class SafetensorsFile:
         return self._bytes[self._begin + info.begin : self._begin + info.begin + info.nbytes]
 
     def release(self, name: str) -> None:
-        """Give the memory that reading this tensor took back to the machine; its pages are read anew when needed.
+        """Release the memory of this tensor's pages; they are read again when needed.
 
-        For one who reads a file from end to end, and may have less memory than the file has bytes.
+        For reading files from end to end that may be larger than memory.
 
         Raises:
             KeyError: there is no such tensor.
@@ -157,11 +157,11 @@ def _identity(file: BinaryIO) -> bytes:
 
 
 class _HeaderError(ValueError):
-    """What is wrong with a file, worded to follow its name."""
+    """The fault of a file, worded to follow its name."""
 
 
 def _read_header(file: BinaryIO) -> tuple[int, int, bytes]:
-    """Where the data begin, how many bytes they have, and the header."""
+    """Return where the data begin, their size in bytes, and the header."""
     size = file.seek(0, 2)
     file.seek(0)
     if size < _LENGTH_BYTES:
@@ -215,7 +215,7 @@ def _parse_entry(name: str, entry: Any) -> TensorInfo:
         raise _HeaderError(f"{where} has the data_offsets {quote(str(offsets))}")
     bits = _BITS[dtype] * math.prod(shape)
     begin, end = offsets
-    # Torch multiplies the sizes in 64 bits, those beside a zero too.
+    # Torch multiplies the sizes in 64 bits, even if one of them is zero.
     if math.prod(size or 1 for size in shape) >= 1 << 63:
         raise _HeaderError(f"{where} has the shape {quote(str(shape))}")
     if bits % 8 or end - begin != bits // 8:

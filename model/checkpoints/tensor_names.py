@@ -1,4 +1,4 @@
-"""The one table that translates the tensor names of every published layout.
+"""Translates the tensor names of every published layout to canonical names.
 
 Canonical names: `embedding.weight`, `norm.weight`, `unembedding.weight`, and for each layer `layers.{i}.` with the
 names of `_LAYER`. Weights are (out, in). Experts are packed (`gate_up.blocks`, `gate_up.scales`, `down.blocks`,
@@ -31,9 +31,9 @@ FLOAT = frozenset({"BF16", "F16", "F32"})
 PACKED = frozenset({"U8"})
 
 IGNORED = re.compile(r"(?:^|[._])(?:(?:q|k|v|kv|prob|input|output)_(?:scale|zero_point)|inv_freq)$")
-"""Tensors inside a layer that change nothing here: scales for quantised caches and activations, rope's frequencies."""
+"""Tensors inside a layer that have no effect here: scales for quantised caches and activations, rope's frequencies."""
 LAYER = re.compile(r"(?:model\.layers|block)\.(0|[1-9][0-9]{0,8})\.")
-"""The start of the name of every tensor that belongs to a layer."""
+"""Prefix of the name of every tensor in a layer."""
 
 # canonical name: (name in OpenAI's layout, name in the hub's), within the model
 _MODEL = {
@@ -73,15 +73,15 @@ _ONLY_PLAIN = ("gate_up.weight", "down.weight")
 
 @dataclass(frozen=True)
 class TensorSource:
-    """Where a canonical tensor lies in the files, and what must be found there.
+    """The stored tensor of a canonical tensor, and what is required of it.
 
     Attributes:
         name: the tensor's name in the files.
         shape: the canonical shape.
         stored_shapes: the shapes that it may have in the files.
         dtypes: the types that it may have.
-        rows: the part of the stored rows that is this tensor, where several share one.
-        transposed: its last two axes are stored the other way round.
+        rows: the stored rows that are this tensor, if several tensors share one.
+        transposed: its last two axes are stored swapped.
     """
 
     name: str
@@ -92,32 +92,32 @@ class TensorSource:
     transposed: bool = False
 
     def view(self, stored: torch.Tensor) -> torch.Tensor:
-        """The canonical tensor in the stored one, without a copy."""
+        """Return the canonical tensor as a view of the stored one."""
         if self.rows is not None:
             return stored[self.rows]
         return stored.transpose(-2, -1) if self.transposed else stored.view(self.shape)
 
 
 def detect_layout(names: Collection[str]) -> Layout | None:
-    """The layout of a checkpoint with tensors of these names; None: none that is known."""
+    """Return the layout of a checkpoint with tensors of these names; None: unknown."""
     for layout, prefix, column, marks in (
         (Layout.ORIGINAL, "block.0", 0, _ONLY_PACKED),
         (Layout.HUB_MXFP4, "model.layers.0", 1, _ONLY_PACKED),
         (Layout.HUB_BF16, "model.layers.0", 1, _ONLY_PLAIN),
     ):
-        # Any of them will do: which one is missing, the check of each tensor says better.
+        # Any of them is enough: the check of each tensor reports the missing ones.
         if any(f"{prefix}.{_LAYER[mark][column]}" in names for mark in marks):
             return layout
     return None
 
 
 def is_dense(canonical: str) -> bool:
-    """Whether this is a matrix that each token goes through: a projection of the attention, or the unembedding."""
+    """Return whether every token uses this matrix: a projection of the attention, or the unembedding."""
     return canonical == "unembedding.weight" or canonical.endswith(_PROJECTIONS)
 
 
 def canonical_tensors(config: ModelConfig, layout: Layout) -> Iterator[tuple[str, TensorSource]]:
-    """All tensors of a model, as this layout stores them: pairs of canonical name and source."""
+    """Yield the canonical name and source of every tensor of a model in this layout."""
     column = 0 if layout is Layout.ORIGINAL else 1
     prefix = "block" if layout is Layout.ORIGINAL else "model.layers"
     hidden = (config.hidden_size,)

@@ -1,6 +1,6 @@
-"""Looks at all of a checkpoint: every tensor against the config, every number, every published hash.
+"""Checks all of a checkpoint: every tensor against the config, every number, every published hash.
 
-Opening a checkpoint reads no weights; this reads them all, and finds all faults, not the first alone.
+Opening a checkpoint reads no weights; this reads them all, and reports all faults, not only the first.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.tensors.mxfp4 import NAN_SCALE
 
 _PIECE = 1 << 22
-"""Numbers that are looked at together (8 MB in bf16)."""
+"""Numbers that are checked together (8 MB in bf16)."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found.
+    """The result of checking a checkpoint.
 
     Attributes:
         folder: the checkpoint's folder, links resolved.
         faults: one line each.
-        tensors: tensors whose presence, shape and type are right.
-        numbers: numbers and scales that were looked at.
-        hashed: names of the files whose hash was compared, and is the published one.
-        unhashed: names of the weight files of which no hash was published.
+        tensors: number of tensors with the right shape and type.
+        numbers: how many numbers and scales were checked.
+        hashed: names of the files that have the published hash.
+        unhashed: names of the weight files without a published hash.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Verification:
 
 
 def verify(path: Path | str, progress: Progress | None = None) -> Verification:
-    """Look at all of the checkpoint in a folder.
+    """Check all of the checkpoint in a folder.
 
     Args:
         path: the folder.
@@ -95,7 +95,7 @@ def _collect(faults: list[str], look: Callable[[], object]) -> None:
 
 
 class _Reader:
-    """Reads what is to be looked at, and counts it."""
+    """Reads files and tensors, and counts what was checked."""
 
     def __init__(
         self,
@@ -124,13 +124,13 @@ class _Reader:
         self.hashed.append(name)
 
     def look_at(self, checkpoint: Checkpoint, name: str) -> None:
-        """Look for what is no number in one tensor."""
+        """Check one tensor for infinities and NaNs."""
         if not _has_numbers(name):
             return
         tensor = checkpoint.tensor(name)
         is_scale = tensor.dtype == torch.uint8
         wrong = 0
-        # A matrix that is stored the other way round is read in the order of its bytes.
+        # A transposed matrix is read in the order of its bytes.
         stored = tensor if tensor.is_contiguous() else tensor.transpose(-2, -1)
         for piece in torch.split(stored.reshape(-1), _PIECE):
             sound = piece != NAN_SCALE if is_scale else torch.isfinite(piece)
@@ -151,7 +151,7 @@ class _Reader:
 
 
 def _has_numbers(name: str) -> bool:
-    """Whether a canonical tensor may hold what is no number; each byte of packed values is one."""
+    """Return whether a canonical tensor can hold infinities or NaNs; packed values cannot."""
     return not name.endswith(".blocks")
 
 

@@ -1,4 +1,4 @@
-"""What a path holds that is no checkpoint, and what to name instead: for one who pointed `-m` at the wrong place."""
+"""Explains why a path is no checkpoint, and what to name instead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAFE = "a folder with config.json and .safetensors files"
 
 
 def explain_file(path: Path) -> CheckpointError:
-    """The error for a path that is a file."""
+    """Return the error for a path that is a file."""
     if _is_gguf(path):
         return UnsupportedModelError(f"{quote(path)} is a GGUF file, llama.cpp's format: name {_SAFE}")
     if path.suffix == ".safetensors":
@@ -29,7 +29,7 @@ def explain_file(path: Path) -> CheckpointError:
 
 
 def explain_folder(folder: Path, names: list[str]) -> CheckpointError:
-    """The error for a folder that lacks its config or its weights; `names` are those of its entries."""
+    """Return the error for a folder without config or weights; `names` are the names of its entries."""
     where = quote(folder)
     if not names:
         return CheckpointError(f"{where} is empty: name {_SAFE}")
@@ -58,7 +58,7 @@ def explain_folder(folder: Path, names: list[str]) -> CheckpointError:
 
 
 def looks_like_checkpoint(path: Path) -> bool:
-    """Whether a folder has both a config and weights; what they are is not looked at."""
+    """Return whether a folder has both a config and weights, whatever they contain."""
     try:
         return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
     except OSError:
@@ -66,7 +66,7 @@ def looks_like_checkpoint(path: Path) -> bool:
 
 
 def _checkpoints_below(path: Path) -> Iterator[Path]:
-    """Folders with a checkpoint below this one: children, and those of the hub's cache."""
+    """Yield folders with a checkpoint below this one: children, and those of the hub's cache."""
     for pattern in ("*", "snapshots/*", "*/snapshots/*", "*/*"):
         try:
             candidates = sorted(itertools.islice(path.glob(pattern), _MAX_ENTRIES))

@@ -1,4 +1,4 @@
-"""Loads models: carries a plan out, so that a checkpoint becomes an engine that is ready to generate."""
+"""Loads a model: carries out a plan, from an opened checkpoint to an engine that is ready to generate."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came of a plan.
+    """The result of carrying out a plan.
 
     Attributes:
         engine: ready to generate.
-        plan: that was carried out.
-        packing: what packing the experts did; None: none were packed.
-        made: what the backend made of the weights and may keep on the disk; None: nothing.
+        plan: the plan that was carried out.
+        packing: sizes and errors of the packed experts; None: none were packed.
+        made: the repacked weights, which may be kept on disk; None: the backend repacks none.
     """
 
     engine: LocalEngine
@@ -101,14 +101,14 @@ def load(
     Args:
         checkpoint: opened.
         options: how to load it.
-        ops: a backend that was made already; by default the one that the options choose.
+        ops: the backend; by default the one that the options choose.
         look: called with each plan before it is carried out; may raise to refuse it.
         progress: called with the part of the packing, or of the copying to a device, that is done, up to 1.
         reading: called with the bytes that have been read ahead, and those in all.
 
     Raises:
         CheckpointError: its generation config is broken, or its experts cannot be packed.
-        DeviceError: there is no such device or backend, or a card that was named is too small.
+        DeviceError: there is no such device or backend, or the named card is too small.
         ContextFullError: `max_context` is more than the model was made for.
     """
 
@@ -145,7 +145,7 @@ def carry_out(
     with contextlib.ExitStack() as stack:
         stack.enter_context(full_card_told(plan.device))
         if plan.reading == "ahead":
-            # What was made by an earlier run takes the place of the dense layers.
+            # Repacked weights of an earlier run replace the dense layers.
             parts = checkpoint.stored_bytes(without_dense=made is not None and made.is_filled)
             if made is not None and made.is_filled:
                 parts.append(made.data)
@@ -164,9 +164,9 @@ def carry_out(
 
 
 def prefix_identity(plan: LoadPlan) -> str:
-    """Everything but the weights that affects keys and values; part of the prefix-cache key.
+    """Return everything but the weights that affects keys and values; part of the prefix-cache key.
 
-    Only complete once the backend has prepared the weights.
+    Call it after the backend has prepared the weights.
     """
     how: tuple[object, ...] = (
         plan.ops.identity,
@@ -176,7 +176,7 @@ def prefix_identity(plan: LoadPlan) -> str:
         version("gptoss"),
     )
     if plan.placement is not None and plan.placement.host_layers:
-        how += (plan.placement.host_layers,)  # the CPU rounds otherwise than the card
+        how += (plan.placement.host_layers,)  # the CPU rounds differently from the card
     return repr(how)
 
 

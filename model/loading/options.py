@@ -1,4 +1,4 @@
-"""What the caller wants of loading. Imports no torch."""
+"""The caller's choices for loading a model. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class LoadOptions:
         gpu_dense: form of the dense layers if a card computes them, unless `compute.dense` says.
         cpu_experts: on a card, the experts of this many layers stay in host memory; by default as few as must.
         device_bytes: memory of a card that may be used; by default what is free.
-        host_bytes: host memory that is free; it decides whether weights are read ahead. None: unknown, they are not.
+        host_bytes: free host memory, which decides whether weights are read ahead; None: unknown, do not read ahead.
         quantize: "mxfp4" packs experts that are not packed in the checkpoint.
         max_context: tokens of prompt and answer together; by default as many as the model was made for.
         context_bytes: bytes of keys and values of all contexts together before idle ones are dropped; by default
             `CONTEXT_BYTES` of the engine.
-        disk_cache: keeps what was computed for later runs; None: nothing is kept.
+        disk_cache: stores prefixes and repacked weights for later runs; None: nothing is stored.
     """
 
     device: str = "auto"

@@ -16,14 +16,14 @@ from gptoss.model.ops import StepOps
 from gptoss.model.tensors.sizes import BF16_BYTES, attention_weights, cache_bytes, layer_expert_bytes
 
 PLANNED_CONTEXT = 8192
-"""Positions for which room is kept on the card where the context has no limit."""
+"""Positions that the card must have room for if the context has no limit."""
 RESERVE_BYTES = 512 << 20
 """For recorded graphs, the libraries' own memory, and gaps between allocations."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What lies where.
+    """The division of a model between a card and host memory.
 
     Attributes:
         host_layers: the experts of this many layers, the first ones, stay in host memory.
@@ -93,12 +93,12 @@ def place(
 
 
 def free_device_bytes(device: torch.device) -> int | None:
-    """Free memory of a card; None where that is unknown."""
+    """Return the free memory of a card; None: unknown."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def fixed_bytes(config: ModelConfig, ops: StepOps, positions: int) -> int:
-    """Bytes of everything that cannot stay in host memory: dense layers, embeddings, cache, working memory."""
+    """Return the bytes that cannot stay in host memory: dense layers, embeddings, cache, working memory."""
     routers = sum(layer.num_experts for layer in config.layers) * config.hidden_size
     table = config.vocab_size * config.hidden_size
     plain = (attention_weights(config) + (0 if config.tie_word_embeddings else table)) * BF16_BYTES

@@ -1,4 +1,4 @@
-"""What loading a model will do, decided from the options and the checkpoint's headers before any memory is taken."""
+"""Plans how to load a model, from the options and the checkpoint's headers, before any memory is allocated."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from gptoss.model.storage.expert_pager import ExpertPager
 log = logging.getLogger(__name__)
 
 WeightReading = Literal["ahead", "chosen", "needed", "copied"]
-"""How weights come from the files.
+"""How weights are read from the files.
 
-ahead: all of them in order, while the model is made ready; chosen: the experts that a token has chosen at once, all
-else page by page; needed: page by page; copied: once, to the device.
+ahead: all in order, while the model is prepared; chosen: the experts that a token has chosen at once, everything else
+page by page; needed: page by page; copied: once, to the device.
 """
 
 ONE_THREAD_BELOW = 32 << 20
-"""Bytes of weights. Where they fit into a core's caches, a second thread costs more than it brings, and on a busy
-machine the threads' waiting for each other makes a small model slower by far."""
+"""Bytes of weights below which one thread computes. If they fit into a core's caches, a second thread costs more than
+it gains; on a busy machine, threads that wait for each other make a small model much slower."""
 
 _TOLD: dict[WeightReading, str] = {
     "ahead": "weights read ahead",
@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 
 class Model(Protocol):
-    """What a plan needs to know of a model; an opened `Checkpoint` does."""
+    """The facts of a model that a plan depends on; an opened `Checkpoint` has them."""
 
     @property
     def config(self) -> ModelConfig:
@@ -67,17 +67,17 @@ class LoadPlan:
     """How one model will be loaded; its string says so in one line.
 
     Attributes:
-        options: what was asked for.
+        options: the options that it was made from.
         config: of the model.
-        device: where it computes.
-        ops: the backend. It belongs to the one model that the plan is carried out for.
-        threads: that compute on the CPU.
-        packs: experts are packed to MXFP4 on their way.
-        reading: how weights come from the files.
-        placement: which experts stay in host memory; None: the backend does not divide them.
-        need: memory that the model needs, as if all of it lay in the memory of one device.
+        device: where the model computes.
+        ops: the backend; it belongs to the one model that the plan is carried out for.
+        threads: CPU threads.
+        packs: experts are packed to MXFP4 while they are loaded.
+        reading: how weights are read from the files.
+        placement: which experts stay in host memory; None: the backend keeps all of them on one device.
+        need: memory that the model needs if all of it lies in the memory of one device.
         max_context: tokens of prompt and answer together.
-        fallback: why the model is not on a card although "auto" chose one; None: it is where it should be.
+        fallback: why the model is on the CPU although "auto" chose a card; None: no fallback.
     """
 
     options: LoadOptions
@@ -103,7 +103,7 @@ class LoadPlan:
 
     @property
     def loading(self) -> str:
-        """How the weights come to where they are used, for people."""
+        """How the weights are read, packed and placed, for people."""
         parts = [_TOLD[self.reading]]
         if self.packs:
             parts.append("experts packed to MXFP4")
@@ -125,11 +125,11 @@ def plan_load(model: Model, options: LoadOptions = LoadOptions(), ops: Ops | Non
 
     Args:
         model: an opened checkpoint.
-        options: what is wanted.
-        ops: a backend that was made already; by default the one that the options choose.
+        options: how to load it.
+        ops: the backend; by default the one that the options choose.
 
     Raises:
-        DeviceError: there is no such device or backend, or a card that was named is too small.
+        DeviceError: there is no such device or backend, or the named card is too small.
         ContextFullError: `max_context` is more than the model was made for.
     """
     return with_fallback(model, options, lambda plan: plan, ops)
@@ -141,7 +141,7 @@ def with_fallback(model: Model, options: LoadOptions, use: Callable[[LoadPlan], 
     Args:
         model: as `plan_load`.
         options: as `plan_load`.
-        use: called with the plan, and again with another if it raises a DeviceError that the CPU may avoid.
+        use: called with the plan; called again with a plan for the CPU if it raises a DeviceError.
         ops: as `plan_load`.
 
     Raises: as `plan_load` and `use`.
@@ -155,7 +155,7 @@ def with_fallback(model: Model, options: LoadOptions, use: Callable[[LoadPlan], 
         if options.device != "auto" or device.type == "cpu" or ops is not None:
             raise
         reason = str(error)
-    # Outside the handler: the exception holds on to what had been copied to the card.
+    # Outside the handler: the exception references what had been copied to the card.
     log.info("%s; falling back to the CPU", reason)
     return use(replace(_plan(model, options, torch.device("cpu"), None), fallback=reason))
 
@@ -169,7 +169,7 @@ def _plan(model: Model, options: LoadOptions, device: torch.device, ops: Ops | N
             device, _compute_options(options, device, threads), ExpertPager() if reading == "chosen" else None
         )
     if reading == "chosen" and ops.name != "cpu":
-        reading = "needed"  # the other backends have no use for a pager
+        reading = "needed"  # the other backends take no pager
     placement = None
     if isinstance(ops, StepOps):
         placement = place(
@@ -203,7 +203,7 @@ def _reading(device: torch.device, packs: bool, nbytes: int, host_bytes: int | N
 
 
 def _compute_options(options: LoadOptions, device: torch.device, threads: int) -> ComputeOptions:
-    """What `options.compute` leaves open is chosen: the backend, and the dense layers' form for its hardware."""
+    """Choose what `options.compute` leaves open: the backend, and the form of the dense layers for its hardware."""
     backend = options.compute.backend or select.automatic_backend(device)
     of_hardware: dict[Backend, Dense | None] = {"gpu": options.gpu_dense, "cpu": options.cpu_dense}
     dense = options.compute.dense or of_hardware.get(backend)

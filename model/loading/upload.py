@@ -1,7 +1,7 @@
-"""Copies tensors from mapped files to a device: through two small buffers, never through a second copy of the whole.
+"""Copies tensors from mapped files to a device through two small buffers, without a second copy in host memory.
 
-While one buffer is on its way to the device, the other is filled from the file; what has been read is given back to the
-machine at once.
+While the device reads one buffer, the other is filled from the file. Pages of the file are released as soon as they
+have been copied.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ BUFFER_BYTES = 64 << 20
 
 
 class Uploader:
-    """Copies what is asked for, one tensor after the other.
+    """Copies tensors to a device, one after the other.
 
     Args:
-        device: where to.
+        device: the target.
         total: bytes that will be copied, for `progress`.
         progress: called with the part that is done, up to 1.
-        buffer_bytes: of each of both buffers.
+        buffer_bytes: size of each of the two buffers.
     """
 
     def __init__(
@@ -40,20 +40,20 @@ class Uploader:
         self._total = max(total, 1)
         self._progress = progress
         is_cuda = device.type == "cuda"
-        # What the device reads by itself must not be moved by the host.
+        # Pinned, so that the device can read it asynchronously.
         self._buffers = [torch.empty(buffer_bytes, dtype=torch.uint8, pin_memory=is_cuda) for _ in range(2)]
         self._stream = torch.cuda.Stream(device) if is_cuda else None  # type: ignore[no-untyped-call]
         self._sent: list[torch.cuda.Event | None] = [None, None]
         self._turn = 0
 
     def tensor(self, checkpoint: Checkpoint, name: str) -> Tensor:
-        """A tensor of a checkpoint by its canonical name, on the device."""
+        """Copy a tensor of a checkpoint, given its canonical name."""
         out = self.copy(checkpoint.tensor(name))
         checkpoint.release(name)
         return out
 
     def joined(self, checkpoint: Checkpoint, names: Sequence[str]) -> list[Tensor]:
-        """Matrices of one type and width, one behind the other in one piece of the device's memory."""
+        """Copy matrices of equal type and width into one allocation, one behind the other; return views of it."""
         sources = [checkpoint.tensor(name) for name in names]
         rows = [source.shape[0] for source in sources]
         out = torch.empty(sum(rows), *sources[0].shape[1:], dtype=sources[0].dtype, device=self.device)
@@ -64,13 +64,13 @@ class Uploader:
         return parts
 
     def copy(self, source: Tensor) -> Tensor:
-        """A tensor of the host's memory on the device; its rows lie as they should, whatever the source's order."""
+        """Copy a tensor of host memory; the copy is contiguous, whatever the source's strides."""
         out = torch.empty(source.shape, dtype=source.dtype, device=self.device)
         self._fill(out, source)
         return out
 
     def finish(self) -> None:
-        """Wait until all of it is there."""
+        """Wait until everything has been copied."""
         if self._stream is not None:
             self._stream.synchronize()
         self._count(max(self._total - self.copied, 0))  # what stayed in host memory
@@ -81,7 +81,7 @@ class Uploader:
             self._count(source.nbytes)
             return
         if self._stream is not None:
-            # The memory of `out` may still be in use by what was computed before.
+            # Earlier kernels may still use the memory of `out`.
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         to, taken = out.view(-1).view(torch.uint8), source.view(-1).view(torch.uint8)
         size = self._buffers[0].numel()
@@ -90,7 +90,7 @@ class Uploader:
             self._send(to[begin : begin + size], piece)
             self._count(piece.numel())
         if self._stream is not None:
-            # What is computed from it waits for it, on the device.
+            # Later kernels wait for the copy, on the device.
             torch.cuda.current_stream(self.device).wait_stream(self._stream)
 
     def _send(self, to: Tensor, piece: Tensor) -> None:
