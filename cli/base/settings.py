@@ -1,7 +1,7 @@
 """Settings: a flag overrides an environment variable, which overrides the config file, which overrides the default.
 
 The config file is `config.toml` in the home folder: flat, with `KEYS` as keys. The variables of `Kernels` are defaults
-of a kind of hardware: they come after flags and the config file.
+for a kind of hardware: flags and the config file go before them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Quantize(StrEnum):
 
 
 class DenseLayers(StrEnum):
-    """How the dense layers and the unembedding are kept."""
+    """Form of the dense layers and the unembedding."""
 
     INT8 = "int8"
     BF16 = "bf16"
@@ -52,7 +52,7 @@ class Backend(StrEnum):
 
 
 class CpuIsa(StrEnum):
-    """The instruction-set level of the kernels for the CPU."""
+    """Instruction-set levels of the CPU kernels."""
 
     AVX512 = "avx512"
     AVX2 = "avx2"
@@ -89,8 +89,8 @@ class Kernels:
     Attributes:
         backend: GPTOSS_BACKEND.
         cpu_isa: GPTOSS_CPU_ISA.
-        cpu_dense: GPTOSS_CPU_DENSE, where the CPU computes and `Settings.dense` does not say.
-        gpu_dense: GPTOSS_GPU_DENSE, where a card computes and `Settings.dense` does not say.
+        cpu_dense: GPTOSS_CPU_DENSE; counts if the CPU computes and `Settings.dense` is None.
+        gpu_dense: GPTOSS_GPU_DENSE; counts if a GPU computes and `Settings.dense` is None.
     """
 
     backend: Backend | None = None
@@ -130,12 +130,12 @@ class Settings:
 
 
 KEYS = tuple(field.name for field in fields(Settings) if field.name != "kernels")
-"""The settings that have a key in the config file, and a flag."""
+"""Settings with a key in the config file and a flag."""
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the files of the program lie, and in `hub_cache` the models that the hub's own programs fetch."""
+    """Folders of the program's files; `hub_cache` is that of the hub's own programs."""
 
     config: Path
     models: Path
@@ -150,17 +150,17 @@ class Folders:
 
     @property
     def conversations(self) -> Path:
-        """A log for each conversation."""
+        """Logs of conversations."""
         return self.models.parent / "conversations"
 
     @property
     def templates(self) -> Path:
-        """Prompts with gaps."""
+        """Prompt templates."""
         return self.config.parent / "templates"
 
     @classmethod
     def locate(cls, variables: Mapping[str, str], home: Path | None = None) -> Folders:
-        """All under one home (the flag, else GPTOSS_HOME), else where the platform puts each."""
+        """Put all under one home (the flag, else GPTOSS_HOME), else where the platform puts each."""
         hub_cache = default_hub_cache(variables)
         if home is None and variables.get("GPTOSS_HOME"):
             home = Path(variables["GPTOSS_HOME"])
@@ -182,19 +182,19 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
     """Resolve every setting.
 
     Args:
-        flags: field name to the value of its flag; None where it was not given.
+        flags: value of each setting's flag by name; None: not given.
         variables: the environment.
-        config: the config file, which need not exist.
+        config: the config file, which may be missing.
 
     Raises:
-        SettingsError: a flag, a variable or a key of the config file is unknown or has a value that cannot be used.
+        SettingsError: a flag, a variable or a key of the config file is unknown or has an invalid value.
     """
     chosen = _read_config(config)
     chosen |= _read_variables(variables, _VARIABLES)
     chosen["kernels"] = Kernels(**_read_variables(variables, _KERNEL_VARIABLES))
     for name, value in flags.items():
         if value is not None:
-            # -s "" is how the instructions of the config file are left out.
+            # -s "" leaves out the instructions of the config file.
             is_left_out = name == "instructions" and not value.strip()
             chosen[name] = value if is_left_out else checked(name, value, "the command line")
     return Settings(**chosen)
@@ -211,7 +211,7 @@ _KERNEL_VARIABLES = {
 
 
 def _read_variables(variables: Mapping[str, str], names: Mapping[str, str]) -> dict[str, Any]:
-    """The values of those variables that are set and not empty, by the names of their settings."""
+    """Return the values of the variables that are set and not empty, by the names of their settings."""
     return {
         name: checked(name.removeprefix("cpu_").removeprefix("gpu_"), value, f"environment variable {variable}")
         for name, variable in names.items()
@@ -237,7 +237,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def read_config_text(path: Path) -> str:
-    """The text of the config file; empty where there is none.
+    """Return the text of the config file; empty if it is missing.
 
     Raises:
         OSError: it cannot be read, or is a folder, a pipe or a device.
@@ -255,7 +255,7 @@ def read_config_text(path: Path) -> str:
 
 
 def _line_of(key: str, text: str) -> str:
-    """Where a top-level key stands; tomllib does not tell."""
+    """Find the line of a top-level key, which tomllib does not report."""
     begins = re.compile(rf"\s*[\[\"']*{re.escape(key)}\b")
     lines = (number for number, line in enumerate(text.split("\n"), 1) if begins.match(line))
     number = next(lines, None)
@@ -270,10 +270,10 @@ def unknown_key(key: str, place: str | None = None) -> SettingsError:
 
 
 def checked(name: str, value: Any, place: str) -> Any:
-    """The value of a setting as its field wants it.
+    """Validate and convert the value of a setting.
 
     Raises:
-        SettingsError: it cannot be used.
+        SettingsError: it is invalid.
     """
     convert, wanted = _KINDS[name]
     try:
@@ -314,14 +314,14 @@ def _device(value: Any) -> str:
     return value
 
 
-# Where asking for more is a slip of the hand, and the system has no more threads to give.
+# More is a typing error, and more than the system can start.
 _MOST_THREADS = 1024
 _MOST_GB = 1_000_000
 _positive = _number(int, lambda n: n >= 1)
 _not_negative = _number(int, lambda n: n >= 0)
 _gigabytes = (_number(float, lambda gb: 0 < gb <= _MOST_GB), f"a number above 0, {_MOST_GB:,} at most")
 
-# How each field is read from the config file or the environment, and what to say of a value that is not like that.
+# How to convert each setting from the config file or the environment, and the description of a valid value.
 _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "model": (_text, "the name or the folder of a model"),
     "effort": (Effort, f"one of {', '.join(Effort)}"),

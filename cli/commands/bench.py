@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 _LABEL_WIDTH = 10
 _SECONDS = 45.0
-"""In which the repetitions are to be done."""
+"""Time limit for all repetitions."""
 _HELD_UP = 0.75
 """Share of the cores kept busy by the threads; below it, something else delayed them."""
 _LAYER_CHOICES = (4, 2)
-"""Layers that stand for all: even, as windows alternate."""
+"""Numbers of layers to measure: even, as windows alternate."""
 _COMFORTABLE_BYTES = 4_000_000_000
 """Bytes of random weights above which two layers have to do."""
 
 
 class Synthetic(StrEnum):
-    """The models whose shapes are known without their files."""
+    """Models whose shapes are known without their files."""
 
     GPT_OSS_20B = "20b"
     GPT_OSS_120B = "120b"
@@ -56,14 +56,14 @@ class Run:
 
     Attributes:
         model: its name.
-        num_layers: of the whole model.
-        measured_layers: of random weights, where they stand for the whole; None: the model itself was measured.
-        plan: what was asked for.
-        measurement: what came of it.
-        device: on which it ran.
-        load_s: seconds to load it; where layers stand for the whole, extrapolated.
-        loading: how the weights were read; None: random ones were made.
-        needed_bytes: of memory that the whole model uses, where layers stand for it.
+        num_layers: layers of the whole model.
+        measured_layers: layers of random weights that were measured instead; None: the model itself was measured.
+        plan: the size of the measurement.
+        measurement: its result.
+        device: where the model ran.
+        load_s: seconds to load it, extrapolated if only some layers were measured.
+        loading: how the weights were read; None: they are random.
+        needed_bytes: memory that the whole model uses; None: it was measured itself.
     """
 
     model: str
@@ -164,7 +164,7 @@ def _measure_model(invocation: Invocation, plan: Plan, status_line: StatusLine) 
 
 
 def _measure_synthetic(invocation: Invocation, model: Synthetic, plan: Plan, status_line: StatusLine) -> Run:
-    """Measure a few layers of random weights in the place of a model.
+    """Measure a few layers of random weights instead of a model.
 
     Raises:
         MemoryShortageError: not even they fit.
@@ -194,10 +194,10 @@ def _measure_synthetic(invocation: Invocation, model: Synthetic, plan: Plan, sta
 
 
 def _layers_that_fit(model: Synthetic, ops: Ops, plan: Plan) -> int:
-    """How many layers of random weights to make.
+    """Choose the number of layers of random weights.
 
     Raises:
-        MemoryShortageError: not even the fewest fit.
+        MemoryShortageError: not even the smallest choice fits.
     """
     from gptoss.model.checkpoints.published_configs import published_config
     from gptoss.model.inference.context import PREFILL_CHUNK
@@ -271,7 +271,7 @@ def _threads(measured: Measurement) -> str:
 
 
 def _kernels(measured: Measurement) -> str:
-    """The calls of each level of kernels."""
+    """List the calls of kernels by level."""
     levels: dict[str, list[str]] = {}
     for name, calls in sorted(measured.kernel_calls.items()):
         level, _, operation = name.partition(".")
@@ -301,7 +301,7 @@ def _speed(speed: Speed) -> str:
 
 
 def _reckoning(run: Run) -> list[tuple[str, str]]:
-    """How the figures of a few layers became those of the whole, and what they do not say."""
+    """Explain how the figures were extrapolated from a few layers, and their limits."""
     if run.measured_layers is None or run.needed_bytes is None:
         return []
     factor = run.num_layers / run.measured_layers

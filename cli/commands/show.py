@@ -71,7 +71,7 @@ def show(
 
 
 def _how_it_would_run(checkpoint: Checkpoint, settings: Settings) -> LoadPlan | ModelError:
-    """The plan for loading it, or why it cannot be loaded."""
+    """Return the plan for loading it, or why it cannot be loaded."""
     from gptoss.cli.startup.loading import load_options
     from gptoss.model.loading.plan import plan_load
 
@@ -178,7 +178,7 @@ def _by_layer(values: Sequence[str]) -> str:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Rising numbers, briefly: `0, 2 ... 34` where all steps are alike, else runs such as `0-3, 7`."""
+    """Abbreviate rising numbers: `0, 2 ... 34` if all steps are equal, else runs such as `0-3, 7`."""
     steps = {after - before for before, after in pairwise(numbers)}
     if len(numbers) > 3 and len(steps) == 1 and steps != {1}:
         return f"{numbers[0]}, {numbers[1]} ... {numbers[-1]}"
@@ -192,7 +192,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _size(nbytes: int) -> str:
-    """For people, in decimal units: `13.8 GB`."""
+    """Format bytes in decimal units: `13.8 GB`."""
     for unit, bound in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if nbytes >= bound:
             value = nbytes / bound

@@ -22,11 +22,11 @@ class Machine:
     """A machine.
 
     Attributes:
-        cores: that this process may use.
-        memory_bytes: that the kernel would give now, a container's limit considered; None: it does not say.
-        disk_bytes: free where models are kept.
-        bandwidth: bytes a second that all cores together move through memory, measured just now; None: not measured.
-        has_nvidia: whether there is an NVIDIA driver.
+        cores: number of cores that this process may use.
+        memory_bytes: free memory, within a container's limit; None: unknown.
+        disk_bytes: free disk space for models.
+        bandwidth: bytes a second that all cores together copy in memory, measured; None: not measured.
+        has_nvidia: an NVIDIA driver is installed.
     """
 
     cores: int
@@ -37,10 +37,10 @@ class Machine:
 
 
 def look_at_machine(folder: Path) -> Machine:
-    """Look at this machine; takes about a quarter of a second.
+    """Measure this machine, in about a quarter of a second.
 
     Args:
-        folder: where models are kept; it need not be there yet.
+        folder: of the models; it may not exist yet.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = available_memory()
@@ -57,11 +57,11 @@ def look_at_machine(folder: Path) -> Machine:
 def available_memory(
     proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup"), *, swap: bool = False
 ) -> int | None:
-    """Bytes that programs can have: what the kernel estimates, or what a container has left, whichever is less.
+    """Return the bytes of free memory: the kernel's estimate, or the rest of a container's limit, whichever is less.
 
     Args:
-        proc, cgroup: where the kernel tells.
-        swap: count free swap as memory; by default only what there is without swapping.
+        proc, cgroup: the kernel's file systems.
+        swap: count free swap too.
     """
     bounds = []
     told = _fields(proc / "meminfo")
@@ -76,7 +76,7 @@ def available_memory(
 def _container_bounds(proc: Path, cgroup: Path) -> Iterator[int]:
     """Yield the free memory of each control group of this process, version 2 and version 1.
 
-    Pages of files count as used there, but give way: a model that was read once would else fill its container.
+    Cached pages of files count as free: the kernel drops them when needed.
     """
     limits = (
         ("", cgroup, "memory.max", "memory.current", ""),
@@ -84,7 +84,7 @@ def _container_bounds(proc: Path, cgroup: Path) -> Iterator[int]:
     )
     for controller, root, limit, usage, prefix in limits:
         own = _own_group(proc, controller)
-        # In a container the path may be the host's; its root is there in any case.
+        # In a container the path may be the host's; the root always exists.
         for folder in (root / own, *(root / own).parents):
             if not folder.is_relative_to(root):
                 break
@@ -98,7 +98,7 @@ def _container_bounds(proc: Path, cgroup: Path) -> Iterator[int]:
 
 
 def _own_group(proc: Path, controller: str) -> str:
-    """The path of this process's control group below the root; empty where it is not told, or lies outside."""
+    """Return the path of this process's control group below the root; empty: unknown, or outside."""
     try:
         lines = (proc / "self" / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -111,7 +111,7 @@ def _own_group(proc: Path, controller: str) -> str:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """The first number of each line, by the word before it."""
+    """Return the first number of each line, by the word before it."""
     try:
         lines = [line.split() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
     except OSError:
@@ -120,8 +120,8 @@ def _fields(path: Path) -> dict[str, int]:
 
 
 def copy_bandwidth(threads: int) -> float:
-    """Bytes a second that this many threads read and write together when they copy memory."""
-    # Filled with something: untouched pages all read as the same one, from the cache.
+    """Measure the bytes a second that this many threads together read and write while copying memory."""
+    # Written once: untouched pages are all the same zero page, in the CPU's cache.
     pairs = [(ctypes.create_string_buffer(b"\1" * _BUFFER_BYTES), bytearray(_BUFFER_BYTES)) for _ in range(threads)]
     copied = [0] * threads
     start = threading.Barrier(threads + 1)
@@ -129,11 +129,11 @@ def copy_bandwidth(threads: int) -> float:
     def copy(index: int) -> None:
         source, target = pairs[index]
         address = (ctypes.c_char * _BUFFER_BYTES).from_buffer(target)
-        ctypes.memmove(address, source, _BUFFER_BYTES)  # so that its pages are there
+        ctypes.memmove(address, source, _BUFFER_BYTES)  # allocates its pages
         start.wait()
         end = time.perf_counter() + _MEASURE_S
         while time.perf_counter() < end:
-            ctypes.memmove(address, source, _BUFFER_BYTES)  # other threads run meanwhile
+            ctypes.memmove(address, source, _BUFFER_BYTES)  # releases the interpreter lock
             copied[index] += 2 * _BUFFER_BYTES
 
     workers = [threading.Thread(target=copy, args=(index,), daemon=True) for index in range(threads)]

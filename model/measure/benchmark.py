@@ -1,7 +1,7 @@
-"""How fast a model runs here: prefill and decode, beside a plain read loop taken in turn with the decoding.
+"""Measures prefill and decode, and the bandwidth of a plain read loop between decoded tokens.
 
-Decoding reads nearly all weights that a token uses once, so the share of the read loop's bandwidth says how much there
-is left to win. Knows no terminal; what is measured comes back as numbers.
+Decoding reads each weight that a token uses about once, so its share of the read loop's bandwidth shows how much is
+left to gain. Knows no terminal; returns numbers.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from gptoss.model.tensors.weights import Experts
 Progress = Callable[[float], None]
 
 READ_EVERY = 4
-"""Tokens between two turns of the read loop."""
+"""Tokens between two runs of the read loop."""
 _WARM_UP_TOKENS = 2
 _FEW_FAULTS = 50
-"""Pages that had to be read from the disk: more of them are weights that were not in memory yet."""
+"""Page faults served by the disk; more than this means that weights were not in memory yet."""
 _SMALLEST_READ = 64 << 20
-"""Bytes that the read loop reads at least: well beyond most caches."""
+"""Fewest bytes that the read loop reads: well beyond most caches."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured.
+    """The size of a measurement.
 
     Attributes:
-        prompt_tokens: of each prompt, at least one.
-        gen_tokens: that follow each prompt, at least one.
+        prompt_tokens: tokens of each prompt, at least one.
+        gen_tokens: tokens decoded after each prompt, at least one.
         repetitions: of both.
-        seconds: after which no repetition begins, and decoding is cut short.
+        seconds: after this, no repetition begins, and decoding is cut short.
     """
 
     prompt_tokens: int
@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def context(self) -> int:
-        """Tokens that a model must be able to hold for it."""
+        """Context length that it needs."""
         return self.prompt_tokens + self.gen_tokens + _WARM_UP_TOKENS + 1
 
 
@@ -71,24 +71,24 @@ class Speed:
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median."""
         return statistics.median(self.runs)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """How fast a model ran.
+    """The result of a measurement.
 
     Attributes:
         prefill, decode: tokens a second.
-        first_prefill_s: seconds of the first prompt, which also brings the weights into memory.
-        decoded_tokens: tokens in all on which `decode` rests.
-        backend: how it computed.
+        first_prefill_s: seconds of the first prompt, which also reads the weights into memory.
+        decoded_tokens: total tokens that `decode` is measured on.
+        backend: description of the backend.
         threads: that torch and the kernels may use on the CPU.
-        weight_bytes_per_token: of weights that a token of an answer reads.
-        cache_bytes_per_token: of keys and values, halfway through an answer.
-        read_bytes_per_s: of the plain read loop, the median of its turns.
-        cores_busy: processors' time over the clock's while decoding.
+        weight_bytes_per_token: of weights that a decoded token reads.
+        cache_bytes_per_token: of keys and values, at half of the decoded tokens.
+        read_bytes_per_s: of the plain read loop, the median of its runs.
+        cores_busy: CPU time over wall time while decoding.
         kernel_calls: of compiled kernels, by name.
     """
 
@@ -106,42 +106,42 @@ class Measurement:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes that a token of an answer reads."""
+        """Bytes that a decoded token reads."""
         return self.weight_bytes_per_token + self.cache_bytes_per_token
 
     @property
     def decode_bytes_per_s(self) -> float:
-        """Bytes a second that decoding read."""
+        """Bytes that decoding reads a second."""
         return self.decode.median * self.bytes_per_token
 
     @property
     def share_of_read_loop(self) -> float:
-        """Of the read loop's bandwidth, what decoding reached."""
+        """Decoding's share of the read loop's bandwidth."""
         return self.decode_bytes_per_s / self.read_bytes_per_s
 
 
 class Subject(Protocol):
-    """What is measured: seconds for a prompt, then for one token after the other."""
+    """The subject of a measurement: times a prompt, then one token after the other."""
 
     ops: Ops
     config: ModelConfig
     weight_bytes_per_token: int
 
     def prefill(self, ids: Sequence[int]) -> float:
-        """Seconds that a prompt and the logits of its last token take."""
+        """Compute a prompt and the logits of its last token; return the seconds."""
         ...
 
     def step(self) -> float:
-        """Seconds that the next token takes."""
+        """Compute the next token; return the seconds."""
         ...
 
     def read_target(self) -> Tensor:
-        """Weights of which each token reads all, if there are such."""
+        """Return weights that every token reads completely."""
         ...
 
 
 class WholeModel:
-    """A model as it answers: the engine's own prefill, decoding and sampling."""
+    """A model with its engine's own prefill, decoding and sampling."""
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
@@ -151,13 +151,13 @@ class WholeModel:
         self.weight_bytes_per_token = weight_bytes_per_token(engine.transformer)
 
     def prefill(self, ids: Sequence[int]) -> float:
-        """The engine's own account of it."""
+        """The engine's own timing."""
         self._generation = self._engine.generate(Request(tuple(ids), SamplingParams(seed=0), ignore_stop=True))
         next(self._generation)
         return self._generation.timing.prefill_s
 
     def step(self) -> float:
-        """One token of the generation, sampled: that waits for the device."""
+        """One token of the generation; sampling it waits for the device."""
         assert self._generation is not None
         begin = time.perf_counter()
         next(self._generation)
@@ -169,13 +169,13 @@ class WholeModel:
 
 
 class FewLayers:
-    """A few layers of a model, and its unembedding: the times of both apart, put together as the whole has them.
+    """A few layers of a model and its unembedding, timed apart and extrapolated to the whole model.
 
-    The layers' time is multiplied by layers of the whole over layers that there are; the rest of a token (last norm,
-    unembedding, sampling) is counted once.
+    The layers' time is scaled by the number of layers; the rest of a token (last norm, unembedding, sampling) counts
+    once.
 
     Args:
-        transformer: the few layers, in the same pattern of windows as the whole.
+        transformer: the few layers, with the same pattern of windows as the whole.
         whole: the config of the whole model.
         context: tokens of prompt and answer at most.
     """
@@ -227,10 +227,10 @@ class FewLayers:
 def few_layers(
     whole: ModelConfig, num_layers: int, device: torch.device, ops: Ops, context: int
 ) -> tuple[FewLayers, float]:
-    """Random weights for the first layers of a model, ready to be measured.
+    """Make random weights for the first layers of a model.
 
     Returns:
-        And the seconds that loading the whole would take, reckoned up by the bytes that are made at load.
+        The subject, and the seconds that loading the whole would take, extrapolated by the bytes repacked at load.
     """
     config = replace(whole, layers=whole.layers[:num_layers])
     weights = synthetic_weights(config, device)
@@ -245,12 +245,12 @@ def few_layers(
 def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> Measurement:
     """Measure prefill and decode in turn, after one prompt that does not count.
 
-    A first prompt that takes more than half of the time there is, and not because of the disk, does count and is the
+    If the first prompt takes more than half of the plan's seconds, and not because of the disk, it counts and is the
     only one.
 
     Args:
-        subject: what is measured.
-        plan: how much.
+        subject: what to measure.
+        plan: how much to measure.
         progress: called with the part that is done, up to 1.
 
     Raises:
@@ -275,7 +275,7 @@ def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> M
     for repetition in range(plan.repetitions):
         if repetition and clock.is_over():
             break
-        # A prompt that was slow already is decoded from where it ended.
+        # If the first prompt counts, decoding goes on from it.
         if len(prefills) == repetition:
             prefills.append(subject.prefill(next(ids)))
         clock.advance(plan.prompt_tokens)
@@ -309,12 +309,12 @@ def measure(subject: Subject, plan: Plan, progress: Progress | None = None) -> M
 
 
 def weight_bytes_per_token(transformer: Transformer) -> int:
-    """Bytes of weights that one token reads: the dense layers as the backend keeps them, and its experts."""
+    """Return the bytes of weights that one token reads: the dense layers in the backend's form, and its experts."""
     return layer_bytes(transformer) + head_bytes(transformer)
 
 
 def layer_bytes(transformer: Transformer) -> int:
-    """Of these, those of all layers."""
+    """Return the part of `weight_bytes_per_token` in the layers."""
     total = 0
     for layer, config in zip(transformer.weights.layers, transformer.config.layers, strict=True):
         total += sum(map(transformer.ops.bytes_read, (layer.q, layer.k, layer.v, layer.o, layer.router)))
@@ -323,12 +323,12 @@ def layer_bytes(transformer: Transformer) -> int:
 
 
 def head_bytes(transformer: Transformer) -> int:
-    """Of these, those of the unembedding."""
+    """Return the part of `weight_bytes_per_token` in the unembedding."""
     return transformer.ops.bytes_read(transformer.weights.unembedding)
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that this process has had so far, pages of mapped files among it."""
+    """Return the peak memory of this process so far, including pages of mapped files."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -338,7 +338,7 @@ def _major_faults() -> int:
 
 
 def peak_device_bytes(device: torch.device) -> int | None:
-    """The most memory that torch has had on a GPU so far; None on the CPU."""
+    """Return torch's peak memory on a GPU so far; None: not a GPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
@@ -347,7 +347,7 @@ def _nbytes(experts: Experts) -> int:
 
 
 def _large_enough(data: Tensor) -> Tensor:
-    """`data`, or as much other memory as no cache holds."""
+    """Return `data`, or other memory that is larger than any cache."""
     if data.nbytes >= _SMALLEST_READ:
         return data
     return torch.full((_SMALLEST_READ,), 1, dtype=torch.uint8, device=data.device)
@@ -361,7 +361,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 class _Prompts(Iterator[list[int]]):
-    """Random prompts, no two of which begin alike: the engine would compute the rest only."""
+    """Random prompts without common prefixes, which the engine would not compute again."""
 
     def __init__(self, vocab_size: int, length: int) -> None:
         self._vocab_size = vocab_size
@@ -377,7 +377,7 @@ class _Prompts(Iterator[list[int]]):
 
 
 class _Clock:
-    """How much is done, and whether the time is over."""
+    """Progress, and whether the time is over."""
 
     def __init__(self, plan: Plan, progress: Progress | None) -> None:
         self._progress = progress

@@ -1,7 +1,7 @@
-"""Random weights of a published model's real shapes, made in memory: to learn how fast it would be without having it.
+"""Random weights in a published model's shapes, to measure its speed without its files.
 
-They lie in a file without a name (memfd) where the system has such files: mapped in small pages as a checkpoint is, on
-no disk, and gone however the program ends.
+They are in an anonymous file (memfd) where the system has those: mapped in small pages like a checkpoint, on no disk,
+and gone however the program ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STD = 0.02
 _SCALES = (119, 122)
 """Exponents of MXFP4 scales: 2^-8 to 2^-6."""
 _TILE = 1 << 22
-"""Random numbers that are drawn; larger tensors repeat them, which no kernel can tell."""
+"""Number of random values drawn; larger tensors repeat them, which does not affect any kernel."""
 _ALIGNMENT = 64
 
 
@@ -40,17 +40,17 @@ class SyntheticModel:
 
     @property
     def has_packed_experts(self) -> bool:
-        """All are published so."""
+        """All published models have packed experts."""
         return True
 
 
 def synthetic_bytes(config: ModelConfig) -> int:
-    """Bytes that `synthetic_weights` takes: those of the model with its unembedding as embedding."""
+    """Return the bytes of `synthetic_weights`: those of the model with its unembedding as embedding."""
     return stored_bytes(config) - 2 * config.vocab_size * config.hidden_size
 
 
 def synthetic_weights(config: ModelConfig, device: torch.device | str = "cpu", seed: int = 0) -> Weights:
-    """Random weights of plausible scale: bfloat16, experts in MXFP4; the embedding is the unembedding."""
+    """Make random weights of plausible scale: bfloat16, experts in MXFP4; the embedding is the unembedding."""
     source = _Source(config, seed)
 
     def normal(*shape: int, std: float = STD, mean: float = 0.0) -> Tensor:
@@ -72,7 +72,7 @@ def synthetic_weights(config: ModelConfig, device: torch.device | str = "cpu", s
 def random_layers(
     config: ModelConfig, normal: Callable[..., Tensor], mxfp4: Callable[[int, int, int], Mxfp4Tensor]
 ) -> tuple[LayerWeights, ...]:
-    """Layers of plausible scale, of the numbers that come from elsewhere.
+    """Make layers of plausible scale from the caller's random tensors.
 
     Args:
         config: of the model.
@@ -107,11 +107,11 @@ def random_layers(
 
 
 class _Source:
-    """Gives out random tensors from one piece of memory."""
+    """Allocates random tensors in one piece of memory."""
 
     def __init__(self, config: ModelConfig, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
-        # Each tensor begins on a multiple of a cache line: 17 tensors a layer, and two.
+        # Each tensor is aligned to a cache line: 17 tensors a layer, and two more.
         room = synthetic_bytes(config) + _ALIGNMENT * (20 * config.num_layers + 4)
         self._memory = torch.frombuffer(_anonymous(room), dtype=torch.uint8)
         self._used = 0
@@ -134,7 +134,7 @@ class _Source:
         return blocks, scales
 
     def _tiled(self, out: Tensor, source: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pieces of `out`, each with as many random numbers, from another place of the tile for each tensor."""
+        """Yield pieces of `out` with equally many random numbers, from a random offset in the tile."""
         shift = int(torch.randint(0, _TILE // 2, (), generator=self._generator))
         for piece in torch.split(out.view(-1), _TILE // 2):
             yield piece, source[shift : shift + piece.numel()]
@@ -147,7 +147,7 @@ class _Source:
 
 
 def _anonymous(size: int) -> mmap.mmap:
-    """Memory that is mapped as a file is; the mapping holds it when the descriptor is closed."""
+    """Map an anonymous file; the mapping outlives the closed descriptor."""
     if not hasattr(os, "memfd_create"):
         return mmap.mmap(-1, size)
     descriptor = os.memfd_create("gptoss-synthetic", os.MFD_CLOEXEC)

@@ -1,10 +1,10 @@
-"""The cache on the disk: what was computed of a checkpoint and may be of use to a later run. Private and bounded.
+"""The cache on disk: prefixes and repacked weights of checkpoints, for later runs. Private and bounded.
 
     ROOT/<checkpoint>/<key>.<positions>.kv    keys and values of a prompt's tokens (`prefix_files`)
-    ROOT/<checkpoint>/<name>.made             what a backend made of the weights (`made_weights`)
-    ROOT/<checkpoint>/name                    what the model was called last, for people
+    ROOT/<checkpoint>/<name>.made             repacked weights of a backend (`made_weights`)
+    ROOT/<checkpoint>/name                    the model's latest name, for people
 
-A file gets its name when it is whole. What cannot be read or written is done without. Nothing here needs torch.
+A file gets its name when it is complete. Failures to read or write only cost time. Imports no torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Buffer = bytes | bytearray | memoryview
 PREFIX, MADE = ".kv", ".made"
 """Suffixes of the two kinds of files."""
 LEFT_FREE = 1 << 30
-"""Bytes of the disk that are left to others."""
+"""Bytes of the disk that stay free."""
 
 _UNFINISHED, _NAME = ".new", "name"
 _MAX_NAME = 200
@@ -35,12 +35,12 @@ _ABANDONED_S = 3600.0
 
 @dataclass(frozen=True)
 class DiskCache:
-    """Where a run leaves what it has computed of a model.
+    """The cache of all models.
 
     Attributes:
-        path: the folder of all models.
+        path: its folder.
         limit: bytes that all its files may have together.
-        name: what the model is called, for people.
+        name: the name of the model in use, for people.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class DiskCache:
     name: str
 
     def of(self, checkpoint: str) -> CheckpointFiles:
-        """The files of one checkpoint, which is told from others by this text."""
+        """Return the files of the checkpoint with this fingerprint."""
         return CheckpointFiles(self, checkpoint)
 
 
@@ -61,15 +61,15 @@ class CheckpointFiles:
 
     @property
     def folder(self) -> Path:
-        """Where they lie."""
+        """Their folder."""
         return self.cache.path / hashlib.sha256(self.checkpoint.encode()).hexdigest()[:16]
 
     def path(self, name: str) -> Path:
-        """Where a file of this name is, or would be."""
+        """Return the path of the file of this name, which may be missing."""
         return self.folder / name
 
     def touch(self, name: str, used_ns: int) -> bool:
-        """Note that a file was used at that time; False where there is none."""
+        """Record when a file was used; return False if it is missing."""
         try:
             os.utime(self.path(name), ns=(used_ns, used_ns))
         except OSError:
@@ -77,14 +77,14 @@ class CheckpointFiles:
         return True
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there and can be removed."""
+        """Remove a file, if possible."""
         _remove(self.path(name))
 
     def open_folder(self) -> None:
-        """Make the folder of this checkpoint, for its owner alone, and note what the model is called.
+        """Create the folder of this checkpoint, accessible to its owner only, and record the model's name.
 
         Raises:
-            OSError: that is not possible.
+            OSError: it cannot be created.
         """
         self.cache.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -93,7 +93,7 @@ class CheckpointFiles:
             self.write(_NAME, (name.encode("utf-8", "replace"),), time.time_ns())
 
     def room(self) -> int:
-        """Bytes that may be written before the disk has too little left for others.
+        """Return the bytes that may be written before the disk is too full.
 
         Raises:
             OSError: there is no such folder.
@@ -101,10 +101,10 @@ class CheckpointFiles:
         return max(0, shutil.disk_usage(self.cache.path).free - LEFT_FREE)
 
     def write(self, name: str, parts: Iterable[Buffer], used_ns: int, *, sync: bool = False) -> None:
-        """Write a file, as one that was used at that time; with `sync` its bytes are on the disk before its name is.
+        """Write a file atomically, with `used_ns` as the time of its last use; `sync`: flush it to the disk first.
 
         Raises:
-            OSError: that is not possible; then there is nothing of it.
+            OSError: it cannot be written; nothing of it is left.
         """
         unfinished = self.folder / f".{secrets.token_hex(8)}{_UNFINISHED}"
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -124,21 +124,21 @@ class CheckpointFiles:
             raise
 
     def shrink(self) -> None:
-        """Bring the cache, this checkpoint's part and all others, under its limit."""
+        """Bring the whole cache, not only this checkpoint's part, under its limit."""
         shrink(self.cache.path, self.cache.limit)
 
 
 @dataclass(frozen=True)
 class KeptModel:
-    """What is kept of one model.
+    """The cached files of one model.
 
     Attributes:
-        folder: where.
-        name: what the model was called when something was kept last.
-        positions: how many tokens have their keys and values there.
-        made_bytes: what a backend made of the weights.
-        nbytes: size of all.
-        used: seconds since the epoch when something was written or used last.
+        folder: their folder.
+        name: the model's name when a file was written last.
+        positions: tokens whose keys and values are cached.
+        made_bytes: bytes of repacked weights.
+        nbytes: bytes of all files.
+        used: time of the last use, in seconds since the epoch.
     """
 
     folder: Path
@@ -150,7 +150,7 @@ class KeptModel:
 
 
 def kept_models(root: Path) -> list[KeptModel]:
-    """What is kept of every model, the one that was used last first."""
+    """Return the cached models, the most recently used first."""
     found = []
     for folder in _folders(root):
         files = [file for file in _files(folder) if file.path.suffix != _UNFINISHED]
@@ -164,18 +164,18 @@ def kept_models(root: Path) -> list[KeptModel]:
 
 
 def shrink(root: Path, limit: int) -> None:
-    """Remove the files that were used longest ago, of whatever model, until all have at most `limit` bytes.
+    """Remove the least recently used files, of all models, until the rest has at most `limit` bytes.
 
-    Of one prompt the end goes before the beginning, without which it is of no use: it has the earlier time.
+    The end of a prompt goes before its beginning, without which it is useless: its time is earlier.
     """
     now = time.time_ns()
     files = [file for folder in _folders(root) for file in _files(folder)]
     for file in files:
-        if file.path.suffix == _UNFINISHED and now - file.used > _ABANDONED_S * 1e9:  # by a program that was killed
+        if file.path.suffix == _UNFINISHED and now - file.used > _ABANDONED_S * 1e9:  # left by a killed program
             _remove(file.path)
     kept = [file for file in files if file.path.suffix != _UNFINISHED]
     total = sum(file.nbytes for file in kept)
-    # What a clock that was wrong has dated into the future would otherwise never go.
+    # Files dated into the future by a wrong clock would otherwise never be removed.
     for file in sorted(kept, key=lambda file: file.used if file.used - now < _ABANDONED_S * 1e9 else 0):
         if total <= limit:
             break
@@ -186,7 +186,7 @@ def shrink(root: Path, limit: int) -> None:
 
 
 def clear(root: Path, *, prefixes_alone: bool = False) -> int:
-    """Remove all that is kept of every model, or only what was computed of prompts; how many bytes that were.
+    """Remove all cached files, or only those of prefixes; return their bytes.
 
     Raises:
         OSError: something cannot be removed.
@@ -210,11 +210,11 @@ class _File:
 
 
 def _files(folder: Path) -> Iterator[_File]:
-    """The files of a model that are ours, those that are not finished too."""
+    """Yield the cache's files in a folder, including unfinished ones."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith((PREFIX, MADE, _UNFINISHED)):
-                with suppress(OSError):  # another program has removed it
+                with suppress(OSError):  # removed by another program
                     status = entry.stat(follow_symlinks=False)
                     yield _File(Path(entry.path), status.st_size, status.st_mtime_ns)
 
@@ -227,7 +227,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _positions_of(path: Path) -> int:
-    """What the name of a block says, for people."""
+    """Return the number of positions in a block's name, for people."""
     _key, _, positions = path.stem.rpartition(".")
     return int(positions) if path.suffix == PREFIX and positions.isdecimal() and len(positions) < 10 else 0
 

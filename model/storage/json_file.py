@@ -11,21 +11,21 @@ from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.storage.regular_file import open_regular_file
 
 MAX_DEPTH = 32
-"""Objects and arrays inside each other; published configs and headers need at most 4."""
+"""Deepest nesting of objects and arrays; published configs and headers need at most 4."""
 
 _STRINGS_AND_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 
 
 class JsonError(ValueError):
-    """The text is not one JSON object within the bounds. The message names no file: the caller knows it."""
+    """The text is not a JSON object within the bounds. The caller adds the file to the message."""
 
 
 def parse_json_object(text: bytes) -> dict[str, Any]:
-    """The JSON object in `text` (UTF-8).
+    """Parse the JSON object in `text` (UTF-8).
 
     Raises:
-        JsonError: not JSON, not an object, a key twice in one object, nested deeper than `MAX_DEPTH`, or a number
-            that is not finite.
+        JsonError: not JSON, not an object, a duplicate key, nested deeper than `MAX_DEPTH`, or a number that is not
+            finite.
     """
     depth = 0
     for match in _STRINGS_AND_BRACKETS.finditer(text):
@@ -53,7 +53,7 @@ def parse_json_object(text: bytes) -> dict[str, Any]:
 
 
 def read_json_object(path: Path, max_bytes: int) -> dict[str, Any]:
-    """The JSON object in the file at `path`.
+    """Read the JSON object in the file at `path`.
 
     Raises:
         CheckpointError: as `read_text` and `parse_json_file`.
@@ -62,7 +62,7 @@ def read_json_object(path: Path, max_bytes: int) -> dict[str, Any]:
 
 
 def read_text(path: Path, max_bytes: int) -> bytes:
-    """The content of a file that should hold JSON.
+    """Read a file that should contain JSON.
 
     Raises:
         CheckpointError: it cannot be read, or is longer than `max_bytes`.
@@ -78,7 +78,7 @@ def read_text(path: Path, max_bytes: int) -> bytes:
 
 
 def parse_json_file(path: Path, text: bytes) -> dict[str, Any]:
-    """The JSON object in `text`, the content of the file at `path`.
+    """Parse the JSON object in `text`, the content of the file at `path`.
 
     Raises:
         CheckpointError: `parse_json_object` refuses it; the message names the file.

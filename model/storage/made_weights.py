@@ -1,6 +1,6 @@
-"""What a backend makes of a model's weights: in memory of its own, or mapped from where an earlier run has kept it.
+"""Memory for a backend's repacked weights: newly allocated, or mapped from the cache of an earlier run.
 
-Mapped, it need not be made, several programs share it, and the weights that it was made of are never read.
+Mapped weights need no repacking, are shared by several programs, and their originals are never read.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from gptoss.model.storage.regular_file import open_regular_file
 log = logging.getLogger(__name__)
 
 WORTH_BYTES = 64 << 20
-"""What is smaller is made in some hundredths of a second."""
+"""Smaller weights are repacked in some hundredths of a second."""
 
 
 class MadeWeights:
-    """Memory that a backend lays out, alike in each run.
+    """Memory that a backend lays out in the same way in every run.
 
-    A file is believed to be one of ours if its size is right; what is in it the backend must hold against the weights.
+    Only the size of a cached file is checked here; the backend must compare its content with the weights.
 
     Args:
-        nbytes: how much.
-        files: where to keep it; None: nowhere.
+        nbytes: its size.
+        files: the cache; None: none.
         maker: the backend's name.
 
     Attributes:
         data: uint8, (nbytes,).
-        is_filled: whether the content is there: an earlier run's, which cannot be written to, or, once the backend has
-            said so, its own.
+        is_filled: whether it has its content: read-only from an earlier run, or the backend's own once the backend has
+            set this.
     """
 
     def __init__(self, nbytes: int, files: CheckpointFiles | None = None, maker: str = "") -> None:
@@ -47,19 +47,19 @@ class MadeWeights:
         self.data = new_memory(nbytes) if mapped is None else mapped
 
     def parts(self, sizes: Iterable[int]) -> list[Tensor]:
-        """The memory cut into parts of these sizes, from its beginning on."""
+        """Split the memory into parts of these sizes, from its beginning."""
         sizes = list(sizes)
         return [self.data[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
     @property
     def will_be_kept(self) -> bool:
-        """Whether `keep` has something to write, and may."""
+        """Whether `keep` will write a file."""
         files = self._files
         is_new = self.is_filled and not self._is_mapped
         return files is not None and is_new and self.data.numel() <= files.cache.limit // 2
 
     def discard(self) -> None:
-        """Put new memory in the place of a file that is not what it should be."""
+        """Remove a cached file with wrong content, and allocate new memory."""
         if self._files is not None:
             log.info("%s was not made of these weights: removed", quote(self._files.path(self._name)))
             self._files.remove(self._name)
@@ -67,17 +67,17 @@ class MadeWeights:
         self.data = new_memory(self.data.numel())
 
     def keep(self) -> None:
-        """Write what was made, unless it is there; at most half of the cache's limit. What cannot be written is not."""
+        """Write new repacked weights to the cache if they take at most half of its limit; log failures."""
         files, nbytes = self._files, self.data.numel()
         if files is None or not self.will_be_kept:
             return
-        self._files = None  # once, whatever comes of it
+        self._files = None  # only once, even if it fails
         try:
             files.open_folder()
             if nbytes > files.room():
                 log.info("made weights: the disk has too little room for them")
                 return
-            # Synced: to find out by a digest that a power cut tore it would take as long as making it.
+            # Synced: detecting a file torn by a power cut with a digest would take as long as repacking.
             files.write(self._name, (self.data.numpy().data,), time.time_ns(), sync=True)
         except OSError as error:
             log.info("made weights: not kept: %s", error)

@@ -1,7 +1,7 @@
-"""The files in which keys and values of prompts are kept: blocks of positions, and never believed.
+"""The files of the prefix cache, a block of positions each; every file is validated when it is read.
 
-A block is named by its key, a hash of all that its bytes depend on; it is a header, then as many bytes as the reader
-knows there must be. A file that is not what its name says, damaged or forged, is removed. Nothing here needs torch.
+A block is named by its key, a hash of everything that its bytes depend on. It is a header, then exactly the bytes that
+the reader expects. A damaged or forged file is removed. Imports no torch.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class PrefixFiles:
     """The blocks of one checkpoint.
 
     Args:
-        files: where they lie.
-        positions: of a block.
-        nbytes: of a block's keys and values.
+        files: their folder.
+        positions: tokens of a block.
+        nbytes: bytes of a block's keys and values.
     """
 
     def __init__(self, files: CheckpointFiles, positions: int, nbytes: int) -> None:
@@ -39,12 +39,12 @@ class PrefixFiles:
         self._nbytes = nbytes
 
     def read(self, key: bytes) -> bytearray | None:
-        """The bytes of a block; None where there is none, or none that is sound."""
+        """Return the bytes of a block; None: missing or invalid."""
         path = self._files.path(self.name(key))
         try:
             with open_regular_file(path) as file:
                 head = file.read(_HEADER.size + _DIGEST_BYTES)
-                # One byte more than there should be is asked for: a longer file is none of ours.
+                # One byte more than expected: a longer file is invalid.
                 data = bytearray(file.read(self._nbytes + 1))
         except OSError:
             return None
@@ -56,17 +56,17 @@ class PrefixFiles:
         return None
 
     def write(self, key: bytes, data: Buffer, used_ns: int) -> None:
-        """Write a block whole, as one that was used at that time.
+        """Write a block atomically, with `used_ns` as the time of its last use.
 
         Raises:
-            OSError: that is not possible.
+            OSError: it cannot be written.
         """
         header = self._header(key)
-        # No sync: a block that a power cut tore is found out by its digest.
+        # No sync: the digest detects a block torn by a power cut.
         self._files.write(self.name(key), (header, _digest(header, data), data), used_ns)
 
     def name(self, key: bytes) -> str:
-        """Of a block's file."""
+        """Return the name of a block's file."""
         return f"{key.hex()}.{self._positions}{PREFIX}"
 
     def _header(self, key: bytes) -> bytes:

@@ -1,11 +1,11 @@
-"""Keys and values of the beginnings of prompts, kept on the disk so that the next program need not compute them again.
+"""The prefix cache: keys and values of prompt prefixes on disk, so that later runs need not compute them again.
 
-They are cut into blocks of 16 positions. A block's key is a hash of the key of the block before it and of its own
-tokens, the first one's of what made the values, as vLLM names the blocks of its prefix cache (Kwon et al. 2023): so a
-prompt finds the longest beginning that was ever kept, two conversations share what they have in common, and only what
-is new is written. Whole files, one a conversation, would hold the same instructions once for each.
+Prefixes are cut into blocks of 16 positions. A block's key is a hash of the previous block's key and its own tokens.
+The first block's key also covers everything that the values depend on, as in vLLM's prefix cache (Kwon et al. 2023). So
+a prompt finds the longest cached prefix, conversations share their common prefix, and only new blocks are written. With
+one file per conversation, the same instructions would be stored once for each.
 
-Knows token ids and tensors; where the files lie and what may be kept is for others to say.
+Knows token ids and tensors; the caller decides where the files are and what may be stored.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from gptoss.model.tensors.cache import KVCache
 log = logging.getLogger(__name__)
 
 BLOCK_TOKENS = 16
-"""Positions of a block: 768 KiB of 20b. On average half a block of a prompt is computed again."""
+"""Positions of a block: 768 KiB for 20b. On average half a block of a prompt is computed again."""
 DISK_BYTES_PER_S = 200e6
-"""What a plain disk reads or writes; what pays there pays on a faster one."""
+"""Speed of a plain disk; what pays there also pays on a faster one."""
 WORTH_S = 0.5
-"""Seconds that must be saved for a file to be written at all."""
+"""Seconds that a file must save to be written."""
 
 _STEP_NS = 1000
 
 
 class PrefixStore:
-    """The blocks of one checkpoint; a disk that fails costs nothing but the time that they would save.
+    """The blocks of one checkpoint; a failing disk costs only the time that they would save.
 
     Args:
-        files: where they lie.
-        computed: how keys and values are computed, as far as they depend on it.
-        cache: one like those that are filled from here.
+        files: their folder.
+        computed: everything but the weights that affects keys and values.
+        cache: a cache of the same shape and type as those that will be filled.
     """
 
     def __init__(self, files: CheckpointFiles, computed: str, cache: KVCache) -> None:
@@ -54,9 +54,9 @@ class PrefixStore:
         self._blocks = PrefixFiles(files, BLOCK_TOKENS, cache.nbytes_of(BLOCK_TOKENS))
 
     def blocks(self, ids: Sequence[int], known: int) -> Iterator[tuple[int, Tensor]]:
-        """The blocks that go on where `known` positions end: where each begins, and its keys and values.
+        """Yield the cached blocks after the first `known` positions: where each begins, and its keys and values.
 
-        The first one may begin before `known`, where that is within a block. See `KVCache.import_range` for the shape.
+        The first one begins before `known` if that is inside a block. See `KVCache.import_range` for the shape.
         """
         for index, key in enumerate(self._keys(ids)):
             begin = index * BLOCK_TOKENS
@@ -68,20 +68,20 @@ class PrefixStore:
             yield begin, torch.frombuffer(data, dtype=self._dtype).view(self._shape)
 
     def pays(self, tokens: int, seconds_per_token: float) -> bool:
-        """Whether `tokens` positions should be kept, where it took so long to compute one.
+        """Return whether to store `tokens` positions, given the time to compute one.
 
-        It pays where computing them again takes `WORTH_S` longer than a plain disk takes to write and to read them.
+        It pays if computing them again takes `WORTH_S` longer than a plain disk takes to write and read them.
         """
         return tokens * (seconds_per_token - 2 * self.token_bytes / DISK_BYTES_PER_S) >= WORTH_S
 
     def save(self, ids: Sequence[int], export: Callable[[int, int], Tensor]) -> None:
-        """Keep the keys and values of `ids`: whole blocks, those that are not there yet; the others count as used.
+        """Store the missing whole blocks of the keys and values of `ids`; mark the others as used.
 
-        At most half of the folder's limit goes to one prompt: its beginning.
+        The prefix of a prompt takes at most half of the cache's limit.
 
         Args:
             ids: the tokens.
-            export: keys and values from one position to another; see `KVCache.export_range`.
+            export: returns keys and values from one position to another; see `KVCache.export_range`.
         """
         files, blocks = self._files, self._blocks
         keys = list(self._keys(ids))[: files.cache.limit // 2 // blocks.block_bytes]
@@ -92,7 +92,7 @@ class PrefixStore:
             files.open_folder()
             room = files.room()
             for index, key in enumerate(keys):
-                # The end of a prompt is older than its beginning, so that it is the first to go.
+                # The end of a prompt is dated before its beginning, so that it is removed first.
                 used = now - index * _STEP_NS
                 if files.touch(blocks.name(key), used):
                     continue
@@ -109,7 +109,7 @@ class PrefixStore:
             files.shrink()
 
     def _keys(self, ids: Sequence[int]) -> Iterator[bytes]:
-        """The keys of all whole blocks of a prompt."""
+        """Yield the keys of all whole blocks of a prompt."""
         key = self._root
         for begin in range(0, len(ids) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
             key = hashlib.sha256(key + struct.pack(f"<{BLOCK_TOKENS}I", *ids[begin : begin + BLOCK_TOKENS])).digest()

@@ -1,8 +1,7 @@
-"""Brings mapped files into memory in the order in which they lie, in threads, while something else goes on.
+"""Reads mapped files into memory in file order, in background threads.
 
-A page that is first touched by a kernel is waited for, from a disk one after the other in the order of the computing;
-and one that is in the kernel's cache already still costs a fault for each few of them. Asked for in large pieces, both
-go several times as fast.
+Otherwise the kernels wait for each page when they first touch it, in the order of the computation. Even pages in the
+system's cache cost a fault for every few of them. Requests of large pieces are several times as fast.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from torch import Tensor
 from gptoss.model.storage.mapping import fetch
 
 Reading = Callable[[int, int], None]
-"""Called with the bytes that are in memory, and those in all."""
+"""Called with the bytes that have been read, and the bytes in all."""
 
 _PIECE_BYTES = 64 << 20
-# While one waits for the disk the other has asked for more. A third was not faster.
+# While one waits for the disk, the other has sent a request. A third was not faster.
 _THREADS = 2
 
 
 class ReadAhead:
-    """A context: the reading begins when it is entered, and it is left when all is read, or by an exception at once.
+    """A context manager: entering starts the reading, leaving waits for its end; an exception stops it at once.
 
     Args:
-        parts: uint8 tensors over mapped files, in the order in which to read them; there must be memory for them all.
+        parts: uint8 tensors over mapped files, in the order to read them; there must be memory for all of them.
         reading: called after each piece, from other threads, one at a time.
     """
 

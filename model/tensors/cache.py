@@ -1,8 +1,8 @@
-"""The keys and values of every position seen so far, in every layer; rewinds to any earlier length exactly.
+"""The KV cache: keys and values of all positions in all layers; rewinds exactly to any earlier length.
 
-Layers with a window keep all positions too: the price is memory (2 * layers * kv_heads * head_dim values a token; in
-bfloat16 48 KiB for 20b and 72 KiB for 120b), the gain is that a conversation can go back to where an answer's
-reasoning began without computing anything again.
+Layers with a window keep all positions too. That costs memory (2 * layers * kv_heads * head_dim values a token; in
+bfloat16 48 KiB for 20b and 72 KiB for 120b), but lets a conversation rewind to where an answer's reasoning began
+without computing anything again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class KVCache:
 
     Args:
         config: of the model.
-        max_length: positions it may hold.
-        device: where it lies.
-        dtype: in which it is held.
+        max_length: largest number of positions.
+        device: where it is allocated.
+        dtype: of keys and values.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class KVCache:
         self.max_length = max_length
         self.length = 0
         self.moves = 0
-        """How often memory of a layer was taken: while it stays the same, all buffers lie where they lay."""
+        """Number of reallocations; while it is unchanged, all buffers stay at their addresses."""
         self._shape = (config.num_key_value_heads, config.head_dim)
         empty = torch.empty(0, *self._shape, device=device, dtype=dtype)
         self._keys = [empty for _ in config.layers]
@@ -47,16 +47,16 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, whether filled or not."""
+        """Allocated bytes."""
         return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values))
 
     @property
     def capacity(self) -> int:
-        """Positions that fit without other memory being taken."""
+        """Positions that fit without reallocation."""
         return min(keys.shape[0] for keys in self._keys)
 
     def reserve(self, positions: int) -> None:
-        """Take memory for so many positions in all layers.
+        """Allocate memory for this many positions in all layers.
 
         Raises:
             ContextFullError: more than `max_length`.
@@ -65,31 +65,31 @@ class KVCache:
             self._reserve(layer, positions)
 
     def buffers(self, layer: int) -> tuple[Tensor, Tensor]:
-        """All memory of this layer's keys and values, filled or not: (capacity, kv_heads, head_dim)."""
+        """Return this layer's buffers of keys and values, filled or not: (capacity, kv_heads, head_dim)."""
         return self._keys[layer], self._values[layer]
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which keys and values are held."""
+        """Type of keys and values."""
         return self._keys[0].dtype
 
     def range_shape(self, positions: int) -> tuple[int, ...]:
-        """The shape of `export_range` for so many positions."""
+        """Return the shape of `export_range` for this many positions."""
         return len(self._keys), 2, positions, *self._shape
 
     def nbytes_of(self, positions: int) -> int:
-        """Bytes that so many positions take."""
+        """Return the bytes of this many positions."""
         return math.prod(self.range_shape(positions)) * self.dtype.itemsize
 
     def capacity_after(self, positions: int) -> int:
-        """The capacity once so many positions are reserved: it at least doubles, so that copying stays cheap."""
+        """Return the capacity after reserving this many positions: it at least doubles, so that copying stays cheap."""
         return self._enlarged(self.capacity, positions)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write the keys and values (tokens, kv_heads, head_dim) of new positions after the current length.
 
-        The length itself moves in :meth:`advance`, once all layers are written, so that a forward pass that is broken
-        off leaves the cache as it was.
+        The length changes in :meth:`advance`, once all layers are written, so that an aborted forward pass leaves the
+        cache as it was.
 
         Returns:
             Views of all keys and values of this layer, the new ones included: (length + tokens, kv_heads, head_dim).
@@ -118,7 +118,7 @@ class KVCache:
         self.length = length
 
     def export_range(self, begin: int, end: int) -> Tensor:
-        """A copy, on the CPU, of the keys and values from `begin` to `end`: (layers, 2, positions, kv_heads, head_dim).
+        """Copy keys and values from `begin` to `end` to the CPU: (layers, 2, positions, kv_heads, head_dim).
 
         Raises:
             ValueError: these positions are not filled.
@@ -129,7 +129,7 @@ class KVCache:
         return torch.stack([torch.stack([keys[begin:end], values[begin:end]]) for keys, values in layers]).cpu()
 
     def import_range(self, values: Tensor) -> None:
-        """Append what `export_range` gave of a cache of the same model.
+        """Append the result of `export_range` of a cache of the same model.
 
         Raises:
             ValueError: it is of another shape or type.
@@ -179,7 +179,7 @@ class KVCache:
             return
         capacity = self._enlarged(capacity, positions)
         held = self._keys[layer], self._values[layer]
-        # Both before either is put in place: where memory is short, keys and values stay equally long.
+        # Both before either is replaced: if memory runs out, keys and values stay equally long.
         keys, values = (t.new_empty(capacity, *self._shape) for t in held)
         for larger, old in zip((keys, values), held, strict=True):
             larger[: self.length] = old[: self.length]
@@ -189,10 +189,10 @@ class KVCache:
 
 @dataclass(frozen=True)
 class CacheSlot:
-    """The place of one more position in a cache, which the device alone knows: a step on it can be recorded.
+    """The slot of one more position in a cache; only the device knows its index, so a step on it can be recorded.
 
     Attributes:
-        cache: has room for it.
+        cache: has room for the position.
         position: an integer on the device, (1,); the positions before it are filled.
     """
 
@@ -200,5 +200,5 @@ class CacheSlot:
     position: Tensor
 
     def buffers(self, layer: int) -> tuple[Tensor, Tensor]:
-        """All memory of a layer's keys and values."""
+        """Return a layer's buffers of keys and values."""
         return self.cache.buffers(layer)

@@ -23,7 +23,7 @@ EXPONENT_BIAS = 127
 NAN_SCALE = 255
 """The scale that makes its whole block not-a-number."""
 VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
-"""What each of the 16 codes means."""
+"""Value of each of the 16 codes."""
 
 _LARGEST_EXPONENT = 2
 """Of E2M1: its largest value is 1.5 * 2^2."""
@@ -59,19 +59,19 @@ class Mxfp4Tensor:
         return int(self.blocks.nbytes + self.scales.nbytes)
 
     def __getitem__(self, index: int | slice) -> Mxfp4Tensor:
-        """The entry, or entries, at `index` of the first axis, without a copy."""
+        """Return a view at `index` of the first axis."""
         return Mxfp4Tensor(self.blocks[index], self.scales[index])
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The values; see `dequantize`."""
+        """Return the values; see `dequantize`."""
         return dequantize(self.blocks, self.scales, dtype)
 
 
 def dequantize(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The values of packed blocks.
+    """Return the values of packed blocks.
 
-    Exact in float32 and bfloat16, but for values from 2^128 (scale 254 alone reaches it), which become infinite. A
-    block whose scale is 255 is not-a-number, as the standard says.
+    Exact in float32 and bfloat16, except that values from 2^128 (only scale 254 reaches them) become infinite. A block
+    with scale 255 is not-a-number, as in the standard.
 
     Args:
         blocks: uint8, (..., blocks, 16).
@@ -86,7 +86,7 @@ def dequantize(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float3
     """
     _require_packed(blocks, scales)
     if dtype == torch.float16:
-        # Scales reach far below float16, values times scales less so.
+        # Scales reach far below float16; their products with the values less so.
         return dequantize(blocks, scales, torch.float32).to(dtype)
     pairs, scale_values = _tables(dtype, blocks.device)
     out = torch.empty((scales.numel(), BLOCK_SIZE), dtype=dtype, device=blocks.device)
@@ -94,14 +94,14 @@ def dequantize(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float3
     for begin in range(0, out.shape[0], _PIECE):
         piece = slice(begin, begin + _PIECE)
         values = out[piece]
-        # One look-up a byte brings both of its values, as one integer.
+        # One look-up a byte yields both of its values, as one integer.
         torch.index_select(pairs, 0, flat_blocks[piece].reshape(-1).int(), out=values.view(pairs.dtype).view(-1))
         values.mul_(scale_values[flat_scales[piece].int()].unsqueeze(-1))
     return out.view((*scales.shape[:-1], scales.shape[-1] * BLOCK_SIZE))
 
 
 def quantize(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Pack values, as MX v1.0 section 6.3 does it.
+    """Pack values as in MX v1.0, section 6.3.
 
     The scale of a block is 2^(floor(log2(largest magnitude)) - 2), so that the largest lies from 4 to 8; each value is
     rounded to the nearest E2M1, ties to even, and what is above 6 becomes 6. A block of zeros has the smallest scale.
@@ -128,7 +128,7 @@ def quantize(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fake_quantize(tensor: Tensor) -> Tensor:
-    """The values that remain of `tensor` after `quantize`, in its shape and type; no gradient passes.
+    """Quantize and dequantize `tensor`; keeps its shape and type, passes no gradient.
 
     Raises:
         ValueError: as `quantize`.
@@ -151,13 +151,13 @@ def _quantize_blocks(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _codes(scaled: Tensor) -> Tensor:
-    """The code of each value, uint8 in its shape."""
+    """Return the code of each value, uint8 in its shape."""
     codes = torch.bucketize(scaled.abs(), _boundaries(scaled.device), out_int32=True).to(torch.uint8)
     return codes.bitwise_or_(torch.signbit(scaled).to(torch.uint8) << 3)
 
 
 def _codes_of_bfloat16(scaled: Tensor) -> Tensor:
-    """As `_codes`, five times as fast: there are only 2^16 values, so the code of each is looked up."""
+    """As `_codes`, but five times as fast: looks up the codes of the 2^16 values."""
     index = scaled.contiguous().view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)
     return _bfloat16_codes(scaled.device).index_select(0, index.view(-1)).view(scaled.shape)
 
@@ -173,7 +173,7 @@ def _bfloat16_codes(device: torch.device) -> Tensor:
 def _boundaries(device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         halves = torch.tensor(_ROUND_UP_ABOVE)
-        # A tie goes to the even code: up where code i + 1 is even, which are the odd i.
+        # Ties go to the even code: up if code i + 1 is even, so for odd i.
         below = torch.nextafter(halves, torch.zeros(()))
         ties_up = torch.arange(len(_ROUND_UP_ABOVE)) % 2 == 1
         return torch.where(ties_up, below, halves).to(device)
@@ -181,7 +181,7 @@ def _boundaries(device: torch.device) -> Tensor:
 
 @functools.cache
 def _tables(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What each byte of a block means, its two values as one integer, and what each scale means."""
+    """Return the two values of each byte as one integer, and the value of each scale."""
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"MXFP4 becomes float32, bfloat16 or float16, not {dtype}")
     with torch.inference_mode(False):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
 
-# (experts, out, in): packed as published, or plain.
+# (experts, out, in), packed or plain.
 ExpertMatrix = Mxfp4Tensor | Tensor
 
 
@@ -36,9 +36,9 @@ class Experts:
 
 @dataclass(frozen=True)
 class HostExperts(Experts):
-    """Experts that stay in host memory while the rest of the model lies on a device.
+    """Experts that stay in host memory while the rest of the model is on a device.
 
-    A backend adds them and their router as the host's own backend knows them.
+    The device's backend adds them and their router in the form of the host's backend.
     """
 
     bound: Experts | None = None
@@ -62,7 +62,7 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class Weights:
-    """All of a model: `embedding` (vocabulary, hidden), the layers, `norm` (hidden,), `unembedding`."""
+    """A whole model: `embedding` (vocabulary, hidden), the layers, `norm` (hidden,), `unembedding`."""
 
     embedding: Tensor
     layers: tuple[LayerWeights, ...]
