@@ -1,7 +1,12 @@
-"""Attention with sinks and windows over the cache: split over keys for one token, in tiles for many.
+"""Attention with sinks and windows: for one query split over the keys, for many in tiles.
 
-The query heads that share a key head go through one product, so keys and values are read once. A sink is a logit
-without a value: it is where the running maximum and the running sum begin.
+Online softmax (Milakov and Gimelshein 2018) in base 2: logits are multiplied by log2(e), and `m`, `total` and `acc` are
+the running maximum, sum of exponentials and unscaled output. A sink is the logit of a key without a value, so `m` and
+`total` start from it. Query head h reads key head h // SHARED; the SHARED query heads of a key head are rows of one
+product, so that keys and values are read once.
+
+KV_HEADS is the number of key heads, WINDOW the positions that a query sees, its own included (0: all). Keys and values
+are both bfloat16, or both float32 (EXACT).
 """
 
 import triton
@@ -14,20 +19,23 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def _product(a, b, sums, EXACT: tl.constexpr):
-    """sums + a @ b; EXACT for float32 operands, else b is bfloat16 and a is rounded to it."""
+    """sums + a @ b for float32 a; b is float32 if EXACT, else bfloat16, and a is rounded to it."""
     return dot(a if EXACT else to_bfloat16(a), b, sums)
 
 
 @triton.jit
 def _careful_product(a, b, sums, EXACT: tl.constexpr):
-    """As `_product`, with `a` in two bfloat16 halves: nearly as exact as float32, where it costs next to nothing."""
-    # The compiler goes on after a branch that returns: only an `else` is left out.
+    """As `_product`, but `a` is split into two bfloat16 terms, which keeps about 16 significant bits.
+
+    For one query, which is bound by reading the keys, so that the second product costs next to nothing.
+    """
+    # No early return: the compiler would also compile the code after it, with types that do not fit.
     if EXACT:
         sums = dot(a, b, sums)
     else:
         high = to_bfloat16(a)
         low = a - high.to(tl.float32)
-        # Of what is no number there is no other half.
+        # Infinity minus itself is not a number.
         low = tl.where(low == low, low, 0.0)
         sums = dot(to_bfloat16(low), b, dot(high, b, sums))
     return sums
@@ -35,7 +43,7 @@ def _careful_product(a, b, sums, EXACT: tl.constexpr):
 
 @triton.jit
 def _finite_or_zero(m):
-    """What to subtract before the exponential: a row that has seen nothing has no maximum."""
+    """The maximum to subtract before the exponential; 0 for a row that has seen no key and no sink."""
     return tl.where(m == float("-inf"), 0.0, m)
 
 
@@ -61,10 +69,13 @@ def attend_one(
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One query on the keys up to `position`, its own included; grid: (key heads, SPLITS).
+    """One query against the keys at positions 0 to `position`. Grid: (KV_HEADS, SPLITS).
 
-    With one split the result goes to `out`; with more, each leaves its unscaled sum, maximum (of base-2 logits) and
-    total for `combine`.
+    With heads = KV_HEADS * SHARED: q (heads, HEAD_DIM); keys and values (capacity, KV_HEADS, HEAD_DIM); sinks (heads,)
+    of any float type; position (1,) int64; scale multiplies the logits.
+
+    Writes out (heads, HEAD_DIM) if SPLITS is 1. Otherwise each split writes its part for `combine`: partial (heads,
+    SPLITS, HEAD_DIM) the unscaled output, maxima and totals (heads, SPLITS).
     """
     kv_head, split = tl.program_id(0), tl.program_id(1)
     length = tl.load(position).to(tl.int32) + 1
@@ -119,7 +130,10 @@ def combine(
     BLOCK_S: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Join the splits of `attend_one`; grid: (heads,)."""
+    """Join the splits of `attend_one` into out (heads, HEAD_DIM). Grid: (heads,).
+
+    partial (heads, SPLITS, HEAD_DIM), maxima and totals (heads, SPLITS), as `attend_one` writes them.
+    """
     head = tl.program_id(0)
     split, dim = tl.arange(0, BLOCK_S), tl.arange(0, BLOCK_D)
     there = split < SPLITS
@@ -133,7 +147,7 @@ def combine(
     tl.store(out + head * HEAD_DIM + dim, mixed, mask=dim < HEAD_DIM)
 
 
-# Lengths change from call to call: code made for some of them would be compiled again for others.
+# Lengths change from call to call. Specialised on them, the kernel would be compiled again and again.
 @triton.jit(do_not_specialize=["tokens", "start"])
 def attend_many(
     q,
@@ -157,11 +171,13 @@ def attend_many(
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Queries at positions start .. start + tokens - 1; grid: (tiles of BLOCK_M rows, key heads).
+    """Queries at positions start .. start + tokens - 1. Grid: (ceil(tokens * SHARED / BLOCK_M), KV_HEADS).
 
-    A row is a token and one of the heads that share a key head: row r is token r // SHARED, head r % SHARED.
+    With heads = KV_HEADS * SHARED: q and out (tokens, heads, HEAD_DIM); keys and values (start + tokens, KV_HEADS,
+    HEAD_DIM) with strides in elements, the last dimension contiguous; sinks (heads,) of any float type; scale
+    multiplies the logits. Row r of a key head is token r // SHARED, query head r % SHARED of those that share it.
     """
-    # The last tiles have the most keys: they begin first.
+    # The last tiles see the most keys, so they start first.
     tile, kv_head = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)
     row, dim = tile * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
     token, head = row // SHARED, kv_head * SHARED + row % SHARED

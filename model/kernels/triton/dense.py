@@ -1,6 +1,8 @@
-"""Kernels for one token (or few) around matrices of bfloat16, float or 8-bit weights: all bound by reading them.
+"""Dense layers for one token or few, bound by reading the weights; norm and rope for any number of tokens.
 
-A program reads some rows, in pieces of `BLOCK_G` groups of 32 columns; activations are float32, as are the sums.
+A weight matrix `w` (rows, K) is bfloat16 or float32, or int8 with `scales` (rows, K / 32) bfloat16 (EIGHT_BITS; see the
+package's docstring); without EIGHT_BITS `scales` is not read. A program computes BLOCK_R rows and reads BLOCK_G groups
+of 32 columns at a time. Activations and sums are float32.
 """
 
 import triton
@@ -9,12 +11,12 @@ import triton.language as tl
 from gptoss.model.kernels.triton.numbers import store
 
 GROUP = tl.constexpr(32)
-"""Columns that share a scale where weights have 8 bits."""
+"""Columns of a row that share a scale if weights have 8 bits."""
 
 
 @triton.jit
 def _tile(w, scales, rows, valid, group, K: tl.constexpr, EIGHT_BITS: tl.constexpr):
-    """Weights of `rows` and the groups of columns `group`: (rows, groups, 32) float32, zeros outside."""
+    """Weights of the rows `rows` where `valid`, in the column groups `group`: (rows, groups, 32) float32, else 0."""
     column = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     inside = valid[:, None, None] & (column < K)[None, :, :]
     at = rows.to(tl.int64)[:, None, None] * K + column[None, :, :]
@@ -28,13 +30,14 @@ def _tile(w, scales, rows, valid, group, K: tl.constexpr, EIGHT_BITS: tl.constex
 
 @triton.jit
 def _columns(x, group, K: tl.constexpr):
-    """Activations of the groups of columns `group`: (groups, 32) float32, zeros outside."""
+    """Elements of a vector x (K,) in the column groups `group`: (groups, 32) float32, 0 beyond K."""
     column = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     return tl.load(x + column, mask=column < K, other=0).to(tl.float32)
 
 
 @triton.jit
 def _row_sums(tile):
+    """Sums over groups and columns: (rows, groups, columns) -> (rows,)."""
     return tl.sum(tl.sum(tile, axis=2), axis=1)
 
 
@@ -54,7 +57,11 @@ def gemv(
     BLOCK_R: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ):
-    """out[t] = w @ x[t] + bias + add[t]; grid: (tiles of rows, tokens)."""
+    """out[t] = w @ x[t] + bias + add[t]. Grid: (ceil(rows / BLOCK_R), tokens).
+
+    x (tokens, K), w (rows, K), bias (rows,) of any float type if HAS_BIAS, add (tokens, rows) if HAS_ADD, out (tokens,
+    rows).
+    """
     token = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     valid = row < rows
@@ -92,10 +99,14 @@ def norm_qkv_rope(
     BLOCK_R: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ):
-    """RMSNorm, the three projections, rope; queries to `q`, keys and values to their place in the cache.
+    """RMSNorm, the projections q, k and v, and rope, for one token. Grid: ((HEADS + 2 * KV_HEADS) * TILES,).
 
-    A program computes BLOCK_R pairs of dimensions of one head. Grid: (heads of all three kinds * tiles of pairs,). The
-    norm's factor is the same for all columns, so it is applied to the sums.
+    x and norm (K,); w (rows, K) and bias (rows,), the HEADS + 2 * KV_HEADS heads of q, k and v in this order with
+    HEAD_DIM rows each; cos and sin (HEAD_DIM / 2,); position (1,) int64. Writes q (HEADS, HEAD_DIM), and row `position`
+    of keys and values (capacity, KV_HEADS, HEAD_DIM), bfloat16 or float32.
+
+    A program computes BLOCK_R pairs (i, i + HEAD_DIM / 2) of one head. The factor 1 / sqrt(mean(x^2) + eps) of the norm
+    is the same for all columns, so it is applied to the sums, in the same pass over x.
     """
     HALF: tl.constexpr = HEAD_DIM // 2
     TILES: tl.constexpr = (HALF + BLOCK_R - 1) // BLOCK_R
@@ -136,7 +147,7 @@ def norm_qkv_rope(
 
 @triton.jit
 def rms_norm(x, scale, out, eps, K: tl.constexpr, BLOCK_K: tl.constexpr):
-    """out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * scale; grid: (tokens,)."""
+    """out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * scale: x and out (tokens, K), scale (K,). Grid: (tokens,)."""
     row = tl.program_id(0).to(tl.int64) * K
     column = tl.arange(0, BLOCK_K)
     inside = column < K
@@ -148,7 +159,10 @@ def rms_norm(x, scale, out, eps, K: tl.constexpr, BLOCK_K: tl.constexpr):
 
 @triton.jit
 def rope(x, cos, sin, out, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Rotate pairs (i, i + HALF) of every head; grid: (tokens, tiles of heads)."""
+    """Rotate the pairs (i, i + HALF) of every head. Grid: (tokens, ceil(HEADS / BLOCK_H)).
+
+    x and out (tokens, HEADS, 2 * HALF), cos and sin (tokens, HALF).
+    """
     token = tl.program_id(0)
     head = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     pair = tl.arange(0, BLOCK_D)
@@ -164,7 +178,10 @@ def rope(x, cos, sin, out, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK_H: tl.
 
 @triton.jit
 def unpack_8_bits(w, scales, out, groups, BLOCK: tl.constexpr):
-    """Weights of 8 bits as bfloat16, for a product with many tokens; grid: (tiles of BLOCK groups,)."""
+    """Convert 8-bit weights to bfloat16, for a product with many tokens. Grid: (ceil(groups / BLOCK),).
+
+    w (groups, 32) int8, scales (groups,) bfloat16, out (groups, 32) bfloat16.
+    """
     group = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = (group < groups)[:, None]
     at = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]

@@ -1,12 +1,19 @@
-"""The mixture of experts for one token (or few), the experts read as they are packed in the checkpoint.
+"""The mixture of experts for one token or few, reading the experts as the checkpoint packs them.
 
-A block of MXFP4 is four 32-bit words of eight codes. A code's three low bits, moved to the exponent and mantissa of a
-float32, are its magnitude times 2^-126 (the smallest one as a subnormal number), and its sign bit goes to the sign: two
-shifts and a mask for a weight, no table. So that products stay normal numbers, activations come times 2^63 (`LIFT`),
-and the sums of a block are multiplied by 2^63 and by its scale at the end.
+Layout: words (experts, rows, columns / 32, 4) int32 are the MXFP4 blocks as 32-bit words of eight codes; code c of
+word w, in bits 4c to 4c + 3, is column 8w + c. scales (experts, rows, columns / 32) uint8 are E8M0. Of gate_up, row 2i
+is the gate and row 2i + 1 the up of unit i.
 
-Activations come "by code": those that meet code c of all words together, (8, columns / 8). A thread then has whole
-words and the activations that they meet, and with one warp a program nothing goes through shared memory.
+Decoding: a code is E2M1: sign, two bits of exponent, one of mantissa. Shifted to the sign, the lowest exponent bits and
+the highest mantissa bit of a float32, they are the code's value times 2^-126, with 0.5 as a subnormal number: two shifts
+and a mask per weight, no table.
+
+Scaling: so that products with these tiny values stay normal numbers, activations are stored times 2^63 (`LIFT`), and
+the sums of a block are multiplied by 2^63 and by the block's scale. 2^-126 * 2^63 * 2^63 = 1.
+
+Order of activations ("by code"): (8, columns / 8), element (c, w) being column 8w + c, so that the activations for code
+c of consecutive words are contiguous. A thread loads whole words and their activations; with one warp per program
+nothing goes through shared memory.
 """
 
 import triton
@@ -16,14 +23,14 @@ from gptoss.model.kernels.triton.dense import GROUP, _columns, _row_sums, _tile
 
 LIFT = tl.constexpr(2.0**63)
 WORDS = tl.constexpr(4)
-"""32-bit words of a block."""
+"""32-bit words per block."""
 SIGN_AND_MAGNITUDE = tl.constexpr(0x81C00000 - (1 << 32))
-"""Where a code's bits lie after the shifts."""
+"""The bits of a code after the shifts: sign (31), exponent (24, 23), mantissa (22)."""
 
 
 @triton.jit
 def scale_of(byte):
-    """E8M0: 2^(byte - 127), which is subnormal for 0 and no number for 255."""
+    """The float32 of an E8M0 byte: 2^(byte - 127), subnormal for 0; not a number for 255."""
     byte = byte.to(tl.int32)
     bits = tl.where(byte == 0, 0x00400000, tl.where(byte == 255, 0x7FC00000, byte << 23))
     return bits.to(tl.float32, bitcast=True)
@@ -31,9 +38,10 @@ def scale_of(byte):
 
 @triton.jit
 def _chosen(logits, slot, EXPERTS: tl.constexpr, TOP_K: tl.constexpr, BLOCK_E: tl.constexpr):
-    """The expert of a slot, and its share: the softmax over the TOP_K largest of `logits` (EXPERTS,).
+    """Expert and weight of a token's `slot`-th choice: the softmax over the TOP_K largest of `logits` (EXPERTS,).
 
-    Not-a-number counts as the largest, as it does in torch, and so is not hidden.
+    Every program ranks all logits itself, which is cheaper than a kernel in between. NaN counts as the largest, as in
+    torch, so that it reaches the output.
     """
     expert = tl.arange(0, BLOCK_E)
     there = expert < EXPERTS
@@ -50,7 +58,7 @@ def _chosen(logits, slot, EXPERTS: tl.constexpr, TOP_K: tl.constexpr, BLOCK_E: t
 
 @triton.jit
 def _words(words, row, valid, block, COLUMNS: tl.constexpr):
-    """Packed weights: (rows, blocks, words) int32, zeros outside."""
+    """Words of the rows `row` where `valid`, in the blocks `block` of each: (rows, blocks, 4) int32, else 0."""
     BLOCKS: tl.constexpr = COLUMNS // 32
     word = block[:, None] * WORDS + tl.arange(0, WORDS)[None, :]
     at = row.to(tl.int64)[:, None, None] * (BLOCKS * WORDS) + word[None, :, :]
@@ -60,20 +68,20 @@ def _words(words, row, valid, block, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _activations(x, code: tl.constexpr, block, COLUMNS: tl.constexpr):
-    """What meets a code of the words of blocks: (1, blocks, words)."""
+    """Activations for one code of every word of the blocks: (1, blocks, 4); x (8, COLUMNS / 8) by code."""
     word = block[:, None] * WORDS + tl.arange(0, WORDS)[None, :]
     return tl.load(x + code * (COLUMNS // 8) + word, mask=(block < COLUMNS // 32)[:, None], other=0)[None, :, :]
 
 
 @triton.jit
 def _values(packed, code: tl.constexpr):
-    """What a code of each word means, times 2^-126."""
+    """The values of one code of each word, times 2^-126."""
     return (((packed << (28 - 4 * code)) >> 6) & SIGN_AND_MAGNITUDE).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _scaled(sums, scales, row, valid, block, COLUMNS: tl.constexpr):
-    """Sums (rows, blocks, words) of lifted activations times values, as they are meant."""
+    """Undo LIFT and the 2^-126 of sums (rows, blocks, 4), and multiply by the scales of their blocks."""
     BLOCKS: tl.constexpr = COLUMNS // 32
     inside = valid[:, None] & (block < BLOCKS)[None, :]
     at = row.to(tl.int64)[:, None] * BLOCKS + block[None, :]
@@ -83,6 +91,7 @@ def _scaled(sums, scales, row, valid, block, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _place_by_code(column, COLUMNS: tl.constexpr):
+    """Index of a column in a vector stored by code."""
     return (column % 8) * (COLUMNS // 8) + column // 8
 
 
@@ -101,9 +110,11 @@ def norm_router(
     BLOCK_R: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ):
-    """RMSNorm and the router's logits; the first program of a token also leaves what the experts read.
+    """RMSNorm and the router's logits. Grid: (ceil(experts / BLOCK_R), tokens).
 
-    That is x * norm, lifted and by code, and the norm's factor beside it. Grid: (tiles of experts, tokens).
+    x (tokens, K), norm (K,), w (experts, K), bias (experts,). Writes logits (tokens, experts) and, from the first
+    program of each token, the input of `experts_up`: lifted (tokens, 8, K / 8), which is x * norm * LIFT by code, and
+    factors (tokens,), the factor 1 / sqrt(mean(x^2) + eps) that is still missing in it.
     """
     token = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -144,9 +155,11 @@ def experts_up(
     BLOCK_R: tl.constexpr,
     BLOCK_B: tl.constexpr,
 ):
-    """Gate and up of one expert a slot, SwiGLU in the epilogue; leaves the result lifted and by code.
+    """Gate, up and SwiGLU for each token and each of its experts. Grid: (ceil(WIDTH / BLOCK_R), tokens * TOP_K).
 
-    Grid: (tiles of the width, tokens * TOP_K).
+    lifted (tokens, 8, HIDDEN / 8) and factors (tokens,) from `norm_router`; logits (tokens, EXPERTS); words and scales
+    of gate_up, with 2 * WIDTH rows of HIDDEN columns; bias (EXPERTS, 2 * WIDTH). Writes activated (tokens, TOP_K, 8,
+    WIDTH / 8), times LIFT and by code.
     """
     slot = tl.program_id(1).to(tl.int64)
     token = slot // TOP_K
@@ -178,7 +191,7 @@ def experts_up(
 
 @triton.jit
 def swiglu(gate, up, alpha, limit):
-    """The clamped SwiGLU of gpt-oss; what is no number stays none."""
+    """The clamped SwiGLU of gpt-oss: gate * sigmoid(alpha * gate) * (up + 1); NaN passes the clamps."""
     gate = tl.where(gate > limit, limit, gate)
     up = tl.where(up > limit, limit, tl.where(up < -limit, -limit, up))
     return gate / (1.0 + tl.exp(-alpha * gate)) * (up + 1.0)
@@ -202,7 +215,11 @@ def experts_down(
     BLOCK_R: tl.constexpr,
     BLOCK_B: tl.constexpr,
 ):
-    """Down of all experts of a token, their weighted sum, and what it is added to; grid: (tiles of rows, tokens)."""
+    """Down of a token's experts, summed by their weights. Grid: (ceil(HIDDEN / BLOCK_R), tokens).
+
+    activated (tokens, TOP_K, 8, WIDTH / 8) from `experts_up`; logits (tokens, EXPERTS); words and scales of down, with
+    HIDDEN rows of WIDTH columns; bias (EXPERTS, HIDDEN); add (tokens, HIDDEN) if HAS_ADD. Writes out (tokens, HIDDEN).
+    """
     token = tl.program_id(1).to(tl.int64)
     unit = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     valid = unit < HIDDEN

@@ -1,8 +1,14 @@
-"""The mixture of experts for many tokens: tiles of tokens that chose the same expert, its weights unpacked to bfloat16.
+"""The mixture of experts for many tokens: tokens that chose the same expert are multiplied together, on tensor cores.
 
-Slots (a token and one of its experts) are sorted by expert. A tile has up to BLOCK_M slots of one expert; which, the
-host does not know: the grid has as many tiles as there can be, and those without slots end at once. Activations come
-with even columns before odd ones, as the low halves of bytes hold even columns, the high halves odd ones.
+Slot s is token s // TOP_K with the s % TOP_K-th of its experts. A tile has up to BLOCK_M slots of one expert. The host
+does not know how many tiles there are, so the grid has as many as there can be, and programs without a tile return.
+The tables that describe the tiles, all int32, come from `ops.gpu_weights.group_by_expert`: tile_expert (tiles,), the
+expert, or EXPERTS for no tile; tile_begin (tiles,), the index of the tile's first slot in `order`; offsets (EXPERTS +
+1,), where each expert's slots begin in `order`; order (slots,), the slots sorted by expert.
+
+Weights: packed (EXPERTS, rows, columns / 2) uint8, two codes per byte, the even column in the low half; scales
+(EXPERTS, rows, columns / 32) uint8. They are converted to bfloat16. Activations are bfloat16 with all even columns
+before all odd ones, (2, columns / 2), so that the low codes of consecutive bytes meet consecutive activations.
 """
 
 import triton
@@ -14,20 +20,23 @@ from gptoss.model.kernels.triton.numbers import dot, to_bfloat16
 
 @triton.jit
 def _halves(packed, scale):
-    """Low and high codes of bytes (rows, bytes) times their blocks' scales (rows, bytes / 16): two bfloat16 tiles."""
+    """Decode the low and the high codes of bytes (rows, bytes), scales (rows, bytes / 16): two bfloat16 tiles.
+
+    As in `experts`, a code's bits are shifted into a float32, which makes its value times 2^-126.
+    """
     bits = packed.to(tl.int32)
     low = (((bits << 28) >> 6) & (0x81C00000 - (1 << 32))).to(tl.float32, bitcast=True)
     high = (((bits << 24) >> 6) & (0x81C00000 - (1 << 32))).to(tl.float32, bitcast=True)
     ROWS: tl.constexpr = packed.shape[0]
     BYTES: tl.constexpr = packed.shape[1]
     wide = tl.reshape(tl.broadcast_to(scale[:, :, None], (ROWS, BYTES // 16, 16)), (ROWS, BYTES))
-    # 2^126 first: a code's magnitude is then a normal number, and any scale is exact.
+    # Times 2^126 before the scale: the value is then a normal number, and its product with any scale is exact.
     return to_bfloat16(low * 2.0**126 * wide), to_bfloat16(high * 2.0**126 * wide)
 
 
 @triton.jit
 def _weights(packed, scales, row, valid, first, COLUMNS: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Bytes first .. first + BLOCK_K of each row, unpacked."""
+    """Bytes first .. first + BLOCK_K - 1 of the rows `row` where `valid`, as two bfloat16 tiles (rows, BLOCK_K)."""
     BYTES: tl.constexpr = COLUMNS // 2
     byte = first + tl.arange(0, BLOCK_K)
     block = first // 16 + tl.arange(0, BLOCK_K // 16)
@@ -47,7 +56,7 @@ def _weights(packed, scales, row, valid, first, COLUMNS: tl.constexpr, BLOCK_K: 
 
 @triton.jit
 def _slots_of_tile(tile_expert, tile_begin, offsets, order, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr):
-    """The expert of this program's tile (EXPERTS: there is none), its slots, and which of them are there."""
+    """Expert of this program's tile (EXPERTS if there is no tile), its slots (BLOCK_M,), and which of them exist."""
     expert = tl.load(tile_expert + tl.program_id(1))
     is_tile = expert < EXPERTS
     begin = tl.load(tile_begin + tl.program_id(1), mask=is_tile, other=0)
@@ -78,9 +87,10 @@ def grouped_up(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Gate, up and SwiGLU of each slot: x (tokens, 2, HIDDEN / 2) -> activated (slots, 2, WIDTH / 2), bfloat16.
+    """Gate, up and SwiGLU of each slot. Grid: (ceil(WIDTH / BLOCK_N), tiles).
 
-    Grid: (tiles of the width, tiles of slots).
+    x (tokens, 2, HIDDEN / 2) bfloat16; packed and scales of gate_up, with 2 * WIDTH rows of HIDDEN columns, row 2i the
+    gate and 2i + 1 the up of unit i; bias (EXPERTS, 2 * WIDTH). Writes activated (slots, 2, WIDTH / 2) bfloat16.
     """
     expert, slot, there = _slots_of_tile(tile_expert, tile_begin, offsets, order, EXPERTS, BLOCK_M)
     if expert < EXPERTS:
@@ -128,9 +138,10 @@ def grouped_down(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Down of each slot times its share: activated (slots, 2, WIDTH / 2) -> out (slots, HIDDEN) float32.
+    """Down of each slot, times the weight of its expert. Grid: (ceil(HIDDEN / BLOCK_N), tiles).
 
-    Grid: (tiles of the hidden size, tiles of slots).
+    activated (slots, 2, WIDTH / 2) bfloat16; packed and scales of down, with HIDDEN rows of WIDTH columns; bias
+    (EXPERTS, HIDDEN); shares (slots,). Writes out (slots, HIDDEN); the caller sums the slots of each token.
     """
     expert, slot, there = _slots_of_tile(tile_expert, tile_begin, offsets, order, EXPERTS, BLOCK_M)
     if expert < EXPERTS:

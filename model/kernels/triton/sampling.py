@@ -1,7 +1,13 @@
-"""A token from logits, on the device: the mask of a constraint, temperature, min-p, and a draw, in three passes.
+"""Sampling on the device in three passes: logit mask, temperature, min-p, and a draw.
 
-Where top-k or top-p cut first, the weights they leave come in `kept` as logits of -inf. Tokens are drawn by inverting
-the distribution function over their ids in order, as `inference.sampler` does: the same draw gives the same token.
+`survey` reads the logits by blocks of BLOCK, `weigh` sums the weights exp(scaled logit) of each block, `pick` finds the
+token. It inverts the distribution function over the token ids in order, as `inference.sampler` does, so that the same
+draw gives the same token.
+
+logits and masked (vocabulary,); kept (vocabulary,) if HAS_KEPT: scaled logits after top-k and top-p, -inf for tokens
+that are cut; settings (5,) float64, see `ops.interface.Drawing`: the draw, temperature, log of min-p are read here;
+peaks, sums and allowed_peaks (blocks,), allowed_at (blocks,) int32, totals (blocks,) float64. BLOCKS is the number of
+blocks, BLOCK_B the next power of two.
 """
 
 import triton
@@ -13,14 +19,14 @@ NONE_ALLOWED = tl.constexpr(2)
 
 @triton.jit
 def _log_scaled(logit, peak, temperature):
-    """The logit over the temperature, the peak moved to 0; all of it at temperature 0 is the peak alone."""
+    """(logit - peak) / temperature; at temperature 0 it is 0 for the peak and -inf for all others."""
     likeliest = tl.where(logit == peak, 0.0, float("-inf"))
     return tl.where(temperature > 0, (logit - peak) / tl.where(temperature > 0, temperature, 1.0), likeliest)
 
 
 @triton.jit
 def _larger(value_a, at_a, value_b, at_b):
-    """The larger of two, the earlier one of equals; not-a-number is largest."""
+    """The larger of two values and its index; the earlier one of equals; NaN is the largest."""
     a_wins = (
         (value_a > value_b) | ((value_a == value_b) & (at_a < at_b)) | ((value_a != value_a) & (value_b == value_b))
     )
@@ -39,9 +45,11 @@ def survey(
     vocabulary,
     BLOCK: tl.constexpr,
 ):
-    """For each block its largest logit and the sum of exponentials from there, and its largest allowed logit.
+    """Apply the mask, and reduce each block. Grid: (blocks,).
 
-    Leaves the logits with the mask applied in `masked`. Grid: (blocks,).
+    mask (ceil(vocabulary / 32),) int32: bit t % 32 of word t // 32 allows token t. Writes masked, the logits with -inf
+    for tokens that are not allowed; peaks, the largest logit of each block; sums, of exp(logit - peak of the block);
+    allowed_peaks and allowed_at, the largest masked logit and its token.
     """
     token = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = token < vocabulary
@@ -71,7 +79,7 @@ def weigh(
     BLOCK_B: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The sum of the weights of each block; grid: (blocks,). `settings`: draw, temperature, log of min-p (float64)."""
+    """Write to totals the sum of the weights of each block. Grid: (blocks,)."""
     weight = _weights(
         tl.program_id(0), masked, kept, settings, allowed_peaks, vocabulary, HAS_KEPT, BLOCKS, BLOCK_B, BLOCK
     )
@@ -91,7 +99,7 @@ def _weights(
     BLOCK_B: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """What the tokens of a block weigh: (BLOCK,) float64."""
+    """Weights of a block's tokens relative to the likeliest allowed one: (BLOCK,) float64."""
     index = tl.arange(0, BLOCK_B)
     peak = tl.max(tl.load(allowed_peaks + index, mask=index < BLOCKS, other=float("-inf")), axis=0)
     temperature = tl.load(settings + 1).to(tl.float32)
@@ -123,9 +131,10 @@ def pick(
     BLOCK_B: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The token where the distribution function passes the draw; grid: (1,).
+    """Choose the token where the distribution function passes the draw; at temperature 0 the likeliest. Grid: (1,).
 
-    `result` (float64) becomes token, log probability before temperature and cuts, and what is wrong (0: nothing).
+    Writes result (3,) float64: token, log probability before temperature and cuts, and an error code: 0, NO_NUMBERS or
+    NONE_ALLOWED.
     """
     index = tl.arange(0, BLOCK_B)
     there = index < BLOCKS
@@ -140,7 +149,7 @@ def pick(
     totals_here = tl.load(totals + index, mask=there, other=0)
     reached = tl.cumsum(totals_here, axis=0)
     target = tl.load(settings) * tl.sum(totals_here, axis=0)
-    # The first block that passes the target; rounding may leave none, then the last that weighs anything.
+    # The first block that passes the target, or if rounding leaves none, the last block with any weight.
     passes = there & (reached > target) & (totals_here > 0)
     last = tl.max(tl.where(there & (totals_here > 0), index, 0), axis=0)
     block = tl.min(tl.where(passes, index, BLOCK_B), axis=0)
