@@ -1,14 +1,15 @@
-// Attention of one head of keys and values, in blocks of keys with a running softmax (Milakov and Gimelshein 2018).
-// Included by kernels.inl. head_dim is a multiple of 16.
+// Attention over one head of keys and values, in blocks of kKeyBlock keys with an online softmax (Milakov and
+// Gimelshein 2018). Included by kernels.inl. head_dim is a multiple of 16.
 
-// Ask for the same row of the next block: rows of one head lie too far apart for the hardware to guess.
+// Prefetches the same row of the next block: rows of one head are too far apart for the hardware prefetcher.
 inline void prefetch_row(const void* row, ptrdiff_t row_bytes, size_t bytes) {
     const char* next = static_cast<const char*>(row) + kKeyBlock * row_bytes;
     for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(next + at, 0, 0);
 }
 
-// Keys as columns, so that the scores of neighbouring keys lie in neighbouring lanes. bfloat16 keys are moved in pairs
-// of dimensions and stay packed: out (head_dim / 2, kKeyBlock) dwords; float32 keys: out (head_dim, kKeyBlock).
+// Transposes keys first .. first + count - 1, so that the scores of neighbouring keys are in neighbouring lanes.
+// Float32 keys: out (head_dim, kKeyBlock). Bfloat16 keys are moved as pairs of dimensions, unconverted: out (head_dim /
+// 2, kKeyBlock) dwords, the even dimension in the low half. Columns from `count` on become zero.
 inline void transpose_keys(const Strided& k, int64_t first, int count, int head_dim, float* out) {
     const int units = k.bf16 ? head_dim / 2 : head_dim;
     const size_t unit_bytes = 4, row_bytes = size_t(k.stride) * (k.bf16 ? 2 : 4);
@@ -52,7 +53,8 @@ inline void transpose_keys(const Strided& k, int64_t first, int count, int head_
         for (int u = 0; u < units; u++) out[u * kKeyBlock + i] = 0.0f;
 }
 
-// Asks for what comes next, a little at a time between computations: in one go, memory would be waited for.
+// Prefetches the next keys and values a few cache lines at a time, between computations. In one go, there would be more
+// requests than a core can have outstanding, and it would wait.
 struct Ahead {
     const char *keys, *values;
     size_t at, end;
@@ -64,6 +66,7 @@ struct Ahead {
     }
 };
 
+// Converts values first .. first + count - 1 to float32: out (kKeyBlock, head_dim), zero from `count` on.
 inline void widen_values(const Strided& v, int64_t first, int count, int head_dim, float* out, Ahead& ahead) {
     for (int i = 0; i < count; i++, out += head_dim) {
         ahead.ask(2);
@@ -78,7 +81,8 @@ inline void widen_values(const Strided& v, int64_t first, int count, int head_di
     std::memset(out, 0, size_t(kKeyBlock - count) * head_dim * sizeof *out);
 }
 
-// scores[q][key] for Q queries and V vectors of keys.
+// scores[i * kKeyBlock + key] = factor * (query i times key), for Q queries q[i] (head_dim,) and V * W keys of a
+// transposed block.
 template <int Q, int V, bool bf16>
 inline void score_tile(const float* const* q, const float* keys, int head_dim, float factor, float* scores) {
     F acc[Q][V] = {};
@@ -102,7 +106,8 @@ inline void score_tile(const float* const* q, const float* keys, int head_dim, f
         for (int v = 0; v < V; v++) store(scores + i * kKeyBlock + v * W, acc[i][v] * factor);
 }
 
-// out[q][d] += sum over keys of weights[q][key] * values[key][d], for Q queries and V vectors of dimensions.
+// out[i][d] += sum over keys of weights[i][key] * values[key][d], for Q queries and V * W dimensions: weights (Q,
+// kKeyBlock), values (count, head_dim), out (Q, head_dim).
 template <int Q, int V>
 inline void value_tile(const float* weights, const float* values, int count, int head_dim, float* out) {
     F acc[Q][V];
@@ -134,26 +139,29 @@ inline void scores_of(const float* const* q, bool bf16, const float* keys, int h
             score_tile<Q, V, false>(q, keys + v, head_dim, factor, scores + v);
 }
 
+// First maximum of a part: below any score, but finite, because infinity minus infinity is NaN.
 constexpr float kLowest = -1e30f;
 
 void attention(const AttentionTask& task) {
     const int queries = task.tokens * task.group, head_dim = task.head_dim;
-    float* keys = task.scratch;
-    float* values = keys + kKeyBlock * head_dim;
-    float* scores = values + kKeyBlock * head_dim;
-    float* out = scores + queries * kKeyBlock;
-    float* largest = out + queries * head_dim;
-    float* total = largest + queries;
+    float* keys = task.scratch;                    // a transposed block
+    float* values = keys + kKeyBlock * head_dim;   // (kKeyBlock, head_dim)
+    float* scores = values + kKeyBlock * head_dim; // (queries, kKeyBlock), then their exponentials
+    // The state of the online softmax, in the layout of AttentionTask::part.
+    float* out = scores + queries * kKeyBlock; // (queries, head_dim)
+    float* largest = out + queries * head_dim; // (queries,)
+    float* total = largest + queries;          // (queries,)
     std::memset(out, 0, size_t(queries) * head_dim * sizeof *out);
     for (int i = 0; i < queries; i++) {
-        // The sink is a key of its own that brings no value: it begins the running softmax. A part begins with less
-        // than any score, but not with infinity, which less infinity would be no number.
+        // The sink is the logit of a key without a value, so the online softmax starts from it. A part starts from
+        // nothing; `join_attention` adds the sink.
         largest[i] = task.part ? kLowest : task.sinks[i % task.group];
         total[i] = task.part ? 0.0f : 1.0f;
     }
     auto query = [&](int i) { return task.q + (i / task.group) * task.q_stride + (i % task.group) * head_dim; };
     const float factor = 1.0f / __builtin_sqrtf(float(head_dim));
-    Ahead ahead{static_cast<const char*>(task.next_keys), static_cast<const char*>(task.next_values), 0, task.next_bytes};
+    Ahead ahead{static_cast<const char*>(task.next_keys), static_cast<const char*>(task.next_values), 0,
+                task.next_bytes};
     for (int64_t first = task.begin; first < task.end; first += kKeyBlock) {
         const int count = int(task.end - first < kKeyBlock ? task.end - first : kKeyBlock);
         transpose_keys(task.k, first, count, head_dim, keys);

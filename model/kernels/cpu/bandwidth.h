@@ -1,4 +1,4 @@
-// A plain read loop: what the memory gives, to hold the decoding against.
+// A plain read loop: the memory bandwidth that decoding is compared with.
 #pragma once
 #include "dispatch.h"
 

@@ -23,7 +23,7 @@ class Bf16Dense final : public Dense {
         const int first = piece * kRowsAtATime, n = std::min(kRowsAtATime, rows - first);
         const uint16_t* weights = weights_ + size_t(first) * columns;
         if (input.tokens < kGemmTokens) {
-            // Few rows at a time, so that the second token finds them in the cache.
+            // Two rows at a time, so that they are in the first-level cache for the second token.
             const int few = input.tokens == 1 ? n : 2;
             for (int r = 0; r < n; r += few)
                 for (int t = 0; t < input.tokens; t++)
@@ -43,7 +43,7 @@ class Bf16Dense final : public Dense {
     const uint16_t* weights_;
 };
 
-// Where the parts of a packed layer lie: all panels' weights, then all panels' scales.
+// Offsets in a packed layer: all panels' weights, then all panels' scales; see kernels.h.
 struct Int8Layout {
     Int8Layout(int rows, int columns)
         : rows(rows), columns(columns), groups((columns + kGroup - 1) / kGroup),
@@ -86,6 +86,7 @@ class Int8Dense final : public Dense {
     }
 
   private:
+    // Few tokens: the packed weights are read once for each.
     void gemv(const KernelTable& k, int panel, const int8_t* weights, const uint16_t* scales, const Activations& q,
               const float* added, float* out) const {
         for (int t = 0; t < q.tokens(); t++) {
@@ -95,6 +96,7 @@ class Int8Dense final : public Dense {
         }
     }
 
+    // Many tokens: weights are unpacked kPanelGroups groups at a time and multiplied with all tokens.
     void gemm(const KernelTable& k, int panel, const int8_t* weights, const uint16_t* scales, const Activations& q,
               const float* added, float* out) const {
         const int tokens = q.tokens();
@@ -117,6 +119,7 @@ class Int8Dense final : public Dense {
         for (int t = 0; t < tokens; t++) write(panel, sums.get() + t * kPanelRows, added, out + size_t(t) * rows);
     }
 
+    // One token's sums (32,) plus bias to its row of the output.
     void write(int panel, const float* sums, const float* added, float* out) const {
         for (int r = 0; r < layout_.rows_of(panel); r++) out[panel * kPanelRows + r] = sums[r] + added[r];
     }
@@ -138,7 +141,8 @@ void forward(const Kernels& kernels, const std::vector<const Dense*>& layers, co
         integers |= layer->takes_integers();
     }
     const Activations q(integers ? tokens : 0, layers[0]->columns);
-    parallel_for(q.tokens() < 8 ? 1 : kernels.threads, q.tokens(), 4, [&](int64_t t, int) { q.quantize(k, x, int(t)); });
+    parallel_for(q.tokens() < 8 ? 1 : kernels.threads, q.tokens(), 4,
+                 [&](int64_t t, int) { q.quantize(k, x, int(t)); });
     const DenseInput input{x, &q, tokens};
     parallel_for(kernels.threads, pieces, 1, [&](int64_t piece, int) {
         size_t i = 0;

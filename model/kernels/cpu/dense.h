@@ -1,4 +1,4 @@
-// A dense layer, y = x W^T + b, its weights exactly as they are (bfloat16) or in eight bits.
+// A dense layer, y = x W^T + b, with weights in bfloat16 or packed in eight bits.
 #pragma once
 #include <memory>
 #include <vector>
@@ -9,7 +9,7 @@
 
 namespace gptoss {
 
-// A vector in a checkpoint's own type.
+// A vector in the checkpoint's type, bfloat16 or float32; without data all elements are 0. Does not own its memory.
 struct Vector {
     const void* data = nullptr;
     bool bf16 = false;
@@ -21,24 +21,25 @@ struct Vector {
         __builtin_memcpy(&x, &bits, 4);
         return x;
     }
-    // `count` values from `first` on, as floats.
+    // Converts `count` elements from `first` on.
     void read(size_t first, int count, float* to) const {
         for (int i = 0; i < count; i++) to[i] = (*this)[first + i];
     }
 };
 
-// Several tokens' activations as 16-bit integers; see KernelTable::quantize.
+// The activations of several tokens as 16-bit integers; see KernelTable::quantize.
 class Activations {
   public:
     Activations(int tokens, int columns)
         : stride_(size_t(padded_groups(columns)) * kGroup), columns_(columns), tokens_(tokens),
           values_(tokens * stride_), scales_(tokens * stride_ / kGroup) {}
+    // Fills in one token of x (tokens, columns).
     void quantize(const KernelTable& k, const float* x, int token) const {
         k.quantize(x + size_t(token) * columns_, columns_, values_.get() + token * stride_, scales(token));
     }
     int16_t* values(int token) const { return values_.get() + token * stride_; }
     float* scales(int token) const { return scales_.get() + token * (stride_ / kGroup); }
-    size_t stride() const { return stride_; }
+    size_t stride() const { return stride_; } // padded columns
     int tokens() const { return tokens_; }
 
   private:
@@ -48,22 +49,26 @@ class Activations {
     Buffer<float> scales_;
 };
 
-// What a product multiplies with: float32 (tokens, columns), and the same as integers where a layer asks for them.
+// The input of a product.
 struct DenseInput {
-    const float* x;
-    const Activations* integers;
+    const float* x;              // (tokens, columns)
+    const Activations* integers; // the same as integers; without tokens if no layer of the call takes them
     int tokens;
 };
 
+// The weights of a layer. They do not belong to it and must outlive it. Independent of level and threads.
 class Dense {
   public:
     virtual ~Dense() = default;
     // Bytes of weights that one token reads.
     virtual size_t bytes() const = 0;
-    // The product falls into pieces, each some rows of it, that can be computed in any order.
+    // A product is divided into pieces, ranges of rows, that can be computed in any order and on any thread.
     virtual int pieces() const = 0;
+    // Writes the piece's columns of out (tokens, rows), bias included.
     virtual void compute(const KernelTable& k, int piece, const DenseInput& input, float* out) const = 0;
+    // Whether `compute` reads the input's integers instead of `x`.
     virtual bool takes_integers() const = 0;
+    // What a call with so many tokens is counted as.
     virtual Op op(int tokens) const = 0;
 
     const int rows, columns;
@@ -73,24 +78,26 @@ class Dense {
     Dense(int rows, int columns, Vector bias) : rows(rows), columns(columns), bias(bias) {}
 };
 
-// x (tokens, columns) -> outs[i] (tokens, rows of layer i), all contiguous; the layers have the same columns. Together,
-// because the threads come together once for all of them.
+// x (tokens, columns) -> outs[i] (tokens, rows of layer i), for layers with the same columns. All in one parallel
+// region, so that threads are woken and synchronised once.
 void forward(const Kernels& kernels, const std::vector<const Dense*>& layers, const float* x, int tokens,
              const std::vector<float*>& outs);
 
-// The weights stay where they are and must outlive the layer.
+// weights (rows, columns) bfloat16.
 std::unique_ptr<Dense> make_bf16_dense(const uint16_t* weights, int rows, int columns, Vector bias);
-// In eight bits, with one scale for 32 weights of a row. The packed layer stays where it is and must outlive this.
+// packed: int8_bytes(rows, columns) bytes, aligned to 64, as `pack_int8` fills them.
 std::unique_ptr<Dense> make_int8_dense(const uint8_t* packed, int rows, int columns, Vector bias);
-// Bytes of a packed layer; it is aligned to a cache line.
+// Bytes of a packed layer: the weights of all panels of 32 rows, then the scales of all panels; see kernels.h.
 size_t int8_bytes(int rows, int columns);
+// Packs weights (rows, columns) bfloat16.
 void pack_int8(const Kernels& kernels, const uint16_t* weights, int rows, int columns, uint8_t* packed);
-// Whether the last rows are packed from these weights, as this program packs them: for what comes from a file.
+// Whether the last panel is what `pack_int8` makes of these weights: a cheap check of a packed layer from a file.
 bool is_packed_from(const Kernels& kernels, const uint16_t* weights, int rows, int columns, const uint8_t* packed);
 
-// Groups of a panel that are unpacked at a time: with 32 rows 16 KB, which the first-level cache holds.
+// Groups of a panel that are unpacked at a time: 16 KB, which fit into the first-level cache.
 constexpr int kPanelGroups = 8;
-// Fewer tokens than this go through the weights one after the other, each as if it were alone: to the bit.
+// Fewer tokens than this are computed one after the other for the same weights, bit for bit as each would be alone.
+// Results of more tokens may differ from those in the last bits.
 constexpr int kGemmTokens = 5;
 
 } // namespace gptoss

@@ -11,29 +11,29 @@
 namespace gptoss {
 namespace {
 
-// One token's use of one expert.
+// One token's use of one of its experts.
 struct Assignment {
     int token;
-    float share;
+    float share; // weight of the expert's output
 };
 
-// The assignments, those of one expert together.
 struct Routing {
     struct Group {
-        int expert, first, count;
+        int expert, first, count; // assignments first .. first + count - 1 use this expert
     };
-    std::vector<Assignment> assignments;
-    std::vector<int> of_token; // (tokens, top_k): where each token's assignments are
-    std::vector<Group> groups;
+    std::vector<Assignment> assignments; // (tokens * top_k,), sorted by expert
+    std::vector<int> of_token;           // (tokens, top_k): indices of each token's assignments
+    std::vector<Group> groups;           // of the experts in use, in order
 };
 
+// logits (tokens, experts).
 Routing route(const float* logits, int tokens, int experts, int top_k) {
     std::vector<int> chosen(size_t(tokens) * top_k), order(experts);
     std::vector<float> shares(chosen.size());
     std::vector<int> first(experts + 1);
     for (int t = 0; t < tokens; t++) {
         const float* row = logits + size_t(t) * experts;
-        // Not-a-number counts as the largest, so that it is chosen and reaches the output.
+        // NaN counts as the largest, so that it is chosen and reaches the output.
         const auto above = [&](int a, int b) {
             if (std::isnan(row[a]) || std::isnan(row[b])) return std::isnan(row[a]) && !std::isnan(row[b]);
             return row[a] > row[b];
@@ -61,14 +61,15 @@ Routing route(const float* logits, int tokens, int experts, int top_k) {
     return routing;
 }
 
-// What a product of some rows with the activations of one expert's tokens needs; one for each thread.
+// A thread's buffers for products of 32 rows of an expert with the activations of its tokens.
 class Product {
   public:
     Product(const KernelTable& k, int most_tokens)
         : k_(k), values_(most_tokens), scales_(most_tokens), sums(size_t(most_tokens) * kPanelRows),
           panel_(kPanelGroups * kGroup * kPanelRows), factors_(kPanelGroups * kPanelRows) {}
 
-    // sums[i * 32 + r] = row `first + r` of the expert times activation `inputs[i]`; `arranged` where they are few.
+    // sums[i * 32 + r] = row `first + r` of the expert times activations `inputs[i]` of x, for `rows` <= 32 rows and
+    // `tokens` inputs. Few tokens read the activations as arranged[i]; only then they are arranged.
     void compute(const Mxfp4Matrix& m, int expert, int first, int rows, const Activations& x, const int* inputs,
                  int tokens, const int8_t* const* arranged) {
         if (tokens < kGemmTokens) {
@@ -80,12 +81,14 @@ class Product {
         std::fill_n(sums.get(), size_t(tokens) * kPanelRows, 0.0f);
         for (int g = 0; g < m.groups; g += kPanelGroups) {
             const int n = std::min(kPanelGroups, m.groups - g);
-            // A part of the panel that this thread comes to next: from memory, its many short rows would be waited for.
+            // Prefetch a part of the next panel, which this thread computes next: its many short pieces of rows defeat
+            // the hardware prefetcher.
+            const uint8_t *blocks = m.block(expert, first), *scales = m.scale(expert, first);
             const size_t part = size_t(rows) * n, next = size_t(rows) * m.groups + size_t(rows) * g;
-            for (size_t i = 0; i < part; i += 4) __builtin_prefetch(m.block(expert, first) + (next + i) * kBlockBytes, 0, 2);
-            for (size_t i = 0; i < part; i += 64) __builtin_prefetch(m.scale(expert, first) + next + i, 0, 2);
-            k_.unpack_mxfp4(m.block(expert, first) + size_t(g) * kBlockBytes, m.scale(expert, first) + g, rows,
-                            m.groups, n, panel_.get(), factors_.get());
+            for (size_t i = 0; i < part; i += 4) __builtin_prefetch(blocks + (next + i) * kBlockBytes, 0, 2);
+            for (size_t i = 0; i < part; i += 64) __builtin_prefetch(scales + next + i, 0, 2);
+            k_.unpack_mxfp4(blocks + size_t(g) * kBlockBytes, scales + g, rows, m.groups, n, panel_.get(),
+                            factors_.get());
             for (int i = 0; i < tokens; i++) {
                 values_[i] = x.values(inputs[i]) + size_t(g) * kGroup;
                 scales_[i] = x.scales(inputs[i]) + g;
@@ -107,7 +110,8 @@ class Product {
     Buffer<float> factors_;
 };
 
-// The activations of experts with few tokens, in the order that `mxfp4_rows` wants.
+// The activations of assignments to experts with few tokens, reordered by KernelTable::arrange. inputs[a]: the row of x
+// that assignment a reads.
 class Arranged {
   public:
     Arranged(const Kernels& kernels, const Routing& routing, const Activations& x, const std::vector<int>& inputs)
@@ -152,12 +156,13 @@ void Experts::forward(const Kernels& kernels, const float* x, const float* route
 
     const Activations q(tokens, hidden());
     parallel_for(tokens < 8 ? 1 : threads, tokens, 4, [&](int64_t t, int) { q.quantize(k, x, int(t)); });
+    // Rows of activations that an assignment reads: its token's in the first product, its own in the second.
     std::vector<int> token_of(assignments), self(assignments);
     for (int a = 0; a < assignments; a++) token_of[a] = routing.assignments[a].token;
     std::iota(self.begin(), self.end(), 0);
 
     const Arranged arranged(kernels, routing, q, token_of);
-    const Buffer<float> activated(size_t(assignments) * width());
+    const Buffer<float> activated(size_t(assignments) * width()); // after the SwiGLU
     const int up_panels = panels(gate_up_.rows);
     parallel_for(threads, int64_t(routing.groups.size()) * up_panels, tokens == 1 ? 4 : 2, [&](int64_t item, int id) {
         const auto& group = routing.groups[item / up_panels];

@@ -1,13 +1,13 @@
-// The mixture of experts of one layer, its weights MXFP4 in the checkpoint's own layout, read where they are.
+// The mixture of experts of one layer, with MXFP4 weights in the checkpoint's layout, read in place.
 #pragma once
 #include "dense.h"
 
 namespace gptoss {
 
-// (experts, rows, groups, 16) codes and (experts, rows, groups) scales.
+// A matrix (rows, groups * 32) of each expert; see kernels.h for blocks and scales. Does not own its memory.
 struct Mxfp4Matrix {
-    const uint8_t* blocks;
-    const uint8_t* scales;
+    const uint8_t* blocks; // (experts, rows, groups, 16)
+    const uint8_t* scales; // (experts, rows, groups)
     int rows, groups;
     Vector bias; // (experts, rows)
 
@@ -20,10 +20,12 @@ struct Mxfp4Matrix {
 
 class Experts {
   public:
-    // gate_up has 2 * width rows, even ones gate; down has `hidden` rows. All must outlive the object.
+    // gate_up has 2 * width rows of `hidden` columns, row 2i the gate and 2i + 1 the up of unit i; down has `hidden`
+    // rows of `width` columns. The arrays must outlive the object.
     Experts(int experts, Mxfp4Matrix gate_up, Mxfp4Matrix down) : experts(experts), gate_up_(gate_up), down_(down) {}
 
-    // x (tokens, hidden), router logits (tokens, experts) -> out (tokens, hidden).
+    // x (tokens, hidden), router_logits (tokens, experts) -> out (tokens, hidden): the sum of the outputs of the
+    // `top_k` experts with the largest logits, weighted by the softmax of these logits.
     void forward(const Kernels& kernels, const float* x, const float* router_logits, int tokens, int top_k, float alpha,
                  float limit, float* out) const;
 

@@ -1,15 +1,16 @@
-// Every kernel, written once; `isa_*.cpp` include it with the flags of one level. See kernels.h for what each computes.
+// All kernels, written once; each `isa_*.cpp` includes this file and is compiled with the flags of its level. See
+// kernels.h for what each kernel computes, and for the layouts.
 #include "simd.h"
 
 namespace gptoss::GPTOSS_ISA {
 
-// Bytes ahead of the current position that weights are asked for: the hardware's own prefetch ends at each page.
+// Weights are prefetched so many bytes ahead, because the hardware prefetcher stops at the end of each page.
 constexpr int kAhead = 4096;
 inline void prefetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + kAhead, 0, 0); }
 
 // --- activations ----------------------------------------------------------------------------------------------------
 
-// The largest integer whose upper and lower half fit 8 bits each, the lower rounded to nearest.
+// The largest integer that is 256 * high + low with high and low in int8, as AVX-512's `arrange` splits it.
 constexpr float kLargest = 127 * 256 + 127;
 
 void quantize(const float* x, int columns, int16_t* q, float* scales) {
@@ -18,7 +19,7 @@ void quantize(const float* x, int columns, int16_t* q, float* scales) {
         float values[kGroup] = {};
         const int n = columns - g * kGroup < kGroup ? columns - g * kGroup : kGroup;
         std::memcpy(values, x + g * kGroup, n * sizeof(float));
-        // Compared as integers, so that not-a-number counts as the largest and is not lost.
+        // Bit patterns compared as integers: NaN counts as the largest and so reaches the scale.
         I largest_bits = {};
         for (int i = 0; i < kGroup; i += W)
             largest_bits = max_int(largest_bits, as_int(load(values + i)) & 0x7fffffff);
@@ -27,7 +28,7 @@ void quantize(const float* x, int columns, int16_t* q, float* scales) {
         std::memcpy(&largest, &bits, 4);
         scales[g] = largest * (1.0f / kLargest);
         const float inverse = largest > 1e-30f ? kLargest / largest : 0.0f;
-        const F magic = set1(12582912.0f);
+        const F magic = set1(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer, in the low bits of the sum
         for (int i = 0; i < kGroup; i += W) {
             I rounded = as_int(load(values + i) * inverse + magic) - as_int(magic);
             store_as_16_bits(q + g * kGroup + i, rounded);
@@ -39,8 +40,9 @@ void quantize(const float* x, int columns, int16_t* q, float* scales) {
 
 // --- one token: rows of weights, each read once ----------------------------------------------------------------------
 
-// Step n of a chunk of W blocks, for R rows that share the activations; `count` blocks of it where it is not whole.
-// `next` are bytes to ask for: the lines of the rows to come, one after the other.
+// Adds step n of a chunk of W blocks to acc[r], for R rows of doubled values times the same activations. A step is
+// kStepBlocks blocks; if not `whole`, only the first `count` of them exist. factors[r]: weight scale times activation
+// scale of each block of the chunk. next: memory of later rows to prefetch, the cache lines in order.
 template <int n, int R, bool whole>
 inline void mxfp4_step(F* acc, const uint8_t* const* rows, const int8_t* arranged, const F* factors, int count,
                        const uint8_t* next) {
@@ -60,7 +62,7 @@ inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int gr
                             const float* x_scales, float* out) {
     F acc[R] = {}, factors[R];
     const uint8_t* rows[R];
-    // What comes after the next R rows, so that each line is asked for once, in order, and early enough.
+    // Prefetch what comes after the next R rows: each line once, in order, and early enough.
     const size_t ahead = size_t(2 * R) * groups;
     const uint8_t* next = blocks + ahead * kBlockBytes;
     for (int g = 0; g < groups; g += W) {
@@ -87,7 +89,7 @@ inline void mxfp4_some_rows(const uint8_t* blocks, const uint8_t* scales, int gr
         }
         next += 4 * R * kStepBlocks * kBlockBytes;
     }
-    for (int r = 0; r < R; r++) out[r] = 0.5f * sum(acc[r]);
+    for (int r = 0; r < R; r++) out[r] = 0.5f * sum(acc[r]); // the codes were decoded to twice their values
 }
 
 void mxfp4_rows(const uint8_t* blocks, const uint8_t* scales, int rows, int groups, const int8_t* arranged,
@@ -102,7 +104,7 @@ void mxfp4_rows(const uint8_t* blocks, const uint8_t* scales, int rows, int grou
                            arranged, x_scales, out + r);
 }
 
-// Columns 0 and 1 of each four (stored as bytes 0 and 2), and columns 2 and 3.
+// From four int8 per 32-bit lane in the order 0 2 1 3: columns 0 and 1, or 2 and 3, as pairs of int16.
 inline I first_pair(I bytes) { return (I)((S)((S)bytes << 8) >> 8); }
 inline I second_pair(I bytes) { return (I)((S)bytes >> 8); }
 
@@ -129,6 +131,7 @@ void int8_panel(const int8_t* weights, const uint16_t* scales, int groups, const
     for (int v = 0; v < V; v++) store(out + v * W, acc[v]);
 }
 
+// out[t * out_stride + r] for R rows and T tokens; weights (R, columns), x (T, columns).
 template <int R, int T>
 inline void bf16_tile(const uint16_t* weights, int columns, const float* x, float* out, ptrdiff_t out_stride) {
     F acc[R][T] = {};
@@ -155,7 +158,7 @@ inline void bf16_tile(const uint16_t* weights, int columns, const float* x, floa
         }
 }
 
-// Row after row, one stream through memory; several sums hide the latency of each.
+// One row after the other, a single stream through memory; N sums hide the latency of the additions.
 void bf16_rows(const uint16_t* weights, int rows, int columns, const float* x, float* out) {
     constexpr int N = 64 / W;
     for (int r = 0; r < rows; r++, weights += columns) {
@@ -180,7 +183,8 @@ void bf16_rows(const uint16_t* weights, int rows, int columns, const float* x, f
 template <int n> struct Tile {
     static constexpr int size = n;
 };
-// f(Tile<T>, t) for T tokens at a time, and for those left at the end together: alone, each would read all weights.
+// Calls f(Tile<T>, t) for every T tokens, and once with a smaller tile for the tokens that are left: one by one, each
+// would read all weights again.
 template <int T, class Function> inline void last_tile(int left, int t, const Function& f) {
     if constexpr (T > 0) {
         if (left == T)
@@ -195,6 +199,7 @@ template <int T, class Function> inline void for_tiles(int tokens, const Functio
     last_tile<T - 1>(tokens - t, t, f);
 }
 
+// The same for any number of rows and T tokens.
 template <int T>
 inline void bf16_columns(const uint16_t* weights, int rows, int columns, const float* x, float* out,
                          ptrdiff_t out_stride) {
@@ -212,12 +217,13 @@ void bf16_block(const uint16_t* weights, int rows, int columns, const float* x, 
     });
 }
 
-// The codes of one group of W rows as 16-bit pairs: pair j of row r in lane r of out[j * kPanelRows / W].
+// Decodes one group of W rows to doubled values: rows[r] (16,) bytes, pair j of row r to out[(j * kPanelRows + r) * 2].
 inline void unpack_group(const uint8_t* const* rows, int16_t* out) {
 #if defined(__AVX512VBMI__)
     const __m512i values = _mm512_set_epi16(-12, -8, -6, -4, -3, -2, -1, 0, 12, 8, 6, 4, 3, 2, 1, 0, -12, -8, -6, -4,
                                             -3, -2, -1, 0, 12, 8, 6, 4, 3, 2, 1, 0);
-    // Four rows a register, 4 apart, so that 4 by 4 transpositions of dwords within lanes leave row r in lane r.
+    // Rows i, i + 4, i + 8, i + 12 in the 128-bit lanes of a[i]: 4 by 4 transpositions of dwords within lanes then put
+    // row r in dword r.
     __m512i a[4];
     for (int i = 0; i < 4; i++) {
         __m512i v = _mm512_castsi128_si512(load_as<__m128i>(rows[i]));
@@ -229,7 +235,8 @@ inline void unpack_group(const uint8_t* const* rows, int16_t* out) {
     const __m512i t2 = _mm512_unpacklo_epi32(a[2], a[3]), t3 = _mm512_unpackhi_epi32(a[2], a[3]);
     const __m512i dword[4] = {_mm512_unpacklo_epi64(t0, t2), _mm512_unpackhi_epi64(t0, t2),
                               _mm512_unpacklo_epi64(t1, t3), _mm512_unpackhi_epi64(t1, t3)};
-    // For byte b of each dword: its low code at bit 0, its high code at bit 16; vpermw ignores what stands above.
+    // Moves byte b of each dword to bit 0, and its high half to bit 16. vpermw looks at five bits of an index; the
+    // table holds the sixteen values twice, so that the fifth does not matter.
     const __m512i even = _mm512_set1_epi64(0x2424202004040000);
     for (int d = 0; d < 4; d++)
         for (int b = 0; b < 4; b++) {
@@ -240,7 +247,7 @@ inline void unpack_group(const uint8_t* const* rows, int16_t* out) {
 #elif defined(__AVX2__)
     const __m128i values = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
     const __m128i nibble = _mm_set1_epi8(15);
-    __m256i pairs[2][8]; // of each row: the first eight pairs, the last eight
+    __m256i pairs[2][8]; // [half][row]: the first, or the last, eight pairs of a row
     for (int r = 0; r < 8; r++) {
         const __m128i codes = load_as<__m128i>(rows[r]);
         const __m128i low = _mm_shuffle_epi8(values, _mm_and_si128(codes, nibble));
@@ -278,13 +285,14 @@ inline void unpack_group(const uint8_t* const* rows, int16_t* out) {
 #endif
 }
 
-// The scales of 32 rows, as factors of codes that stand for twice their value: (groups, 32).
+// Half the scales of 32 MXFP4 rows, because codes are decoded to twice their values: scales (rows, row_groups), out
+// (groups, 32).
 inline void unpack_scales(const uint8_t* scales, int rows, int row_groups, int groups, float* out) {
     int g = 0;
 #if defined(__AVX512VBMI__)
     for (; rows == kPanelRows && g + 8 <= groups; g += 8)
         for (int v = 0; v < kPanelRows; v += W) {
-            // Eight bytes of each of sixteen rows, turned into sixteen bytes of each of eight groups.
+            // Transpose eight bytes of each of sixteen rows to sixteen bytes of each of eight groups.
             uint64_t eight[W];
             for (int r = 0; r < W; r++) std::memcpy(eight + r, scales + size_t(v + r) * row_groups + g, 8);
             const __m512i first = _mm512_loadu_si512(eight), second = _mm512_loadu_si512(eight + 8);
@@ -336,6 +344,7 @@ void unpack_int8(const int8_t* weights, const uint16_t* scales, int groups, int1
         }
 }
 
+// panel_gemm for T tokens and V * W of the 32 rows.
 template <int V, int T>
 inline void panel_tile(const int16_t* panel, const float* panel_scales, int groups, const int16_t* const* q,
                        const float* const* x_scales, float* acc) {
@@ -379,7 +388,7 @@ void panel_gemm(const int16_t* panel, const float* panel_scales, int groups, con
         });
 }
 
-// --- eight-bit weights -------------------------------------------------------------------------------------------------
+// --- eight-bit weights ----------------------------------------------------------------------------------------------
 
 inline uint16_t round_up_to_bf16(float x) {
     uint32_t bits;
@@ -387,7 +396,7 @@ inline uint16_t round_up_to_bf16(float x) {
     return uint16_t((bits + 0xffff) >> 16);
 }
 
-// 32 weights as integers of 8 bits; returns their scale.
+// Packs 32 bfloat16 weights as q (32,); returns their scale in bfloat16.
 inline uint16_t pack_group(const uint16_t* weights, int8_t* q) {
     I largest_bits = {};
     for (int i = 0; i < kGroup; i += W)
@@ -395,10 +404,10 @@ inline uint16_t pack_group(const uint16_t* weights, int8_t* q) {
     const int32_t bits = max_lane_int(largest_bits);
     float largest;
     std::memcpy(&largest, &bits, 4);
-    // Rounded up, so that the largest is at most 127 steps of the scale as it is kept.
+    // Rounded up, so that no integer exceeds 127 after the scale is rounded to bfloat16.
     const uint16_t scale = round_up_to_bf16(largest / 127.0f);
-    // Divided, not multiplied by the inverse: halves are frequent among bfloat16 quotients, and which way they go should
-    // not depend on the level.
+    // A division, not a multiplication by the inverse: quotients of bfloat16 are often halfway between two integers,
+    // and then the rounding must not depend on the level.
     const F step = set1(largest > 1e-30f ? bf16_to_float(scale) : __builtin_inff());
     const F magic = set1(12582912.0f);
     for (int i = 0; i < kGroup; i += W)
@@ -406,13 +415,14 @@ inline uint16_t pack_group(const uint16_t* weights, int8_t* q) {
     return scale;
 }
 
-// Four columns of 32 rows after the other, the four in the order 0 2 1 3.
+// Stores one group of 32 rows, q (32, 32), in the layout of an 8-bit panel: to (8, 32, 4), each four in the order 0 2 1
+// 3.
 inline void store_columns(const int8_t (*q)[kGroup], int8_t* to) {
 #if defined(__AVX512BW__)
     const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
     for (int v = 0; v < kPanelRows; v += W)
         for (int half = 0; half < kGroup; half += 16) {
-            // Four rows a register, 4 apart, so that 4 by 4 transpositions of dwords within lanes leave row r in lane r.
+            // As in `unpack_group`: rows 4 apart in a register, then 4 by 4 transpositions of dwords within lanes.
             __m512i a[4];
             for (int i = 0; i < 4; i++) {
                 __m512i rows = _mm512_castsi128_si512(load_as<__m128i>(q[v + i] + half));
@@ -476,9 +486,9 @@ uint64_t read_once(const void* data, size_t bytes) {
     return total;
 }
 
-// --- the rest ----------------------------------------------------------------------------------------------------------
+// --- the rest -------------------------------------------------------------------------------------------------------
 
-// min and max below are written so that not-a-number, which compares false, is what remains.
+// Comparisons with NaN are false; min and max below are written so that NaN remains.
 inline float clamped_swiglu(float gate, float up, float alpha, float limit) {
     gate = limit < gate ? limit : gate;
     up = limit < up ? limit : up;
@@ -496,7 +506,7 @@ void swiglu(const float* x, int width, float alpha, float limit, float* out) {
         }
         const F gate = min(set1(limit), load(gates));
         const F up = max(set1(-limit), min(set1(limit), load(ups)));
-        // Beyond 88 the exponential would overflow; the quotient is 0 in float32 well before.
+        // Clamped before exp overflows, at 88.7; the quotient is then negligible, about 1e-36.
         const F e = exp(min(set1(88.0f), gate * -alpha));
         store(out + i, gate / (e + 1.0f) * (up + 1.0f));
     }

@@ -65,7 +65,7 @@ gptoss::Vector vector(const AnyArray& v, size_t size) {
     return {v.data(), bf16};
 }
 
-// A layer, and the arrays it reads from.
+// A layer and references to the arrays that it reads.
 struct BoundDense {
     std::unique_ptr<gptoss::Dense> layer;
     std::vector<nb::object> owners;

@@ -1,4 +1,4 @@
-// Sharing work out between threads. OpenMP, because torch brings a pool of it that can be shared.
+// Distribution of work to threads. OpenMP, because torch loads it anyway and its pool of threads can be shared.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -11,11 +11,11 @@
 
 namespace gptoss {
 
-// What one thread has left to do: items [begin, end), in one word, so that both ends can be taken from at any time.
+// The items [begin, end) that one thread has left, in one word, so that any thread can take from either end atomically.
 class alignas(64) Share {
   public:
     void set(int64_t begin, int64_t end) { left_.store(pack(begin, end), std::memory_order_relaxed); }
-    // Up to `grain` items of the front, or of the back; false where there are none.
+    // Takes up to `grain` items from the front, or the back; false if none are left.
     bool take(int64_t grain, bool front, int64_t& begin, int64_t& end) {
         uint64_t left = left_.load(std::memory_order_relaxed);
         for (;;) {
@@ -34,11 +34,14 @@ class alignas(64) Share {
     std::atomic<uint64_t> left_{0};
 };
 
-// f(item, thread) for every item; there are fewer than 2^32.
+// Calls f(item, thread) once for every item in [0, items), items < 2^32, with thread in [0, threads).
 //
-// Each thread goes through a range of its own from its front, so that what it asks of memory ahead of time is what it
-// comes to next; a thread that is done takes from the back of the others', `grain` items at a time.
-template <class Function> void parallel_for(int threads, int64_t items, int64_t grain, const Function& f) {
+// Each thread goes through a range of its own from the front, so that what it prefetches is what it reads next. A
+// thread that has finished takes `grain` items at a time from the back of other threads' ranges. The number of threads
+// is given to OpenMP explicitly: its own default differs between Python threads. If OpenMP provides fewer, those do all
+// the work. Up to `grain` items run on the calling thread alone.
+template <class Function>
+void parallel_for([[maybe_unused]] int threads, int64_t items, [[maybe_unused]] int64_t grain, const Function& f) {
 #if defined(_OPENMP)
     if (threads > 1 && items > grain) {
         std::vector<Share> shares(threads);

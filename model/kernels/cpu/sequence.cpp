@@ -9,14 +9,15 @@
 namespace gptoss {
 namespace {
 
-// Queries that go together through a block of keys: many share the cost of laying it out, few fit the cache.
+// Rows of queries (tokens times heads) per task: more share the cost of transposing a block of keys, fewer fit the
+// cache.
 constexpr int kQueries = 64;
-// Tokens from which more than one thread pays in the small operations.
+// From this many tokens on, more than one thread pays for the small operations.
 constexpr int kFewTokens = 8;
-// Keys that a few queries go through together, a multiple of kKeyBlock: with their values 512 KB of the published
-// models' caches, so that a core's second-level cache holds them and those that come next.
+// Keys per part for few queries, a multiple of kKeyBlock. Keys and values of all heads are then 512 KB in the published
+// models, so that a second-level cache of 1 MB holds this part and the next.
 constexpr int64_t kPartKeys = 256;
-// Parts from which more than one thread pays in joining them.
+// From this many parts on, more than one thread pays for joining them.
 constexpr int64_t kManyParts = 16;
 
 } // namespace
@@ -51,11 +52,12 @@ void attention(const Kernels& kernels, const float* q, const KeyValues& k, const
         const ptrdiff_t bytes = head * kv.head_stride * (kv.bf16 ? 2 : 4);
         return Strided{static_cast<const char*>(kv.data) + bytes, kv.position_stride, kv.bf16};
     };
-    // Blocks begin at multiples of their size, so that a query's sums do not depend on the queries beside it.
+    // Blocks begin at multiples of their size, so that a query's result does not depend on the queries computed with
+    // it.
     const auto first_seen = [window](int64_t position) {
         return window && position >= window ? (position - window + 1) / kKeyBlock * kKeyBlock : 0;
     };
-    // Few keys are done before a second thread has woken.
+    // A small task is finished before a second thread has been woken.
     const int64_t seen = window ? std::min(keys, window + tokens) : keys;
     const bool small = seen * tokens < 64;
     const int workers = small ? 1 : threads;
@@ -67,8 +69,8 @@ void attention(const Kernels& kernels, const float* q, const KeyValues& k, const
         return task;
     };
     if (tokens < kGemmTokens) {
-        // Parts of the keys, each by all heads in turn: its pages are in memory's reach for all of them, and there is
-        // work for more threads than heads.
+        // A task is a part of the keys and a head. All heads of a part follow each other, because their keys lie in the
+        // same pages; parts make tasks for more threads than there are heads, and results independent of their number.
         const int64_t begin = first_seen(keys - tokens), parts = (keys - 1) / kPartKeys - begin / kPartKeys + 1;
         const int queries = tokens * group;
         const size_t part_size = size_t(queries) * (head_dim + 2);
@@ -80,7 +82,7 @@ void attention(const Kernels& kernels, const float* q, const KeyValues& k, const
             task.begin = std::max(begin, from), task.end = std::min(keys, from + kPartKeys);
             task.part = results.get() + (head * parts + part) * part_size;
             if (from + 2 * kPartKeys <= keys && k.position_stride == v.position_stride && k.bf16 == v.bf16) {
-                // Each head asks for its share of the next part.
+                // Each head prefetches its share of the next part, of all heads.
                 const int64_t bytes = k.position_stride * (k.bf16 ? 2 : 4), at = (from + kPartKeys) * bytes;
                 task.next_bytes = size_t(kPartKeys * bytes / kv_heads);
                 task.next_keys = static_cast<const char*>(k.data) + at + head * task.next_bytes;
@@ -91,14 +93,14 @@ void attention(const Kernels& kernels, const float* q, const KeyValues& k, const
         parallel_for(parts < kManyParts ? 1 : threads, kv_heads, 1, [&](int64_t head, int) {
             for (int t = 0; t < tokens; t++) {
                 const float* first = results.get() + head * parts * part_size;
-                kernels.table.join_attention(first, int(parts), part_size, queries, group, head_dim, sinks + head * group,
-                                       t, out + t * q_stride + head * group * head_dim);
+                kernels.table.join_attention(first, int(parts), part_size, queries, group, head_dim,
+                                             sinks + head * group, t, out + t * q_stride + head * group * head_dim);
             }
         });
         return;
     }
     parallel_for(workers, kv_heads * pieces, 1, [&](int64_t item, int thread) {
-        // The latest pieces see the most keys: first, so that no thread ends up alone with one.
+        // The last pieces see the most keys, so they start first: no thread is left alone with one at the end.
         const int64_t head = item % kv_heads, piece = pieces - 1 - item / kv_heads;
         const int first = int(piece) * together, n = std::min(together, tokens - first);
         const ptrdiff_t offset = first * q_stride + head * group * head_dim;

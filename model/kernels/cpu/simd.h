@@ -1,9 +1,9 @@
 // Vectors of W floats or W 32-bit integers for the instruction set that this translation unit is compiled for.
 //
-// Arithmetic is that of GCC's and Clang's vector extension; only what it cannot say is written with intrinsics, once a
-// level. Everything lies in a namespace of the level's own: an inline function that two units compiled with different
-// flags share by name would be merged by the linker into either's code. For the same reason no standard library
-// template is used below this header.
+// Arithmetic uses the vector extension of GCC and Clang; what it cannot express is written with intrinsics, once per
+// level. Everything is in a namespace of the level: if two units compiled with different flags had an inline function
+// of the same name, the linker would keep one of the two for both. For the same reason no template of the standard
+// library is used in the units that include this header.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -18,6 +18,7 @@
 
 namespace gptoss::GPTOSS_ISA {
 
+// 32-bit lanes per vector.
 #if defined(__AVX512F__)
 constexpr int W = 16;
 #elif defined(__AVX2__)
@@ -26,6 +27,7 @@ constexpr int W = 8;
 constexpr int W = 4;
 #endif
 
+// F, I, U: W lanes of 32 bits. S, Words: the same bytes as 16-bit or 64-bit lanes. HalfU, QuarterU: W narrow lanes.
 typedef float F __attribute__((vector_size(4 * W)));
 typedef int32_t I __attribute__((vector_size(4 * W)));
 typedef uint32_t U __attribute__((vector_size(4 * W)));
@@ -49,7 +51,7 @@ inline F as_float(I v) { return (F)v; }
 inline I as_int(F v) { return (I)v; }
 inline F to_float(I v) { return __builtin_convertvector(v, F); }
 
-// GCC 12 takes a conversion between widths apart, lane by lane, where it is not spelled out.
+// GCC 12 compiles some conversions between widths lane by lane, hence the intrinsics.
 inline U widen(QuarterU v) {
 #if defined(__AVX512F__)
     return (U)_mm512_cvtepu8_epi32((__m128i)v);
@@ -132,14 +134,14 @@ inline int32_t max_lane_int(I v) {
 #endif
 }
 
-// One pair of 16-bit integers in every lane.
+// The pair of 16-bit integers at p in every lane.
 inline I set1_pair(const int16_t* p) {
     int32_t pair;
     std::memcpy(&pair, p, 4);
     return set1_int(pair);
 }
 
-// Each 32-bit lane of a and b is a pair of 16-bit integers: acc + a.low * b.low + a.high * b.high.
+// Per 32-bit lane, with lanes of a and b as pairs of 16-bit integers: acc + a.low * b.low + a.high * b.high.
 inline I dot_pairs(I acc, I a, I b) {
 #if defined(__AVX512VNNI__)
     return (I)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
@@ -156,12 +158,13 @@ inline I dot_pairs(I acc, I a, I b) {
 #endif
 }
 
-// 2^(s - 127) for E8M0 scales: exact for 0 too, whose power is subnormal, and not-a-number for 255 (MX v1.0, 5.4.1).
+// E8M0 scales s (W,) as 2^(s - 127): exact for 0 too, where it is subnormal; NaN for 255 (MX v1.0, 5.4.1).
 inline F power_of_two(QuarterU scales) {
     const I s = (I)widen(scales);
     I bits = max_int(s << 23, set1_int(0x00400000));
     return as_float(bits | ((s == 255) & 0x00400000));
 }
+// `count` scales from memory, at most W; the other lanes are 2^-127.
 inline F load_e8m0(const uint8_t* p, int count) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
     if (count < W) return power_of_two((QuarterU)_mm_maskz_loadu_epi8(__mmask16((1u << count) - 1), p));
@@ -176,30 +179,33 @@ inline F load_e8m0(const uint8_t* p, int count) {
 }
 
 // --- MXFP4 codes ----------------------------------------------------------------------------------------------------
-// Twice the value of each code is an integer. A step is W / 4 blocks, so that every block fills four 32-bit lanes, and
-// meets the activations in an order of its own: `arrange` brings them into it, `load_step` reads one step's, `step_dot`
-// multiplies them with a step's codes.
+// Codes are decoded to twice their value, an integer. A step is W / 4 blocks of 16 bytes, so that a vector holds them
+// and every block has four 32-bit lanes. `step_dot` multiplies a step's codes with its activations: lane l of the
+// result is the sum over the eight columns whose codes are in lane l. The activations of a step are kStepBytes bytes,
+// at `arranged + step * kStepBytes`: `arrange` writes them in an order of the level's own, `load_step` loads them.
 
 constexpr int kStepBlocks = W / 4;
 constexpr int kStepBytes = kStepBlocks * kArrangedBytes; // of arranged activations
 
 #if defined(__AVX512VBMI__)
-// Each activation in two halves of 8 bits, so that one instruction multiplies 64 of them. The codes' values are moved
-// up by 12 to have no sign; `correction` takes it back.
+// Each 16-bit activation is 256 * high + low with high and low in int8, so that one vpdpbusd multiplies 64 of them. It
+// takes one operand unsigned, so 12 is added to the doubled values of the codes; `correction` is -12 times the sum of
+// the eight activations of each lane. A step is five vectors of 64 bytes: high bytes of the even columns, low bytes of
+// the even columns, high and low of the odd columns, corrections. Even columns are the low codes of the bytes.
 struct StepActivations {
     __m512i even_high, even_low, odd_high, odd_low, correction;
 };
 inline void arrange(const int16_t* q, int groups, int8_t* out) {
     for (int g = 0; g < groups; g++, q += kGroup) {
         int8_t* step = out + size_t(g / kStepBlocks) * kStepBytes + g % kStepBlocks * 16;
-        // A dword holds an even and an odd activation; of each, the lower byte is its lower half.
+        // A dword of `low` or `high` holds an even activation and an odd one; the truncating conversions take bytes.
         const __m512i low = load_as<__m512i>(q);
         const __m512i high = _mm512_srai_epi16(_mm512_add_epi16(low, _mm512_set1_epi16(128)), 8);
         store_as(step, _mm512_cvtepi32_epi8(high));
         store_as(step + 64, _mm512_cvtepi32_epi8(low));
         store_as(step + 128, _mm512_cvtepi32_epi8(_mm512_srli_epi32(high, 16)));
         store_as(step + 192, _mm512_cvtepi32_epi8(_mm512_srli_epi32(low, 16)));
-        // Eight neighbours meet in one lane.
+        // Sums of pairs, then of the four dwords of each 128-bit lane: the eight columns of one dword of codes.
         __m512i sums = _mm512_madd_epi16(low, _mm512_set1_epi16(-12));
         sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, _MM_PERM_CDAB));
         sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, _MM_PERM_BADC));
@@ -212,27 +218,31 @@ inline StepActivations load_step(const int8_t* p) {
             load_as<__m512i>(p + 256)};
 }
 inline I step_dot(__m512i codes, const StepActivations& x) {
-    // vpermb looks at six bits of an index; the table holds the sixteen values four times, so that two are ignored.
-    const __m512i values = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    // vpermb looks at six bits of an index; the table holds the sixteen values four times, so that the upper two do not
+    // matter.
+    const __m512i values =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
     const __m512i even = _mm512_permutexvar_epi8(codes, values);
     const __m512i odd = _mm512_permutexvar_epi8(_mm512_srli_epi16(codes, 4), values);
-    const __m512i high = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), even, x.even_high), odd, x.odd_high);
+    const __m512i high =
+        _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), even, x.even_high), odd, x.odd_high);
     const __m512i low = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(x.correction, even, x.even_low), odd, x.odd_low);
     return (I)_mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
 }
 inline I step_dot(const uint8_t* blocks, const StepActivations& x) { return step_dot(load_as<__m512i>(blocks), x); }
-// Of the first `count` blocks; what is multiplied by the others is 0.
+// The same if only the first `count` blocks of the step exist; the activations of the others are padding, zero.
 inline I part_of_step_dot(const uint8_t* blocks, int count, const StepActivations& x) {
     return step_dot(_mm512_maskz_loadu_epi32(__mmask16((1u << 4 * count) - 1), blocks), x);
 }
-// The scales of step n of a chunk of W blocks, each in four lanes.
+// From the scales of a chunk of W blocks, those of step n, each in the four lanes of its block.
 template <int n> inline F step_scales(F scales) {
     const __m512i lanes = _mm512_add_epi32(_mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0),
                                            _mm512_set1_epi32(4 * n));
     return (F)_mm512_permutexvar_ps(lanes, (__m512)scales);
 }
 #else
-// Four planes of 16-bit activations: values 4i + n of each block in plane n.
+// Four planes of 16-bit activations: plane n has columns 4i + n of each block, i from 0 to 7, which are the n-th codes
+// of the block's eight 16-bit words. 64 of the 80 bytes per block are used.
 struct StepActivations {
     I plane[4];
 };
@@ -273,9 +283,10 @@ template <int n> inline F step_scales(F scales) {
     return (F)_mm256_permutevar8x32_ps((__m256)scales, lanes);
 }
 #else
+// The doubled values of the lowest code of each 16-bit word.
 inline I decode_words(S code) {
     const S magnitude = code & 7;
-    // 0 1 2 3 4 6 8 12: a comparison that holds is -1.
+    // 0 1 2 3 4 6 8 12: a true comparison is -1.
     const S value = magnitude - (magnitude > 4) - (magnitude > 5) - 3 * (magnitude > 6);
     const S negative = -((code >> 3) & 1);
     return (I)((value ^ negative) - negative);
@@ -290,9 +301,10 @@ template <int n> inline F step_scales(F scales) { return set1(scales[n]); }
 #endif
 #endif
 
-// exp(x), x at most 88: Cephes' polynomial on [-ln 2 / 2, ln 2 / 2], relative error 2e-7; 0 below -87.
+// exp(x) for x <= 88, with the polynomial of Cephes on [-ln 2 / 2, ln 2 / 2]: relative error 2e-7; 0 below -87; NaN
+// stays.
 inline F exp(F x) {
-    F clamped = max(set1(-87.0f), x); // in this order not-a-number remains
+    F clamped = max(set1(-87.0f), x); // in this order NaN remains
     F n = clamped * 1.44269504088896341f;
     const F magic = set1(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer
     n = (n + magic) - magic;

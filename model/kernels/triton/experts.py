@@ -5,8 +5,8 @@ word w, in bits 4c to 4c + 3, is column 8w + c. scales (experts, rows, columns /
 is the gate and row 2i + 1 the up of unit i.
 
 Decoding: a code is E2M1: sign, two bits of exponent, one of mantissa. Shifted to the sign, the lowest exponent bits and
-the highest mantissa bit of a float32, they are the code's value times 2^-126, with 0.5 as a subnormal number: two shifts
-and a mask per weight, no table.
+the highest mantissa bit of a float32, they are the code's value times 2^-126, with 0.5 as a subnormal number: two
+shifts and a mask per weight, no table.
 
 Scaling: so that products with these tiny values stay normal numbers, activations are stored times 2^63 (`LIFT`), and
 the sums of a block are multiplied by 2^63 and by the block's scale. 2^-126 * 2^63 * 2^63 = 1.
