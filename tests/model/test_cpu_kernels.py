@@ -365,6 +365,13 @@ def test_kernels_run_on_the_threads_of_their_instance_whichever_thread_calls():
     assert done.stdout.split() == ["2", "0", "3", "1"]
 
 
+def test_the_options_reach_the_backend():
+    """Also the threads, whatever torch's own number is: loading sets that too, and would hide a lost option."""
+    threads = torch.get_num_threads() + 1
+    ops = select_ops(options=ComputeOptions("cpu", "bf16", "portable", threads))
+    assert (ops.name, ops.dense, ops.isa, ops.threads) == ("cpu", "bf16", "portable", threads)
+
+
 def test_what_the_machine_cannot_do_is_refused():
     with pytest.raises(DeviceError, match=r"instruction set 'abacus': choose one of .*portable$"):
         select_ops(options=ComputeOptions("cpu", isa="abacus"))
