@@ -83,6 +83,7 @@ class Context:
         holder: the generation that uses it; None: it is idle.
         prompt_length: length of the latest prompt; what follows was sampled.
         used: a number that grows with every use.
+        pins: how many are copying from it; it is not freed meanwhile.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Context:
         self.holder: Waiter | None = None
         self.prompt_length = 0
         self.used = 0
+        self.pins = 0
         self.prefixes = prefixes
         self._cache = transformer.new_cache(max_length, cache_dtype)
         self._device = self._cache.buffers(0)[0].device
@@ -124,6 +126,12 @@ class Context:
     def known(self, ids: Sequence[int]) -> int:
         """Return how many of the first `ids`, all but the last at most, are in the cache."""
         return common_prefix(self._ids, ids, min(self.length, len(ids) - 1))
+
+    @torch.inference_mode()
+    def reserve(self, positions: int) -> None:
+        """Take memory for so many positions at once: growing piece by piece takes up to twice as much."""
+        with full_card_told(self._device):
+            self._cache.reserve(min(positions, self.max_length))
 
     @torch.inference_mode()
     def take_from(self, other: Context, ids: list[int]) -> None:

@@ -4,17 +4,20 @@
   (Reasoning that the chat format drops lies after the prompt.)
 - Any other prompt gets a new context, and its longest prefix is copied from whichever context has it. So two
   conversations do not drive each other out, and the instructions that they share are computed once.
-- All contexts together take at most a limit of bytes. Idle ones are dropped, the least recently used first, before it
-  would be exceeded. The oldest running generation may always go on, up to its own context's end; a younger one waits
-  where it would exceed the limit.
+- All contexts together take at most a limit of bytes, and at most `MOST_IDLE` of them are idle, for each of these is
+  looked at for each prompt. Idle ones are dropped, the least recently used first, before a limit would be exceeded; one
+  that is copied from is not. The oldest running generation may always go on, up to its own context's end; a younger one
+  waits where it would exceed the limit.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gptoss.model.errors import EngineBusyError
@@ -23,7 +26,12 @@ from gptoss.model.inference.turns import Waiter
 
 log = logging.getLogger(__name__)
 
+MOST_IDLE = 16
+"""Idle contexts at most."""
+
 _WAKE_S = 0.05
+_STUCK_S = 2.0
+"""Seconds after which waiting that nobody can end is an error; another thread may take a generation over meanwhile."""
 _OPENING_TOKENS = 16
 """Tokens at the end of a prompt that the next prompt may have otherwise: they open the answer."""
 
@@ -60,6 +68,9 @@ class ContextPool:
         self._queue: deque[Waiter] = deque()
         self._uses = 0
         self._is_closed = False
+        self._changes = 0
+        self._blocked: Counter[int] = Counter()
+        """The threads that wait for memory."""
 
     @property
     def usage(self) -> ContextUsage:
@@ -90,7 +101,7 @@ class ContextPool:
                     self._wait(waiter)
             finally:
                 self._queue.remove(waiter)
-                self._changed.notify_all()
+                self._notify()
 
     def reserve(self, context: Context, positions: int, waiter: Waiter) -> None:
         """Wait until a context may grow to so many positions, and drop idle contexts for it.
@@ -106,18 +117,29 @@ class ContextPool:
                     return
                 self._wait(waiter)
 
-    def longest(self, ids: list[int], *, idle: bool = False) -> Context | None:
-        """Return the context with the longest prefix of `ids`, only among idle ones if asked for."""
+    @contextmanager
+    def longest(self, ids: list[int]) -> Iterator[Context | None]:
+        """Give the context with the longest prefix of `ids`, busy or idle; meanwhile it is not dropped."""
         with self._changed:
-            return self._longest(ids, [each for each in self._contexts if each.holder is None or not idle])
+            context = self._longest(ids, self._contexts)
+            if context is not None:
+                context.pins += 1
+        try:
+            yield context
+        finally:
+            if context is not None:
+                with self._changed:
+                    context.pins -= 1
+                    self._make_room(0, None)
+                    self._notify()
 
-    def hold(self, context: Context, waiter: Waiter) -> bool:
-        """Take a context as it is; False if it is in use."""
+    def hold_longest(self, ids: list[int], waiter: Waiter) -> Context | None:
+        """Take the idle context with the longest prefix of `ids` as it is; None: there is none."""
         with self._changed:
-            if context.holder is not None or context not in self._contexts:
-                return False
-            context.holder = waiter
-            return True
+            context = self._longest(ids, [each for each in self._contexts if each.holder is None])
+            if context is not None:
+                context.holder = waiter
+            return context
 
     def release(self, context: Context, waiter: Waiter) -> None:
         """Make a context idle, if the waiter holds it."""
@@ -126,7 +148,7 @@ class ContextPool:
                 context.holder = None
                 self._use(context)
                 self._make_room(0, None if self._is_closed else context)
-                self._changed.notify_all()
+                self._notify()
 
     def close(self) -> None:
         """End the running generations and free all idle contexts; the others are freed when they are released."""
@@ -135,9 +157,8 @@ class ContextPool:
             for context in self._contexts:
                 if context.holder is not None:
                     context.holder.cancel()
-            for context in [each for each in self._contexts if each.holder is None]:
-                self._drop(context)
-            self._changed.notify_all()
+            self._make_room(0, None)
+            self._notify()
 
     @property
     def _nbytes(self) -> int:
@@ -172,11 +193,15 @@ class ContextPool:
 
     def _make_room(self, nbytes: int, kept: Context | None) -> bool:
         """Drop idle contexts, but for `kept`, until there is room for so many bytes more; whether there is."""
-        idle = [each for each in self._contexts if each.holder is None and each is not kept]
+        idle = [each for each in self._contexts if each.holder is None]
+        most_idle = 0 if self._is_closed else MOST_IDLE
+        count = len(idle)
         for context in sorted(idle, key=lambda each: each.used):
-            if self._nbytes + nbytes <= self._limit:
+            if count <= most_idle and self._nbytes + nbytes <= self._limit:
                 break
-            self._drop(context)
+            if context is not kept and not context.pins:
+                self._drop(context)
+                count -= 1
         return self._nbytes + nbytes <= self._limit
 
     def _drop(self, context: Context) -> None:
@@ -191,13 +216,37 @@ class ContextPool:
     def _is_oldest(self, context: Context) -> bool:
         return context is min((each for each in self._contexts if each.holder is not None), key=lambda each: each.used)
 
+    def _notify(self) -> None:
+        self._changes += 1
+        self._changed.notify_all()
+
     def _wait(self, waiter: Waiter) -> None:
+        """Wait until something may have changed.
+
+        Raises:
+            Cancelled: the waiter was cancelled.
+            EngineBusyError: nothing can change: all that holds memory was last driven by threads that wait too.
+        """
         waiter.check()
-        holders = [each.holder for each in self._contexts if each.holder is not None and each.holder is not waiter]
-        if holders and all(holder.thread == waiter.thread for holder in holders):
-            raise EngineBusyError(
-                "the memory for contexts is used up by generations that this thread has not finished: finish or close "
-                "one of them, or give contexts more memory"
-            )
-        self._changed.wait(_WAKE_S)
-        waiter.check()
+        thread = threading.get_ident()
+        self._blocked[thread] += 1
+        try:
+            before, end = self._state(), time.monotonic() + _STUCK_S
+            while True:
+                self._changed.wait(_WAKE_S)
+                waiter.check()
+                holders = [each.holder for each in self._contexts if each.holder is not None]
+                is_stuck = bool(holders) and all(self._blocked[holder.thread] for holder in holders)
+                if not is_stuck or self._state() != before:
+                    return
+                if time.monotonic() >= end:
+                    raise EngineBusyError(
+                        "the memory for contexts is used up by generations that nobody goes on with: finish or close "
+                        "one of them, or give contexts more memory"
+                    )
+        finally:
+            self._blocked[thread] -= 1
+
+    def _state(self) -> tuple[int, int]:
+        """Something that differs once a context was released or a generation was driven."""
+        return self._changes, sum(each.holder.steps for each in self._contexts if each.holder is not None)

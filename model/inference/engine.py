@@ -106,9 +106,9 @@ class LocalEngine:
 
         What cannot be written is not, and costs nothing but the time it would save.
         """
-        context = self._pool.longest([*ids, 0], idle=True) if ids else None
         waiter = Waiter()
-        if context is not None and self._pool.hold(context, waiter):
+        context = self._pool.hold_longest([*ids, 0], waiter) if ids else None
+        if context is not None:
             try:
                 context.store(ids, lambda export: self._in_turn(waiter, export))
             finally:

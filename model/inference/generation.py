@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -125,7 +124,7 @@ class GenerationRun:
         # Tokens computed ahead of time, each with the logits of what follows it.
         self._ahead: deque[tuple[int, Tensor]] = deque()
         self._most_ahead = 0
-        self._is_closed = False
+        self._is_closed = self._is_closing = False
         self._tokens = self._generate()
         self._begin_at_once()
 
@@ -133,9 +132,9 @@ class GenerationRun:
         """Return the next token; StopIteration at the end."""
         if self._is_closed:
             raise StopIteration
-        self._waiter.thread = threading.get_ident()
+        self._waiter.driven()
         try:
-            return next(self._tokens)
+            token = next(self._tokens)
         except Cancelled:
             self.finish_reason = "cancelled"
             self.close()
@@ -143,6 +142,11 @@ class GenerationRun:
         except BaseException:
             self.close()
             raise
+        if self._is_closing:
+            self.finish_reason = self.finish_reason or "cancelled"
+            self.close()
+            raise StopIteration
+        return token
 
     def cancel(self) -> None:
         """See `LocalGeneration.cancel`."""
@@ -150,12 +154,20 @@ class GenerationRun:
 
     def close(self) -> None:
         """See `LocalGeneration.close`."""
-        try:
-            self._tokens.close()
-        except ValueError:  # it computes in another thread, whose next step then ends and releases it
-            self._waiter.cancel()
+        # One that computes in another thread cannot be closed from here. That thread does it at the end of its step,
+        # unless it has got there before it could see that it is to.
+        for _ in range(2):
+            try:
+                self._tokens.close()
+                break
+            except ValueError:
+                self._is_closing = True
+                self._waiter.cancel()
+        else:
             return
         self._is_closed = True
+        if self.cached_tokens is None:
+            self.cached_tokens = 0  # it never had a context
         self._turns.leave(self._waiter)
         self._release()
 
@@ -176,9 +188,10 @@ class GenerationRun:
 
     def _find_prefix(self, context: Context) -> None:
         begin = time.perf_counter()
-        source = self._pool.longest(self._prompt)
-        if source is not None and source is not context:
-            context.take_from(source, self._prompt)
+        context.reserve(self.prompt_tokens + 1)
+        with self._pool.longest(self._prompt) as source:
+            if source is not None and source is not context:
+                context.take_from(source, self._prompt)
         self.cached_tokens = context.find_stored(self._prompt)
         self.timing.prefill_s += time.perf_counter() - begin
 
@@ -196,17 +209,22 @@ class GenerationRun:
         forced: deque[int] = deque()
         token: Token | None = None
         while True:
+            begin = time.perf_counter()
+            mask = self._ask(forced)  # outside of the turn: a grammar may take its time
+            self.timing.decode_s += time.perf_counter() - begin
             self._reserve_next(context)
             with self._turns.turn(self._waiter):
                 begin = time.perf_counter()
                 if token is not None:
                     follows = self._after(context, token.id, list(forced) or lookup.guess())
                 assert follows is not None
-                token = self._choose(follows, forced)
-                self.generated_tokens += 1
-                is_complete = self._constraint.accept(token.id)
-                self.finish_reason = "stop" if is_complete else self._limit_reached(context)
+                token = self._choose(follows, forced, mask)
                 self.timing.decode_s += time.perf_counter() - begin
+            begin = time.perf_counter()
+            self.generated_tokens += 1
+            is_complete = self._constraint.accept(token.id)
+            self.finish_reason = "stop" if is_complete else self._limit_reached(context)
+            self.timing.decode_s += time.perf_counter() - begin
             if self.finish_reason is not None:
                 self._release()
                 yield token
@@ -285,14 +303,17 @@ class GenerationRun:
 
         return layer_done
 
-    def _choose(self, follows: Tensor | NextOnDevice, forced: deque[int]) -> Token:
-        """The next token: of those still `forced`, else what the constraint asks for, else sampled."""
-        hold = None
-        if not forced:
-            hold = self._constraint.next()
-            if isinstance(hold, Forced):
-                forced.extend(hold.token_ids)
-        mask = hold if isinstance(hold, Masked) else None
+    def _ask(self, forced: deque[int]) -> Masked | None:
+        """Ask the constraint, unless tokens are still `forced`: it forces more of them, or masks the next one."""
+        if forced:
+            return None
+        hold = self._constraint.next()
+        if isinstance(hold, Forced):
+            forced.extend(hold.token_ids)
+        return hold if isinstance(hold, Masked) else None
+
+    def _choose(self, follows: Tensor | NextOnDevice, forced: deque[int], mask: Masked | None) -> Token:
+        """The next token: the first of those `forced`, else sampled under the mask."""
         if isinstance(follows, NextOnDevice):
             if not forced:
                 return follows.sample(self._sampler, mask)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
+from gptoss.model.errors import EngineBusyError
+
 
 class Cancelled(Exception):  # noqa: N818 - control flow inside this package; it never leaves a generation
     """The generation was cancelled."""
@@ -19,6 +21,7 @@ class Waiter:
     Attributes:
         is_cancelled: whether its waiting and computing are to end.
         thread: the thread that drove it last.
+        steps: how often it was driven.
     """
 
     def __init__(self) -> None:
@@ -26,11 +29,17 @@ class Waiter:
         self._granted: SimpleQueue[bool] = SimpleQueue()
         self.is_cancelled = False
         self.thread = threading.get_ident()
+        self.steps = 0
 
     def cancel(self) -> None:
         """End its waiting and computing, from any thread or a signal handler."""
         self.is_cancelled = True
         self._granted.put(False)
+
+    def driven(self) -> None:
+        """Note that the calling thread drives it."""
+        self.thread = threading.get_ident()
+        self.steps += 1
 
     def check(self) -> None:
         """Raise `Cancelled` if it was cancelled."""
@@ -60,6 +69,8 @@ class Turns:
         self._lock = threading.RLock()
         self._waiting: deque[Waiter] = deque()
         self._holder: Waiter | None = None
+        self._thread: int | None = None
+        """The thread that has the turn; None while nobody has it or the one it was given to has not woken up."""
 
     @contextmanager
     def turn(self, waiter: Waiter) -> Iterator[None]:
@@ -67,6 +78,7 @@ class Turns:
 
         Raises:
             Cancelled: the waiter was cancelled before it had its turn.
+            EngineBusyError: the calling thread has the turn already, for another generation.
         """
         self._acquire(waiter)
         try:
@@ -79,7 +91,7 @@ class Turns:
         with self._lock:
             if self._holder is not None:
                 return False
-            self._holder = waiter
+            self._holder, self._thread = waiter, threading.get_ident()
             return True
 
     def leave(self, waiter: Waiter) -> None:
@@ -88,7 +100,7 @@ class Turns:
             with suppress(ValueError):
                 self._waiting.remove(waiter)
             if self._holder is waiter:
-                self._holder = self._waiting.popleft() if self._waiting else None
+                self._holder, self._thread = self._waiting.popleft() if self._waiting else None, None
                 if self._holder is not None:
                     self._holder.grant()
 
@@ -97,10 +109,15 @@ class Turns:
         try:
             with self._lock:
                 if self._holder is None:
-                    self._holder = waiter
+                    self._holder, self._thread = waiter, threading.get_ident()
                     return
+                if self._thread == threading.get_ident():
+                    raise EngineBusyError(
+                        "a generation was driven from the progress callback of another one: do it after the callback"
+                    )
                 self._waiting.append(waiter)
             if waiter.wait():
+                self._thread = threading.get_ident()
                 return
         except BaseException:  # an interrupt: whether the turn was given meanwhile or not, it is passed on
             self.leave(waiter)

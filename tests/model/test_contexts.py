@@ -7,7 +7,8 @@ import pytest
 import torch
 from generating import generate
 
-from gptoss.model import EngineBusyError, Forced, LocalEngine, Masked, SamplingParams
+from gptoss.model import EngineBusyError, Forced, KVCache, LocalEngine, Masked, SamplingParams
+from gptoss.model.inference import contexts
 
 GREEDY = SamplingParams(temperature=0.0)
 CHUNK = 16
@@ -276,7 +277,8 @@ def test_growth_waits_too_and_the_oldest_goes_on(small):
     assert len(said) == 20
 
 
-def test_waiting_that_could_never_end_is_an_error(small):
+def test_waiting_that_could_never_end_is_an_error(small, monkeypatch):
+    monkeypatch.setattr(contexts, "_STUCK_S", 0.2)
     engine = LocalEngine(small, context_bytes=256 * position_bytes(small))
     first = generate(engine, prompt(20), GREEDY)
     next(first)
@@ -331,3 +333,164 @@ def test_a_recorded_step_belongs_to_its_cache(make_transformer):
     assert first is not None
     assert model.step(one) is first is not second
     assert model.step(two) is second
+
+
+def test_a_context_that_is_copied_from_is_not_dropped_meanwhile(small, monkeypatch):
+    """Another generation that needs its memory while its keys and values are copied."""
+    engine = LocalEngine(small, context_bytes=3 * 256 * position_bytes(small))
+    source = prompt(100)
+    for ids in (source, prompt(90, seed=9)):
+        next(generate(engine, ids, GREEDY))
+    copying, go_on = threading.Event(), threading.Event()
+    copy = KVCache.append_from
+
+    def slow(self, other, end):
+        copying.set()
+        assert go_on.wait(10)
+        return copy(self, other, end)
+
+    monkeypatch.setattr(KVCache, "append_from", slow)
+    said, ids, params = [], [*source[:50], *prompt(40, seed=2)], GREEDY.override(max_tokens=3)
+    thread = threading.Thread(target=lambda: said.extend(tokens_of(generate(engine, ids, params))))
+    thread.start()
+    assert copying.wait(10)
+    other = generate(engine, prompt(300, seed=7), GREEDY)  # wants the memory of the source
+    go_on.set()
+    thread.join(10)
+    other.close()
+    fresh = LocalEngine(small)
+    next(generate(fresh, source, GREEDY))  # so that the same prefix is cached
+    assert said == tokens_of(generate(fresh, ids, params))
+
+
+def test_idle_contexts_are_few_however_small_they_are(small):
+    engine = LocalEngine(small)
+    for seed in range(40):
+        next(generate(engine, prompt(20, seed=seed), GREEDY))
+    assert engine.contexts.contexts <= contexts.MOST_IDLE
+    assert generate(engine, prompt(20, seed=39), GREEDY).cached_tokens == 19
+
+
+def test_threads_that_wait_for_each_other_get_an_error(small, monkeypatch):
+    monkeypatch.setattr(contexts, "_STUCK_S", 0.3)
+    engine = LocalEngine(small, context_bytes=3 * 256 * position_bytes(small))
+    oldest = generate(engine, prompt(200), GREEDY)
+    next(oldest)
+    ready, grow, ended = threading.Event(), threading.Event(), []
+
+    def run(generation, name):
+        try:
+            for _ in generation:
+                pass
+        except EngineBusyError:
+            ended.append(name)
+
+    def other():
+        generation = generate(engine, prompt(200, seed=3), GREEDY)
+        next(generation)
+        ready.set()
+        assert grow.wait(10)
+        run(generation, "other")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert ready.wait(10)
+    mine = generate(engine, prompt(200, seed=2), GREEDY)
+    next(mine)
+    grow.set()
+    run(mine, "mine")
+    thread.join(20)
+    assert not thread.is_alive()
+    assert ended, "this thread has the oldest generation and waits, the other waits for it"
+
+
+def test_a_generation_that_another_thread_takes_over_is_no_reason_for_an_error(small, monkeypatch):
+    """As a pool of threads drives generations: who drove one last need not be who drives it next."""
+    monkeypatch.setattr(contexts, "_STUCK_S", 1.0)
+    engine = LocalEngine(small, context_bytes=256 * position_bytes(small))
+    first = generate(engine, prompt(20), GREEDY.override(max_tokens=4))
+    next(first)  # by this thread, which waits below
+    thread = threading.Timer(0.2, lambda: list(first))
+    thread.start()
+    assert len(list(generate(engine, prompt(20, seed=2), GREEDY.override(max_tokens=3)))) == 3
+    thread.join(10)
+
+
+def test_driving_another_generation_from_a_progress_callback_is_an_error(small):
+    engine = LocalEngine(small)
+    other = generate(engine, prompt(20, seed=3), GREEDY)
+    generation = generate(engine, prompt(20), GREEDY, progress=lambda done, total: next(other))
+    with pytest.raises(EngineBusyError, match="callback"):
+        next(generation)
+    assert next(generate(engine, prompt(20), GREEDY)).id >= 0
+
+
+def test_closing_while_a_token_is_sampled_gives_the_context_back_at_its_end(small):
+    sampling, go_on = threading.Event(), threading.Event()
+
+    class Slow(Recording):
+        armed = False
+
+        def __call__(self, ids, cache, logits, layer_done=None):
+            if self.armed:
+                sampling.set()
+                assert go_on.wait(10)
+            return super().__call__(ids, cache, logits, layer_done)
+
+    model = Slow(small)
+    engine = LocalEngine(model)
+    generation = generate(engine, prompt(5), GREEDY)
+    next(generation)
+    model.armed = True
+    said = []
+    thread = threading.Thread(target=lambda: said.append(next(generation, None)))
+    thread.start()
+    assert sampling.wait(10)
+    generation.close()
+    go_on.set()
+    thread.join(10)
+    assert said == [None]
+    assert (engine.contexts.busy, generation.finish_reason) == (0, "cancelled")
+
+
+def test_a_younger_generation_keeps_to_the_limit_with_a_prompt_of_many_chunks(small):
+    limit = (256 + 400 + 10) * position_bytes(small)
+    engine = LocalEngine(small, context_bytes=limit)
+    first, second = generate(engine, prompt(20), GREEDY), generate(engine, prompt(400, seed=2), GREEDY)
+    next(first), next(second)
+    assert engine.contexts.nbytes <= limit
+
+
+def test_cached_tokens_are_known_at_the_end_even_of_one_that_never_began(small):
+    engine = LocalEngine(small, context_bytes=1)
+    first = generate(engine, prompt(20), GREEDY)
+    next(first)
+    waiting = generate(engine, prompt(20, seed=2), GREEDY)
+    assert waiting.cached_tokens is None
+    waiting.cancel()
+    assert list(waiting) == []
+    assert (waiting.finish_reason, waiting.cached_tokens) == ("cancelled", 0)
+
+
+def test_a_slow_constraint_does_not_hold_up_other_generations(small):
+    asked, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def next(self):
+            asked.set()
+            assert go_on.wait(10)
+
+        def accept(self, token_id):
+            return False
+
+        def describe(self):
+            return None
+
+    engine = LocalEngine(small)
+    slow = generate(engine, prompt(5), GREEDY, Slow())
+    thread = threading.Thread(target=lambda: next(slow))
+    thread.start()
+    assert asked.wait(10)
+    assert len(list(generate(engine, prompt(6, seed=2), GREEDY.override(max_tokens=3)))) == 3
+    go_on.set()
+    thread.join(10)

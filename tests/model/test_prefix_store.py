@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.inference.engine import LocalEngine
+from gptoss.model.inference.turns import Waiter
 from gptoss.model.interface import SamplingParams
 from gptoss.model.ops import Dense
 from gptoss.model.storage import disk_cache, prefix_store
@@ -96,7 +97,7 @@ def test_from_the_disk_as_from_memory(open_engine):
     assert in_memory == on_disk == len(shared)
     assert from_disk == from_memory
     length = len(follow_up)
-    ours, theirs = (engine._pool.longest(follow_up)._cache for engine in (first, second))
+    ours, theirs = (engine._pool.hold_longest(follow_up, Waiter())._cache for engine in (first, second))
     assert torch.equal(theirs.export_range(0, length), ours.export_range(0, length))
 
 
