@@ -3,7 +3,8 @@
 A turn has one or more rounds. A round is one generation: a prompt, then sampled tokens. After a round that ends in a
 tool call the tool's result follows, and another round.
 
-    turn:   round  (ToolResult  round)*  TurnFinished
+    turn:   round  (call+  round)*  TurnFinished
+    call:   Approval?  ToolOutput*  ToolResult
     round:  RoundStarted  PrefillProgress*  (Sampled  delta*)*  ToolCall?  RoundFinished
 """
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from gptoss.model.interface import Token
 
 FinishReason = Literal["stop", "length", "interrupted"]
-Limit = Literal["max_tokens", "context", "repetition", "grammar"]
+ToolLimit = Literal["tool_calls", "tool_time", "tool_repeat"]
+Limit = Literal["max_tokens", "context", "repetition", "grammar"] | ToolLimit
+ToolStatus = Literal["ok", "error", "denied", "cancelled", "timeout", "limit", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -88,18 +91,58 @@ class ToolCall:
         recipient: the tool's full name, `functions.get_weather`.
         arguments: the message's text: JSON, or code.
         channel: the channel of the call; its result goes to the same.
+        id: names the call in further events: `call_` and its number in the conversation, from 1.
     """
 
     recipient: str
     arguments: str
     channel: str | None = None
+    id: str = "call_1"
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Whether a call may run.
+
+    Attributes:
+        call_id: of the call.
+        allowed: whether it may.
+        by: what decided: a rule, the person, or nobody who could be asked.
+        rule: the rule, as it is written; None without one.
+        reason: why the person refused, for the model.
+    """
+
+    call_id: str
+    allowed: bool
+    by: Literal["rule", "person", "default"]
+    rule: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ToolOutput:
+    """More of a running tool's output."""
+
+    call_id: str
+    text: str
 
 
 @dataclass(frozen=True)
 class ToolResult:
-    """The result of a tool call, as the model will read it."""
+    """The result of a tool call.
+
+    Attributes:
+        message: the result as the model will read it.
+        call_id: of the call.
+        status: ok, or why there is no proper result: error (what the call or the tool did wrong), denied, cancelled
+            (by the person), timeout (of this call), limit (of the turn), unknown (the program ended while it ran).
+        seconds: that the call took.
+    """
 
     message: Message
+    call_id: str = "call_1"
+    status: ToolStatus = "ok"
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -174,7 +217,8 @@ class TurnFinished:
         context_tokens: prompt and completion of the last round: what the conversation takes of the context.
         answered: whether there was a final message.
         seed: of the first round; a further round has the next higher one.
-        limit: what cut it when the reason is length: a token limit, the grammar engine's own limit, or repetition.
+        limit: what cut it when the reason is length: a token limit, the grammar engine's own limit, repetition, or a
+            limit of the tools.
         pending: calls that nobody has answered; the caller may go on with their results.
         rounds: how many there were.
     """
@@ -198,6 +242,8 @@ Event = (
     | CommentaryDelta
     | FinalDelta
     | ToolCall
+    | Approval
+    | ToolOutput
     | ToolResult
     | ProblemFound
     | Notice

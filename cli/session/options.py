@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from gptoss.cli.base.settings import Effort
 from gptoss.cli.constraints.grammars import Grammar
 from gptoss.cli.constraints.turn import ConstraintFactory
-from gptoss.cli.session.events import ToolCall
 from gptoss.cli.session.overflow import OverflowPolicy
-from gptoss.harmony import Encoding, Message
+from gptoss.cli.session.tools import ToolLimits, Tools
+from gptoss.harmony import Encoding
 from gptoss.model.interface import Engine, SamplingParams
 
 
@@ -37,18 +36,6 @@ class SessionModel:
         return ConstraintFactory(self.encoding)
 
 
-class Tools(Protocol):
-    """Runs the tools that the model calls."""
-
-    def run(self, call: ToolCall) -> Message | None:
-        """Run a tool and return its result; None leaves the call to the caller of `Session.respond`."""
-        ...
-
-    def cancel(self) -> None:
-        """End the tool that is running, from any thread or a signal handler; `run` then returns what there is."""
-        ...
-
-
 @dataclass(frozen=True)
 class SessionRules:
     """Rules for all turns of a session.
@@ -61,6 +48,7 @@ class SessionRules:
         overflow: what to do when a prompt leaves too little room for the answer; None: raise ContextFullError when it
             leaves none.
         tools: runs the tools that the model calls; None: calls are left to the caller.
+        tool_limits: of one turn.
     """
 
     params: SamplingParams | None = None
@@ -69,6 +57,7 @@ class SessionRules:
     stop_repetition: bool = True
     overflow: OverflowPolicy | None = None
     tools: Tools | None = None
+    tool_limits: ToolLimits = ToolLimits()
 
 
 @dataclass(frozen=True)

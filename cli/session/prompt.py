@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gptoss.cli.session.overflow import OverflowPolicy, TooLong, without_oldest
+from gptoss.cli.session.tool_results import make_room
 from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import (
     Channel,
@@ -30,12 +31,14 @@ class Prompt:
         ids: token ids.
         header: its last tokens, where they begin the header of the answer after the author's name.
         dropped_turns: how many of the oldest turns it lacks.
+        shortened_results: how many results of tools were shortened to make room.
     """
 
     conversation: Conversation
     ids: tuple[int, ...]
     header: tuple[int, ...] = ()
     dropped_turns: int = 0
+    shortened_results: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,16 @@ class PromptBuilder:
         prompt = self._render(whole, skips, sampled)
         if len(prompt.ids) <= self._room:
             return prompt
+        whole, shortened = make_room(whole, self._room, self._encoding)
+        if shortened:
+            prompt = replace(self._render(whole, skips, sampled), shortened_results=shortened)
+            if len(prompt.ids) <= self._room:
+                return prompt
         too_long = self._too_long(whole, prompt.ids, skips)
         dropped = 0 if self._overflow is None else self._overflow.decide(too_long)
         if dropped:
-            prompt = self._render(without_oldest(whole, dropped), skips, sampled, dropped)
+            fitting = self._render(without_oldest(whole, dropped), skips, sampled, dropped)
+            prompt = replace(fitting, shortened_results=shortened)
         if len(prompt.ids) >= self._max_context:
             raise ContextFullError(str(too_long))
         return prompt

@@ -18,6 +18,7 @@ class Round:
     Args:
         encoding: of the tokens.
         header: tokens of the first message's header that already stand in the prompt.
+        first_call: the number in the conversation of the first call.
 
     Attributes:
         messages: the complete messages; after `finish` the last may have been cut.
@@ -26,7 +27,8 @@ class Round:
         reasoning_tokens: tokens of what was said in the analysis channel.
     """
 
-    def __init__(self, encoding: Encoding, header: Iterable[int] = ()) -> None:
+    def __init__(self, encoding: Encoding, header: Iterable[int] = (), first_call: int = 1) -> None:
+        self._first_call = first_call
         self._parser = StreamableParser(encoding, Role.ASSISTANT)
         self._channel: str | None = None
         self._foreign = False
@@ -86,7 +88,9 @@ class Round:
                 self._channel = None
                 self.messages += (message,)
                 if message.recipient is not None:
-                    call = ToolCall(message.recipient, message.text, message.channel)
+                    call = ToolCall(
+                        message.recipient, message.text, message.channel, f"call_{self._first_call + len(self.calls)}"
+                    )
                     self.calls += (call,)
                     yield call
             case harmony.ProblemFound(problem):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from gptoss.cli.base.text import counted
 from gptoss.cli.constraints.turn import TurnConstraint
 from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.events import (
@@ -23,7 +24,7 @@ from gptoss.cli.session.events import (
     RoundStarted,
     Sampled,
     ToolCall,
-    ToolResult,
+    ToolLimit,
     TurnFinished,
     TurnTiming,
     Usage,
@@ -33,9 +34,10 @@ from gptoss.cli.session.overflow import without_oldest
 from gptoss.cli.session.prompt import Continuation, PromptBuilder
 from gptoss.cli.session.repetition import RepetitionWatch
 from gptoss.cli.session.round import Round
+from gptoss.cli.session.tool_loop import ToolLoop, calls_of, interrupted_results
 from gptoss.cli.session.transcript import Transcript
-from gptoss.harmony import Conversation, Encoding, Message, render
-from gptoss.model.errors import ConstraintError
+from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, render
+from gptoss.model.errors import ConstraintError, ContextFullError
 from gptoss.model.interface import Generation, Request, SamplingParams, Token
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ ReportProgress = Callable[[PrefillProgress], None]
 TranscriptObserver = Callable[["Session"], None]
 
 # Why sampling ended: a generation's own reasons, and those of the session.
-_Ending = Literal["stop", "length", "context", "cancelled", "grammar", "repetition"]
+_Ending = Literal["stop", "length", "context", "cancelled", "grammar", "repetition"] | ToolLimit
 
 
 class Session:
@@ -77,7 +79,7 @@ class Session:
             model.encoding, model.engine.info.max_context, self._params.max_tokens, rules.overflow
         )
         self._continuation: Continuation | None = None
-        self._dropped_turns = 0
+        self._dropped_turns = self._shortened_results = 0
         self._is_running = self._is_stopping = False
         self._generation: Generation | None = None
         self._constraint: TurnConstraint | None = None
@@ -149,7 +151,10 @@ class Session:
             ModelError: the prompt does not fit, or the engine failed.
             HarmonyError: the conversation cannot be rendered.
         """
-        return self._turn(self._transcript.extended(messages), options, progress)
+        transcript = self._transcript
+        if self._rules.tools is not None and messages and messages[0].role is not Role.TOOL:
+            transcript = transcript.extended(interrupted_results(transcript.messages))
+        return self._turn(transcript.extended(messages), options, progress)
 
     def respond_again(
         self,
@@ -203,22 +208,40 @@ class Session:
     ) -> Generator[Event, None, None]:
         began = time.perf_counter()
         self._is_running, self._is_stopping = True, False
+        tools = ToolLoop(
+            self._rules.tools, self._rules.tool_limits, self.encoding, self.max_context, lambda: self._is_stopping
+        )
         total: _RoundResult | None = None
+        pending: tuple[ToolCall, ...] = ()
         rounds = 0
+        has_tools, after_preamble = self._rules.tools is not None, False
         try:
             while True:
-                result = yield from self._round(transcript, options, rounds, progress, total)
+                try:
+                    result = yield from self._round(transcript, options, rounds, progress, total)
+                except ContextFullError:
+                    if total is None:
+                        raise
+                    total = replace(total, ending="context")  # what was done so far is kept
+                    break
                 rounds += 1
                 total = result if total is None else total.followed_by(result)
-                pending = yield from self._run_tools(result)
-                if not result.calls or pending or self._is_stopping:
+                if result.calls:
+                    pending = yield from tools.run(result.calls, self._transcript.messages, self._record)
+                if pending or self._is_stopping or tools.limit is not None:
                     break
+                goes_on = bool(result.calls) or (result.ended_on_preamble and not after_preamble and has_tools)
+                if not goes_on:
+                    break
+                after_preamble = result.ended_on_preamble
                 if self._params.max_tokens is not None and total.usage.completion_tokens >= self._params.max_tokens:
                     total = replace(total, ending="length")
                     break
                 transcript = self._transcript
         finally:
             self._is_running = False
+        if total.ending == "stop" and tools.limit is not None:
+            total = replace(total, ending=tools.limit)
         if self._is_stopping and total.ending == "stop" and total.calls and not pending:
             total = replace(total, ending="cancelled")  # in the midst of the tools
         yield TurnFinished(
@@ -226,22 +249,15 @@ class Session:
             limit=_LIMITS.get(total.ending),
             usage=total.usage,
             timing=TurnTiming(total.timing.prefill_s, total.timing.decode_s, time.perf_counter() - began),
-            context_tokens=result.usage.prompt_tokens + result.usage.completion_tokens,
+            context_tokens=total.context_tokens,
             answered=total.answered,
             seed=total.seed,
             pending=pending,
             rounds=rounds,
         )
 
-    def _run_tools(self, result: _RoundResult) -> Generator[Event, None, tuple[ToolCall, ...]]:
-        """Run the tools that a round has called; return the calls that are left to the caller."""
-        for index, call in enumerate(result.calls):
-            message = None if self._rules.tools is None else self._rules.tools.run(call)
-            if message is None:
-                return result.calls[index:]
-            self.go_on_with(self._transcript.extended([message]))
-            yield ToolResult(message)
-        return ()
+    def _record(self, message: Message) -> None:
+        self.go_on_with(self._transcript.extended([message]))
 
     def _round(
         self,
@@ -269,11 +285,16 @@ class Session:
         self._constraint, self._generation = constraint, generation
         if self._is_stopping:
             generation.cancel()
-        sampling = _Sampling(generation, constraint, Round(self.encoding, prompt.header))
+        first_call = len(calls_of(transcript.messages)) + 1
+        sampling = _Sampling(generation, constraint, Round(self.encoding, prompt.header, first_call))
+        shortened, self._shortened_results = self._shortened_results, prompt.shortened_results
         try:
             yield RoundStarted(
                 self.model, prompt.ids, generation.cached_tokens, prompt.dropped_turns, number=number + 1
             )
+            if prompt.shortened_results > shortened:
+                results = counted(prompt.shortened_results, "tool result")
+                yield Notice(f"to make room, the prompt has only the ends of the oldest {results}")
             yield from self._sample(sampling, transcript)
             yield from sampling.round.finish(cut=sampling.ending != "stop")
         finally:
@@ -352,7 +373,20 @@ class _Sampling:
         )
         timing = TurnTiming(generation.timing.prefill_s, generation.timing.decode_s, seconds)
         calls = self.round.calls if self.ending == "stop" else ()
-        return _RoundResult(self.ending, usage, timing, self.round.answered, generation.seed, calls)
+        return _RoundResult(
+            self.ending, usage, timing, self.round.answered, generation.seed, calls, self.ended_on_preamble
+        )
+
+    @property
+    def ended_on_preamble(self) -> bool:
+        """Whether the model came to its end after a preamble, without the call that it announced."""
+        messages = self.round.messages
+        return (
+            self.ending == "stop"
+            and bool(messages)
+            and messages[-1].channel == Channel.COMMENTARY
+            and messages[-1].recipient is None
+        )
 
 
 @dataclass(frozen=True)
@@ -365,6 +399,14 @@ class _RoundResult:
     answered: bool
     seed: int
     calls: tuple[ToolCall, ...]
+    ended_on_preamble: bool = False
+    last_usage: Usage | None = None
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of the context that the last round takes."""
+        last = self.last_usage or self.usage
+        return last.prompt_tokens + last.completion_tokens
 
     def followed_by(self, other: _RoundResult) -> _RoundResult:
         return _RoundResult(
@@ -374,6 +416,8 @@ class _RoundResult:
             self.answered or other.answered,
             self.seed,
             other.calls,
+            other.ended_on_preamble,
+            other.usage,
         )
 
 
@@ -384,10 +428,16 @@ _FINISH_REASONS: dict[_Ending, FinishReason] = {
     "cancelled": "interrupted",
     "grammar": "length",
     "repetition": "length",
+    "tool_calls": "length",
+    "tool_time": "length",
+    "tool_repeat": "length",
 }
 _LIMITS: dict[_Ending, Limit] = {
     "length": "max_tokens",
     "context": "context",
     "grammar": "grammar",
     "repetition": "repetition",
+    "tool_calls": "tool_calls",
+    "tool_time": "tool_time",
+    "tool_repeat": "tool_repeat",
 }

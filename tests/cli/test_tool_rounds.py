@@ -1,6 +1,7 @@
 """A scripted tool through `Session.respond`: several rounds, one turn, and only the result is prefilled."""
 
 import datetime
+from collections.abc import Generator, Sequence
 
 import pytest
 
@@ -8,6 +9,7 @@ from gptoss.cli.session import events
 from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.options import SessionModel, SessionRules
 from gptoss.cli.session.session import Session
+from gptoss.cli.session.tools import ToolEvent, ToolOutcome
 from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import Message, ToolDescription
 
@@ -24,8 +26,12 @@ ANSWER = "<|channel|>final<|message|>Four.<|return|>"
 class Adder:
     """Adds two to the argument, always."""
 
-    def run(self, call: events.ToolCall) -> Message | None:
-        return Message.tool(call.recipient, "4", channel=call.channel)
+    def run(self, call: events.ToolCall, history: Sequence[Message]) -> Generator[ToolEvent, None, ToolOutcome]:
+        yield from ()
+        return ToolOutcome("4")
+
+    def may_exceed(self, limit: events.ToolLimit, call: events.ToolCall) -> bool:
+        return False
 
     def cancel(self) -> None:
         pass

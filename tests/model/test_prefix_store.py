@@ -466,6 +466,8 @@ def test_killed_in_mid_write_leaves_whole_blocks(tmp_path):
     for seed in range(8):
         writer = start_writer(tmp_path, 60, seed)
         assert writer.stdout.readline() == "begun\n"
+        while not blocks_of(tmp_path):  # on a busy machine the first one may take a while
+            assert writer.poll() is None
         time.sleep(chance.uniform(0.005, 0.05))
         writer.send_signal(signal.SIGKILL)
         writer.communicate(timeout=30)
