@@ -83,7 +83,9 @@ class ToolLoop:
                     outcome = yield from running
                 if outcome is None:
                     return tuple(calls[index:])
-                if outcome.status == "cancelled" and self.limit is not None:
+                if outcome.status == "cancelled" and self._is_stopping():
+                    outcome = ToolOutcome(f"{outcome.text}\n{_STOPPED}", "cancelled")
+                elif outcome.status == "cancelled" and self.limit is not None:
                     outcome = ToolOutcome(f"{outcome.text}\n{_LIMIT_TEXTS[self.limit]}", "limit")
             message = result_message(call, shortened(outcome.text, self._result_tokens, self._encoding))
             record(message)
@@ -94,7 +96,7 @@ class ToolLoop:
     def _refused(self, call: ToolCall) -> ToolOutcome | None:
         """Return why a call is not run; None if it is."""
         if self._is_stopping():
-            return ToolOutcome("Not run: the user has ended this turn.", "cancelled")
+            return ToolOutcome(f"Not run. {_STOPPED}", "cancelled")
         if self.limit is not None:
             return ToolOutcome(f"Not run. {_LIMIT_TEXTS[self.limit]}", "limit")
         if self._tools is None:
@@ -141,6 +143,7 @@ class ToolLoop:
             self._counts.seconds += time.monotonic() - began
 
 
+_STOPPED = "The user has ended this turn."
 _LIMIT_TEXTS: dict[ToolLimit, str] = {
     "tool_calls": "The turn has reached its limit of tool calls.",
     "tool_time": "The turn has reached its limit of time for tools.",
