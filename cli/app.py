@@ -73,7 +73,7 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     """Run one command line; the exit status."""
     messages = environment.messages()
     try:
-        with ending_raises():
+        with ending_raises(), environment.at_exit:
             return _run(arguments, environment)
     except typer.Exit as error:
         return error.exit_code

@@ -82,6 +82,17 @@ class Repetition(StrEnum):
     ALLOW = "allow"
 
 
+class Sandbox(StrEnum):
+    """The mechanism that confines tools; off confines nothing."""
+
+    AUTO = "auto"
+    BUBBLEWRAP = "bubblewrap"
+    LANDLOCK = "landlock"
+    SEATBELT = "seatbelt"
+    CONTAINER = "container"
+    OFF = "off"
+
+
 @dataclass(frozen=True)
 class Kernels:
     """Choices of environment variables alone; None chooses automatically.
@@ -126,11 +137,29 @@ class Settings:
     save: bool = True
     cache: bool = True
     cache_gb: float = 4.0
+    tools: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    mcp: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    tool_choice: str = "auto"
+    workspace: str | None = None
+    python: str | None = None
+    sandbox: Sandbox = Sandbox.AUTO
+    tool_calls: int = 100
+    tool_time: float = 1800.0
     kernels: Kernels = Kernels()
 
 
 KEYS = tuple(field.name for field in fields(Settings) if field.name != "kernels")
 """Settings with a key in the config file and a flag."""
+
+TOOLS = ("python", "files", "apply_patch")
+"""The tools that `--tool` knows."""
+
+COMBINED = ("allow", "ask", "deny")
+"""Settings whose values in the config file hold beside those of the flags."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +225,8 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
         if value is not None:
             # -s "" leaves out the instructions of the config file.
             is_left_out = name == "instructions" and not value.strip()
-            chosen[name] = value if is_left_out else checked(name, value, "the command line")
+            new = value if is_left_out else checked(name, value, "the command line")
+            chosen[name] = (*chosen.get(name, ()), *new) if name in COMBINED else new
     return Settings(**chosen)
 
 
@@ -303,6 +333,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError
+    return tuple(map(_text, value))
+
+
 def _instructions(value: Any) -> str:
     _text(value).encode("utf-8")  # arguments that are not UTF-8 reach Python as lone surrogates
     return str(value)
@@ -319,6 +355,7 @@ _MOST_THREADS = 1024
 _MOST_GB = 1_000_000
 _positive = _number(int, lambda n: n >= 1)
 _not_negative = _number(int, lambda n: n >= 0)
+_rules = (_texts, "a list of rules, such as ['python', 'functions.read_file(*.md)']")
 _gigabytes = (_number(float, lambda gb: 0 < gb <= _MOST_GB), f"a number above 0, {_MOST_GB:,} at most")
 
 # How to convert each setting from the config file or the environment, and the description of a valid value.
@@ -346,6 +383,18 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "save": (_yes_or_no, "true or false"),
     "cache": (_yes_or_no, "true or false"),
     "cache_gb": _gigabytes,
+    "tools": (_texts, "a list of names, such as ['python', 'files']"),
+    "functions": (_texts, "a list of files"),
+    "mcp": (_texts, "a list of names or commands"),
+    "allow": _rules,
+    "ask": _rules,
+    "deny": _rules,
+    "tool_choice": (_text, "auto, none, required, or the name of a tool"),
+    "workspace": (_text, "a folder"),
+    "python": (_text, "the path of an interpreter"),
+    "sandbox": (Sandbox, f"one of {', '.join(Sandbox)}"),
+    "tool_calls": (_positive, "a whole number, 1 or more"),
+    "tool_time": (_number(float, lambda seconds: 0 < seconds < float("inf")), "a number of seconds above 0"),
     "backend": (Backend, f"one of {', '.join(Backend)}"),
     "isa": (CpuIsa, f"one of {', '.join(CpuIsa)}"),
 }

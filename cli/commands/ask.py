@@ -15,6 +15,7 @@ from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import ReasoningView, Settings
 from gptoss.cli.base.templates import fill
 from gptoss.cli.base.text import one_line
+from gptoss.cli.commands.approving import asking_person
 from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.displays.json_lines import JsonLines, JsonObject
@@ -80,7 +81,13 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     status_line = StatusLine(messages)
     reasoning_file = [ReasoningFile(options.reasoning_file)] if options.reasoning_file else []
     notices = Notices(messages)
-    session, recorder = open_saved_session(invocation, status_line, notices.tell, top_logprobs=options.logprobs or 0)
+    session, recorder, _ = open_saved_session(
+        invocation,
+        status_line,
+        notices.tell,
+        top_logprobs=options.logprobs or 0,
+        approver=asking_person(invocation, messages),
+    )
     # One screen does not take it twice, piece by piece beside a form that carries it already.
     carries_reasoning = options.form in (OutputForm.RAW, OutputForm.STREAM_JSON)
     is_told_twice = carries_reasoning and output.is_terminal and settings.reasoning is ReasoningView.AUTO
@@ -133,6 +140,9 @@ def _status(ending: TurnFinished | None, messages: Output, settings: Settings) -
             "context": f"{ending.context_tokens} tokens fill the context (--ctx)",
             "grammar": "the schema or pattern has grown too complex for the grammar engine",
             "repetition": "the model only repeated itself (--repetition allow)",
+            "tool_calls": f"{settings.tool_calls} calls of tools were allowed (--max-tool-calls)",
+            "tool_time": f"{settings.tool_time:g} s were allowed for tools (--max-tool-time)",
+            "tool_repeat": "the model made the same call again and again",
         }
         limit = limits[ending.limit or "max_tokens"]
         messages.write(f"gptoss: the answer is incomplete: {limit}\n")

@@ -29,6 +29,7 @@ from gptoss.cli.session.session import Retained, Session
 from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.opening import new_settings, open_session
 from gptoss.cli.startup.options import Invocation
+from gptoss.cli.startup.tools import open_toolbox, temporary_files
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.harmony import Message
 
@@ -90,11 +91,14 @@ def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
         if not todo:
             return ExitStatus.ANSWERED
         sink = file or environment.output()
-        session = open_session(invocation, status_line, top_logprobs=options.logprobs or 0)
+        toolbox = open_toolbox(invocation, None, temporary_files(environment))
+        session = open_session(invocation, status_line, top_logprobs=options.logprobs or 0, toolbox=toolbox)
         worst = ExitStatus.ANSWERED
         for count, item in enumerate(todo, 1):
             status_line.show(f"{count} of {len(todo)}")
-            session.go_on_with(Transcript(new_settings(invocation, item.system)))
+            session.go_on_with(Transcript(new_settings(invocation, item.system, toolbox)))
+            if toolbox is not None:
+                toolbox.reset()
             # Prompts have their instructions in common; these are stored once.
             retained: Retained = "settings" if count == 1 and invocation.settings.save else "nothing"
             status = _answer(session, item, sink, retained, logprobs=options.logprobs is not None)

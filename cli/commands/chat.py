@@ -15,6 +15,7 @@ from gptoss.cli.base.inputs import fenced
 from gptoss.cli.base.interrupts import Terminated, without_interrupts
 from gptoss.cli.base.settings import Effort, ReasoningView
 from gptoss.cli.base.text import one_line, sanitize
+from gptoss.cli.commands.approving import TOOL_LIMITS, AskingPerson
 from gptoss.cli.commands.making_room import MakingRoom
 from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.log import SavedConversation
@@ -34,6 +35,7 @@ from gptoss.cli.startup.completions import model_names
 from gptoss.cli.startup.opening import check_effort, load, session_rules
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
+from gptoss.cli.startup.tools import offered, with_tool_instructions
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
@@ -62,6 +64,7 @@ class Chat:
         environment: streams, variables, the time.
         session: the conversation and its model.
         recorder: saves the conversation.
+        toolbox: the tools that the model can call; None: none.
         output: standard output.
         messages: standard error.
         reasoning: how reasoning is shown.
@@ -91,11 +94,16 @@ class Chat:
         self._worst = ExitStatus.ANSWERED
         self._measured: tuple[Transcript, int] | None = None
         self._line = self._open_line()
+        asks_about_tools = self.person_types and self.messages.is_terminal
         asks = self.person_types and invocation.settings.overflow is None
         self._overflow = MakingRoom(self.say, self._line) if asks else None
         with echo(stdin, on=False):
-            self.session, self.recorder = open_saved_session(
-                invocation, StatusLine(self.messages), self._notices.tell, overflow=self._overflow
+            self.session, self.recorder, self.toolbox = open_saved_session(
+                invocation,
+                StatusLine(self.messages),
+                self._notices.tell,
+                overflow=self._overflow,
+                approver=AskingPerson(self.say, self._line, invocation.folders) if asks_about_tools else None,
             )
 
     @property
@@ -159,7 +167,8 @@ class Chat:
 
     def set_instructions(self, instructions: str | None) -> int:
         """Follow these from the next turn on; return how many tokens have to be prefilled again for it."""
-        return self._change(self.session.settings.with_instructions(instructions))
+        tools = () if self.toolbox is None else self.toolbox.tools
+        return self._change(self.session.settings.with_instructions(with_tool_instructions(instructions, tools)))
 
     def _change(self, settings: ConversationSettings) -> int:
         session = self.session
@@ -192,19 +201,25 @@ class Chat:
             raise
 
     def _move_to(self, model: SessionModel) -> None:
-        rules = session_rules(self._invocation, model, self._overflow)
+        rules = session_rules(self._invocation, model, self._overflow, toolbox=self.toolbox)
         self.session = Session(model, self.session.transcript, rules, self.recorder.record)
         self._measured = None
 
     def go_on_with(self, saved: SavedConversation) -> None:
         """Go on in a saved conversation, with its effort and the model of this one."""
         skips = saved.effort == Effort.NONE and self.session.can_skip_reasoning
-        self.session.go_on_with(Transcript.read(saved.messages, skip_reasoning=skips))
+        transcript = Transcript.read(saved.messages, skip_reasoning=skips)
+        if self.toolbox is not None:
+            self.toolbox.reset()
+            transcript = transcript.with_settings(offered(transcript.settings, self.toolbox.tools))
+        self.session.go_on_with(transcript)
         self.ending = None
 
     def clear(self) -> None:
         """Begin anew with the same settings."""
         self.recorder.begin_another()
+        if self.toolbox is not None:
+            self.toolbox.reset()
         self.session.go_on_with(Transcript(self.session.settings.with_day(self.environment.today())))
         self.ending = None
         self.attachments.clear()
@@ -335,6 +350,8 @@ class Chat:
             self.say("cut at --max-tokens; what was said is kept")
         elif ending.limit == "repetition":
             self.say("stopped, since it only repeated itself: /retry asks again, /undo takes it back")
+        elif ending.limit in TOOL_LIMITS:
+            self.say(f"stopped: {TOOL_LIMITS[ending.limit]}")
         elif ending.limit == "grammar":
             self.say("cut, as the schema or pattern has grown too complex for the grammar engine")
         elif not ending.answered:

@@ -19,6 +19,7 @@ from gptoss.harmony import Conversation
 from gptoss.model.storage.regular_file import open_regular_file
 
 _LATEST = "latest"
+_FILES = "files"
 _MAX_NAME = 100
 _MAX_FILE_NAME = 255  # bytes, of all file systems in use
 _ABANDONED_S = 24 * 3600.0
@@ -60,6 +61,18 @@ class Store:
         log = ConversationLog.create(path, saved)
         self.mark_latest(log)
         return log
+
+    def files_of(self, id: str) -> Path:  # noqa: A002
+        """Return the folder of the files that tools make in a conversation; made, for its owner alone.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self._make_folder()
+        folder = self.folder / _FILES / id
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, exist_ok=True)
+        return folder
 
     def mark_latest(self, log: ConversationLog) -> None:
         """Have `-c` go on in this one. Times cannot tell which is the latest: clocks are set back."""

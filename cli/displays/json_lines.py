@@ -13,6 +13,7 @@ from gptoss.cli.base.output import Output
 from gptoss.cli.displays.logprobs import token_with_logprobs
 from gptoss.cli.displays.text import Display
 from gptoss.cli.session.events import (
+    Approval,
     CommentaryDelta,
     Event,
     FinalDelta,
@@ -22,6 +23,7 @@ from gptoss.cli.session.events import (
     RoundStarted,
     Sampled,
     ToolCall,
+    ToolOutput,
     ToolResult,
     TurnFinished,
 )
@@ -71,7 +73,7 @@ class JsonObject(Display):
         self._dropped_turns = 0
         self._model = ""
         self._texts = {"reasoning": "", "commentary": "", "answer": ""}
-        self._tool_calls: list[dict[str, str]] = []
+        self._tool_calls: dict[str, dict[str, Any]] = {}
         self._problems: list[str] = []
 
     def show(self, event: Event) -> None:
@@ -89,7 +91,9 @@ class JsonObject(Display):
             case FinalDelta():
                 self._texts["answer"] += event.text
             case ToolCall():
-                self._tool_calls.append(_call(event))
+                self._tool_calls[event.id] = {**_call(event), "result": None, "status": None}
+            case ToolResult():
+                self._tool_calls[event.call_id] |= {"result": event.message.text, "status": event.status}
             case ProblemFound():
                 self._problems.append(event.description)
             case TurnFinished():
@@ -101,7 +105,7 @@ class JsonObject(Display):
                         "model": self._model,
                         **self._texts,
                         "answer": answer,
-                        "tool_calls": self._tool_calls,
+                        "tool_calls": list(self._tool_calls.values()),
                         "problems": self._problems,
                         **_ending(event),
                         "dropped_turns": self._dropped_turns,
@@ -144,8 +148,26 @@ class JsonLines(Display):
                 self._write("delta", channel="final", text=event.text)
             case ToolCall():
                 self._write("tool_call", **_call(event))
+            case Approval():
+                self._write(
+                    "approval",
+                    id=event.call_id,
+                    allowed=event.allowed,
+                    by=event.by,
+                    rule=event.rule,
+                    reason=event.reason,
+                )
+            case ToolOutput():
+                self._write("tool_output", id=event.call_id, text=event.text)
             case ToolResult():
-                self._write("tool_result", name=event.message.author.name, text=event.message.text)
+                self._write(
+                    "tool_result",
+                    id=event.call_id,
+                    name=event.message.author.name,
+                    status=event.status,
+                    text=event.message.text,
+                    seconds=round(event.seconds, 6),
+                )
             case Notice():
                 self._write("notice", text=event.text)
             case ProblemFound():
@@ -162,7 +184,7 @@ class JsonLines(Display):
 
 
 def _call(event: ToolCall) -> dict[str, str]:
-    return {"recipient": event.recipient, "arguments": event.arguments}
+    return {"id": event.id, "recipient": event.recipient, "arguments": event.arguments}
 
 
 def _ending(event: TurnFinished) -> dict[str, Any]:

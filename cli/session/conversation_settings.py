@@ -130,6 +130,18 @@ class ConversationSettings:
         """Return a copy with these response formats alone."""
         return self._with_developer(replace(self._developer_content, response_formats=formats))
 
+    def with_tools(self, namespaces: Iterable[ToolNamespaceConfig], functions: Iterable[ToolDescription]) -> Self:
+        """Return a copy that offers these built-in tools and functions, and no others."""
+        system = self._with_system(tools={}) if self.system is not None else self
+        if self.system is not None:
+            content = system._system_content
+            if content is not None:
+                system = system._with_system(tools=content.with_tools(*namespaces).tools)
+        developer = replace(self._developer_content, tools={})
+        if functions := tuple(functions):
+            developer = developer.with_function_tools(*functions)
+        return system._with_developer(developer)
+
     def with_tools_of(self, other: ConversationSettings) -> Self:
         """Return a copy that offers the tools of `other`, and no others."""
         content = other._system_content

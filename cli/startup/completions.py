@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import InputError
-from gptoss.cli.base.settings import KEYS, Folders
+from gptoss.cli.base.settings import KEYS, TOOLS, Folders
 from gptoss.cli.base.templates import paths_of
 from gptoss.cli.base.text import one_line
 from gptoss.cli.startup.environment import local_time
@@ -67,6 +67,11 @@ def templates(incomplete: str) -> list[str]:
     with suppress(InputError):  # as above
         found = paths_of(_folders().templates)
     return _matching((path.stem for path in found), incomplete)
+
+
+def tools(incomplete: str) -> list[str]:
+    """The tools of `--tool`."""
+    return _matching(TOOLS, incomplete)
 
 
 def settings(incomplete: str) -> list[str]:

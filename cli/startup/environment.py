@@ -6,6 +6,7 @@ import datetime
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
@@ -58,6 +59,8 @@ class Environment:
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
     today: Callable[[], datetime.date] = datetime.date.today
     now: Callable[[], datetime.datetime] = local_time
+    at_exit: ExitStack = field(default_factory=ExitStack)
+    """Closed when the run is over, however it ends."""
 
     def output(self) -> Output:
         """Standard output, which must work."""

@@ -17,8 +17,10 @@ from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.pulling import offer_pull
+from gptoss.cli.startup.tools import offered, tool_limits, with_tool_instructions
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
+from gptoss.cli.tools.toolbox import Toolbox
 from gptoss.model.checkpoints.catalog import is_built_in
 from gptoss.model.errors import ContextFullError, ModelNotFoundError, SamplingError
 from gptoss.model.interface import SamplingParams
@@ -35,6 +37,7 @@ def open_session(
     observer: TranscriptObserver | None = None,
     overflow: OverflowPolicy | None = None,
     top_logprobs: int = 0,
+    toolbox: Toolbox | None = None,
 ) -> Session:
     """Load the model and begin a conversation, or go on with one.
 
@@ -45,6 +48,7 @@ def open_session(
         observer: called after every change of the transcript.
         overflow: what to do with a conversation that is too long, where the settings do not say.
         top_logprobs: how many of the likeliest tokens every event has beside the sampled one.
+        toolbox: the tools that the model can call.
 
     Raises:
         ModelError: the model is missing or cannot be used.
@@ -56,12 +60,16 @@ def open_session(
     except ContextFullError as error:
         raise UsageError(str(error)) from None
     check_effort(loaded, invocation.settings.effort)
-    rules = session_rules(invocation, loaded, overflow, top_logprobs)
-    return Session(loaded, transcript or Transcript(new_settings(invocation)), rules, observer)
+    rules = session_rules(invocation, loaded, overflow, top_logprobs, toolbox)
+    return Session(loaded, transcript or Transcript(new_settings(invocation, toolbox=toolbox)), rules, observer)
 
 
 def session_rules(
-    invocation: Invocation, model: SessionModel, overflow: OverflowPolicy | None = None, top_logprobs: int = 0
+    invocation: Invocation,
+    model: SessionModel,
+    overflow: OverflowPolicy | None = None,
+    top_logprobs: int = 0,
+    toolbox: Toolbox | None = None,
 ) -> SessionRules:
     """Return what holds for all turns; the arguments are those of `open_session`.
 
@@ -75,18 +83,24 @@ def session_rules(
         think_budget=settings.think_budget,
         stop_repetition=settings.repetition is Repetition.STOP,
         overflow=DropOldest() if settings.overflow is Overflow.DROP_OLDEST else overflow,
+        tools=toolbox,
+        tool_limits=tool_limits(settings),
     )
 
 
-def new_settings(invocation: Invocation, instructions: str | None = None) -> ConversationSettings:
+def new_settings(
+    invocation: Invocation, instructions: str | None = None, toolbox: Toolbox | None = None
+) -> ConversationSettings:
     """Return the settings of a new conversation; `instructions` take the place of those of the command line."""
     settings = invocation.settings
-    return ConversationSettings.new(
+    tools = () if toolbox is None else toolbox.tools
+    new = ConversationSettings.new(
         invocation.environment.today(),
         settings.effort,
-        settings.instructions if instructions is None else instructions,
+        with_tool_instructions(settings.instructions if instructions is None else instructions, tools),
         response_format=invocation.answer_format.response_format if invocation.answer_format else None,
     )
+    return offered(new, tools)
 
 
 def load(

@@ -20,6 +20,7 @@ from gptoss.cli.base.settings import (
     Quantize,
     ReasoningView,
     Repetition,
+    Sandbox,
     Settings,
     load_settings,
 )
@@ -141,6 +142,66 @@ _SETTINGS: dict[str, Any] = {
         typer.Option(min=0.001, metavar="GB", help="Size limit of that cache. [default: 4]"),
     ],
 }
+_TOOLS: dict[str, Any] = {
+    "tools": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tool",
+            metavar="TOOL",
+            help="Let the model use a tool: python, files, apply_patch; none turns off those of the config file. "
+            "May be repeated.",
+            autocompletion=completions.tools,
+        ),
+    ],
+    "functions": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--functions",
+            metavar="FILE",
+            help="Let the model call functions of yours: a FILE.py, or a FILE.json of command lines.",
+        ),
+    ],
+    "mcp": Annotated[
+        list[str] | None,
+        typer.Option("--mcp", metavar="NAME|COMMAND", help="Let the model use the tools of an MCP server."),
+    ],
+    "allow": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow", metavar="RULE", help="Run calls that match without asking: TOOL or TOOL(PATTERN), * is any text."
+        ),
+    ],
+    "ask": Annotated[
+        list[str] | None, typer.Option("--ask", metavar="RULE", help="Ask about calls that match; goes before --allow.")
+    ],
+    "deny": Annotated[
+        list[str] | None, typer.Option("--deny", metavar="RULE", help="Never run calls that match; goes before all.")
+    ],
+    "tool_choice": Annotated[
+        str | None,
+        typer.Option(metavar="CHOICE", help="auto, none, required, or the one tool to call first. [default: auto]"),
+    ],
+    "workspace": Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Where files and apply_patch work. [default: the current folder]"),
+    ],
+    "python": Annotated[
+        str | None,
+        typer.Option("--python", metavar="PATH", help="The interpreter of the tool python. [default: gptoss's own]"),
+    ],
+    "sandbox": Annotated[
+        Sandbox | None,
+        typer.Option(help="What confines python and other tools; see gptoss sandbox. [default: auto]"),
+    ],
+    "tool_calls": Annotated[
+        int | None, typer.Option("--max-tool-calls", min=1, metavar="N", help="Calls in one turn. [default: 100]")
+    ],
+    "tool_time": Annotated[
+        float | None,
+        typer.Option("--max-tool-time", metavar="SECONDS", help="Time for tools in one turn. [default: 1800]"),
+    ],
+}
+_SETTINGS |= _TOOLS
 # Which conversation goes on.
 _RESUMING: dict[str, Any] = {
     "resume_latest": Annotated[bool, typer.Option("-c", "--continue", help="Continue the latest conversation.")],
@@ -220,7 +281,9 @@ def with_settings(
     def invoke(context: typer.Context, home: Path | None, **values: Any) -> ExitStatus:
         environment: Environment = context.obj
         folders = Folders.locate(environment.variables, home)
-        flags = {name: values.pop(name) for name in settings_options}
+        # A list that is empty was not given.
+        flags = {name: None if values[name] == [] else values[name] for name in settings_options}
+        values = {name: value for name, value in values.items() if name not in settings_options}
         policy = values.pop("policy", None)
         if policy is not None:
             flags["instructions"] = policy_as_instructions(policy, flags["instructions"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.settings import Effort, Folders, Settings
@@ -16,12 +18,23 @@ from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.opening import new_settings, open_session
 from gptoss.cli.startup.options import Invocation
+from gptoss.cli.startup.tools import open_toolbox, temporary_files
 from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.tools.permission import Approver
+from gptoss.cli.tools.toolbox import Toolbox
 
 
 def open_store(environment: Environment, folders: Folders) -> Store:
     """Return the saved conversations of this home."""
     return Store(folders.conversations, environment.now)
+
+
+class Opened(NamedTuple):
+    """A session, what saves its conversation, and the tools that its model can call."""
+
+    session: Session
+    recorder: Recorder
+    toolbox: Toolbox | None
 
 
 def open_saved_session(
@@ -31,7 +44,8 @@ def open_saved_session(
     *,
     overflow: OverflowPolicy | None = None,
     top_logprobs: int = 0,
-) -> tuple[Session, Recorder]:
+    approver: Approver | None = None,
+) -> Opened:
     """Load the model and begin a conversation, or go on in the one that the command line names.
 
     One that goes on has its own model, effort and instructions unless the command line has others; it keeps the day on
@@ -42,6 +56,7 @@ def open_saved_session(
         status_line: for the progress of loading.
         tell: says a line to the person, when something cannot be saved.
         overflow, top_logprobs: as `open_session` takes them.
+        approver: as `open_toolbox` takes it.
 
     Raises:
         UsageError: there is no such conversation, or both -c and --session are given.
@@ -50,13 +65,15 @@ def open_saved_session(
     """
     store = open_store(invocation.environment, invocation.folders)
     log = _chosen(invocation, store)
+    recorder = Recorder(store, tell, log, saving=invocation.settings.save)
+    toolbox = open_toolbox(invocation, approver, _files_of(recorder, invocation.environment))
+    given = invocation.flags if toolbox is None else invocation.flags | {"tools"}
     transcript: Transcript | None = None
     if log is not None:
         settings = _settings_of(log.saved, invocation.settings, invocation.flags)
         invocation = replace(invocation, settings=settings)
         saved = Transcript.read(log.saved.messages)
-        transcript = saved.with_settings(saved.settings.resumed(new_settings(invocation), invocation.flags))
-    recorder = Recorder(store, tell, log, saving=invocation.settings.save)
+        transcript = saved.with_settings(saved.settings.resumed(new_settings(invocation, toolbox=toolbox), given))
     session = open_session(
         invocation,
         status_line,
@@ -64,10 +81,21 @@ def open_saved_session(
         observer=recorder.record,
         overflow=overflow,
         top_logprobs=top_logprobs,
+        toolbox=toolbox,
     )
     if log is not None and log.damage is not None:
         tell(f"{log.damage}; what was said from there on is left out")
-    return session, recorder
+    return Opened(session, recorder, toolbox)
+
+
+def _files_of(recorder: Recorder, environment: Environment) -> Callable[[], Path]:
+    """Return what gives the folder of the conversation's files; one that is not saved has none after the run."""
+    temporary = temporary_files(environment)
+
+    def files() -> Path:
+        return temporary() if recorder.id is None else recorder.store.files_of(recorder.id)
+
+    return files
 
 
 def _chosen(invocation: Invocation, store: Store) -> ConversationLog | None:

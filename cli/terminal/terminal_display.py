@@ -11,6 +11,7 @@ from gptoss.cli.base.settings import ReasoningView
 from gptoss.cli.base.text import counted, duration, one_line
 from gptoss.cli.displays.text import Display
 from gptoss.cli.session.events import (
+    Approval,
     CommentaryDelta,
     Event,
     FinalDelta,
@@ -115,6 +116,9 @@ class Aside(Display):
             case ToolCall(recipient, arguments):
                 self.close()
                 self._note(f"call of {recipient}: {arguments}")
+            case Approval(allowed=False):
+                self.close()
+                self._note("the call is not allowed")
             case ToolResult(message):
                 self.close()
                 self._note(f"result of {message.author.name}: {message.text}")

@@ -14,6 +14,7 @@ from gptoss.cli.base.settings import ReasoningView
 from gptoss.cli.base.text import Sanitizer, counted, one_line, sanitize
 from gptoss.cli.displays.text import Display
 from gptoss.cli.session.events import (
+    Approval,
     CommentaryDelta,
     Event,
     FinalDelta,
@@ -109,6 +110,9 @@ class TurnView(Display):
             case ToolCall(recipient, arguments):
                 self.close()
                 self._region.update(self._call(recipient, arguments), [])
+            case Approval(allowed=False):
+                self.close()
+                self._note("the call is not allowed")
             case ToolResult(message):
                 self.close()
                 self._region.update(self._result(message.text), [])

@@ -44,6 +44,10 @@ class Approver(Protocol):
         """Ask whether to go on although a limit is reached."""
         ...
 
+    def remember(self, rule: Rule) -> None:
+        """Store a rule that the person wants to hold for later runs too."""
+        ...
+
 
 class Permission:
     """Decides about calls, and remembers what the person has answered.
@@ -51,13 +55,11 @@ class Permission:
     Args:
         rules: of the options and the config file.
         approver: asks the person; None where nobody can be asked.
-        remember: stores a rule for later runs.
     """
 
-    def __init__(self, rules: Rules, approver: Approver | None, remember: Callable[[Rule], None]) -> None:
+    def __init__(self, rules: Rules, approver: Approver | None) -> None:
         self._rules = rules
         self._approver = approver
-        self._remember = remember
 
     def decide(self, call_id: str, tool: str, argument: str, preview: Callable[[], Preview]) -> Approval:
         """Decide about one call.
@@ -82,7 +84,7 @@ class Permission:
             self._grant(Rule(tool))
         elif answer.choice == "always":
             self._grant(always)
-            self._remember(always)
+            self._approver.remember(always)
         return Approval(call_id, True, "person")
 
     def may_exceed(self, limit: ToolLimit, call: ToolCall) -> bool:

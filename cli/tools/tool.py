@@ -91,6 +91,10 @@ class Tool(Protocol):
         """
         ...
 
+    def reset(self) -> None:
+        """Drop what is kept for one conversation, as another begins."""
+        ...
+
     def close(self) -> None:
         """End what runs and free what is held."""
         ...

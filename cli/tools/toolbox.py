@@ -71,6 +71,11 @@ class Toolbox:
         if self._running is not None:
             self._running.cancel()
 
+    def reset(self) -> None:
+        """Begin another conversation: what tools keep for one is dropped."""
+        for tool in self._tools:
+            tool.reset()
+
     def close(self) -> None:
         """End all tools. A failure of one does not keep the others."""
         for tool in self._tools:
@@ -84,12 +89,7 @@ class Toolbox:
             return ToolOutcome("Not run.", "cancelled")
         try:
             with closing(invocation.run()) as running:
-                outcome = None
-                while outcome is None:
-                    try:
-                        yield ToolOutput(call.id, next(running))
-                    except StopIteration as ending:
-                        outcome = ending.value
+                outcome = yield from _outputs(call.id, running)
         except GeneratorExit:
             invocation.cancel()
             raise
@@ -124,6 +124,17 @@ class Toolbox:
         close = get_close_matches(call.recipient, names, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         return f"There is no tool {call.recipient}.{hint} The tools are: {', '.join(names) or 'none'}."
+
+
+def _outputs(call_id: str, running: Generator[str, None, ToolOutcome]) -> Generator[ToolEvent, None, ToolOutcome]:
+    """Yield a run's output as events, and return its result."""
+    while True:
+        try:
+            text = next(running)
+        except StopIteration as ending:
+            outcome: ToolOutcome = ending.value
+            return outcome
+        yield ToolOutput(call_id, text)
 
 
 def _denied(approval: Approval) -> str:

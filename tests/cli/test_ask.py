@@ -348,7 +348,7 @@ def test_stream_json_tells_a_tool_call(gptoss) -> None:
     completion = '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>'
     result = gptoss("ask", "Hi", "--stream-json", completions=[completion])
     events = [json.loads(line) for line in result.stdout.splitlines()]
-    assert events[1] == {"event": "tool_call", "recipient": "functions.f", "arguments": '{"a": 1}'}
+    assert events[1] == {"event": "tool_call", "id": "call_1", "recipient": "functions.f", "arguments": '{"a": 1}'}
     assert [event["event"] for event in events] == ["start", "tool_call", "done", "error"]
 
 

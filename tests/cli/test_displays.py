@@ -11,12 +11,14 @@ from gptoss.cli.displays.json_lines import JsonLines, JsonObject
 from gptoss.cli.displays.raw import Raw
 from gptoss.cli.displays.text import Warnings
 from gptoss.cli.session.events import (
+    Approval,
     FinalDelta,
     Notice,
     RoundFinished,
     RoundStarted,
     Sampled,
     ToolCall,
+    ToolOutput,
     ToolResult,
     TurnFinished,
     TurnTiming,
@@ -54,7 +56,9 @@ def turn(encoding):
         *(Sampled(Token(token, -0.5)) for token in call),
         ToolCall("functions.f", "{}", "commentary"),
         RoundFinished("stop", USAGE, TIMING, 7),
-        ToolResult(Message.tool("functions.f", "4\x1b[2J")),
+        Approval("call_1", True, "rule", "functions.*"),
+        ToolOutput("call_1", "4"),
+        ToolResult(Message.tool("functions.f", "4\x1b[2J"), "call_1", "ok", 0.25),
         RoundStarted("nano", (*first, *call, *result), None, 0, 2),
         Notice("the schema of f is not supported"),
         *(Sampled(Token(token, -0.5)) for token in answer),
@@ -79,12 +83,16 @@ def test_json_lines(turn) -> None:
     played(JsonLines(output(stream)), turn)
     events = [json.loads(line) for line in stream.text.splitlines()]
     assert [event["event"] for event in events] == [
-        *("start", "tool_call", "tool_result", "round", "notice", "delta", "done")
+        *("start", "tool_call", "approval", "tool_output", "tool_result", "round", "notice", "delta", "done")
     ]
-    start, call, result, second, notice, _, done = events
+    start, call, approval, piece, result, second, notice, _, done = events
     assert start["cached_tokens"] == 0
-    assert call == {"event": "tool_call", "recipient": "functions.f", "arguments": "{}"}
-    assert result == {"event": "tool_result", "name": "functions.f", "text": "4\x1b[2J"}
+    assert call == {"event": "tool_call", "id": "call_1", "recipient": "functions.f", "arguments": "{}"}
+    told = {"allowed": True, "by": "rule", "rule": "functions.*", "reason": None}
+    assert approval == {"event": "approval", "id": "call_1", **told}
+    assert piece == {"event": "tool_output", "id": "call_1", "text": "4"}
+    told = {"name": "functions.f", "status": "ok", "text": "4\x1b[2J", "seconds": 0.25}
+    assert result == {"event": "tool_result", "id": "call_1", **told}
     assert (second["number"], second["cached_tokens"]) == (2, None)
     assert notice["text"] == "the schema of f is not supported"
     assert done["usage"] == {
@@ -100,7 +108,8 @@ def test_json_object_has_the_calls_and_the_whole_usage(turn) -> None:
     played(JsonObject(output(stream)), turn)
     told = json.loads(stream.text)
     assert (told["answer"], told["usage"]["completion_tokens"]) == ("Four", 12)
-    assert told["tool_calls"] == [{"recipient": "functions.f", "arguments": "{}"}]
+    call = {"id": "call_1", "recipient": "functions.f", "arguments": "{}", "result": "4\x1b[2J", "status": "ok"}
+    assert told["tool_calls"] == [call]
 
 
 def test_raw_writes_each_token_once(turn, encoding) -> None:

@@ -18,6 +18,7 @@ class Person:
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, str]] = []
+        self.remembered: list[str] = []
 
     def ask(self, tool: str, preview: Preview, rule: Rule) -> Answer:
         self.asked.append((tool, str(rule)))
@@ -25,6 +26,9 @@ class Person:
 
     def may_exceed(self, limit, call) -> bool:
         return True
+
+    def remember(self, rule: Rule) -> None:
+        self.remembered.append(str(rule))
 
 
 @pytest.mark.parametrize(
@@ -87,28 +91,27 @@ def decided(permission: Permission, argument: str = "x", tool: str = "f") -> App
 
 
 def test_without_anybody_to_ask_what_is_not_allowed_is_denied() -> None:
-    permission = Permission(rules(allow=["f(x)"]), None, lambda rule: None)
+    permission = Permission(rules(allow=["f(x)"]), None)
     assert decided(permission) == Approval("call_1", True, "rule", "f(x)")
     assert decided(permission, "y") == Approval("call_1", False, "default")
 
 
 def test_once_asks_again_conversation_and_always_do_not() -> None:
-    remembered: list[Rule] = []
     person = Person(Answer("once"), Answer("always"), Answer("no", "too risky"), Answer("conversation"))
-    permission = Permission(Rules(), person, remembered.append)
+    permission = Permission(Rules(), person)
     assert decided(permission, "x*").allowed
     assert decided(permission, "x*").allowed
     assert decided(permission, "x*") == Approval("call_1", True, "rule", r"f(x\*)")
     assert decided(permission, "y") == Approval("call_1", False, "person", reason="too risky")
     assert decided(permission, "y").by == "person"
     assert decided(permission, "z") == Approval("call_1", True, "rule", "f")
-    assert [str(rule) for rule in remembered] == [r"f(x\*)"]
+    assert person.remembered == [r"f(x\*)"]
     assert len(person.asked) == 4
 
 
 def test_what_was_granted_goes_before_ask_and_not_before_deny() -> None:
     person = Person(Answer("conversation"))
-    permission = Permission(rules(ask=["f"], deny=["f(y)"]), person, lambda rule: None)
+    permission = Permission(rules(ask=["f"], deny=["f(y)"]), person)
     assert decided(permission).by == "person"
     assert decided(permission).by == "rule"
     assert not decided(permission, "y").allowed

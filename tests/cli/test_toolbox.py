@@ -55,13 +55,16 @@ class Echo:
         self.called = call.recipient
         return Call(self, call.arguments)
 
+    def reset(self) -> None:
+        pass
+
     def close(self) -> None:
         self.is_closed = True
 
 
 def toolbox(tool: Echo, *, allow: str = "*", deny: str = "never", left: tuple[str, ...] = ()) -> Toolbox:
     rules = Rules(allow=(Rule.parse(allow),), deny=(Rule.parse(deny),))
-    return Toolbox([tool], Permission(rules, None, lambda rule: None), left)
+    return Toolbox([tool], Permission(rules, None), left)
 
 
 def run(box: Toolbox, recipient: str, arguments: str = "x") -> tuple[list, ToolOutcome | None]:

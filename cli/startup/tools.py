@@ -1,0 +1,145 @@
+"""From settings to the tools that a session offers to its model."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.settings import TOOLS, Settings
+from gptoss.cli.base.text import one_line
+from gptoss.cli.session.conversation_settings import ConversationSettings
+from gptoss.cli.session.tools import ToolLimits
+from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.options import Invocation
+from gptoss.cli.tools.permission import Approver, Permission
+from gptoss.cli.tools.rules import Rule, Rules
+from gptoss.cli.tools.tool import Tool
+from gptoss.cli.tools.toolbox import Toolbox
+from gptoss.model.storage.regular_file import open_regular_file
+
+PROJECT_FILE = ".gptoss.toml"
+"""A file in the workspace that adds `deny` and `ask` rules, and can allow nothing."""
+
+_MAX_PROJECT_BYTES = 1 << 20
+_NONE = "none"
+
+
+def open_toolbox(
+    invocation: Invocation,
+    approver: Approver | None,
+    files: Callable[[], Path],
+) -> Toolbox | None:
+    """Return the tools that the settings ask for; None if they ask for none. They end with the run.
+
+    Args:
+        invocation: the command line.
+        approver: asks the person about calls; None where nobody can be asked.
+        files: gives the conversation's folder of files, and makes it.
+
+    Raises:
+        UsageError: a tool is unknown, or a rule is none.
+        InputError: a file of functions or of rules cannot be read.
+    """
+    settings = invocation.settings
+    tools = list(_tools(invocation, files))
+    if not tools:
+        return None
+    toolbox = Toolbox(tools, Permission(rules_of(settings), approver))
+    invocation.environment.at_exit.callback(toolbox.close)
+    return toolbox
+
+
+def _tools(invocation: Invocation, files: Callable[[], Path]) -> Iterable[Tool]:
+    """Make the tools. A tool is imported here, when it is asked for."""
+    names = invocation.settings.tools
+    for name in () if _NONE in names else dict.fromkeys(names):
+        if name not in _MAKERS:
+            raise UsageError(f"there is no tool {one_line(name)!r}; the tools are {', '.join(TOOLS)}")
+        yield _MAKERS[name](invocation, files)
+
+
+_MAKERS: dict[str, Callable[[Invocation, Callable[[], Path]], Tool]] = {}
+
+
+def temporary_files(environment: Environment) -> Callable[[], Path]:
+    """Return what gives a folder, made at the first call, that is removed when the run is over."""
+
+    @cache
+    def files() -> Path:
+        return Path(environment.at_exit.enter_context(TemporaryDirectory(prefix="gptoss-")))
+
+    return files
+
+
+def tool_limits(settings: Settings) -> ToolLimits:
+    """Return the limits of one turn."""
+    return ToolLimits(calls=settings.tool_calls, seconds=settings.tool_time)
+
+
+def workspace_of(settings: Settings) -> Path:
+    """Return the folder that tools for files work in.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    folder = Path(settings.workspace or ".").expanduser().resolve()
+    if not folder.is_dir():
+        raise UsageError(f"the workspace {one_line(str(folder))} is no folder")
+    return folder
+
+
+def offered(settings: ConversationSettings, tools: Iterable[Tool]) -> ConversationSettings:
+    """Return the settings of a conversation that offers these tools and no others."""
+    tools = tuple(tools)
+    namespaces = [tool.namespace for tool in tools if tool.namespace is not None]
+    functions = [function for tool in tools for function in tool.functions]
+    return settings.with_tools(namespaces, functions)
+
+
+def with_tool_instructions(instructions: str | None, tools: Iterable[Tool]) -> str | None:
+    """Return the person's instructions with those of the tools after them."""
+    parts = [instructions, *(tool.instructions for tool in tools)]
+    return "\n\n".join(part for part in parts if part) or None
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return the rules of the settings, with those of the file in the workspace.
+
+    Raises:
+        UsageError: a rule is none.
+        InputError: the file cannot be read, or wants to allow something.
+    """
+    chosen = {name: _rules(f"--{name}", getattr(settings, name)) for name in ("allow", "ask", "deny")}
+    return Rules(**chosen).stricter(**_project_rules(workspace_of(settings) / PROJECT_FILE))
+
+
+def _project_rules(path: Path) -> dict[str, tuple[Rule, ...]]:
+    where = one_line(str(path))
+    try:
+        with open_regular_file(path) as file:
+            data = file.read(_MAX_PROJECT_BYTES + 1)
+    except FileNotFoundError:
+        return {"ask": (), "deny": ()}
+    except OSError as error:
+        raise InputError(f"cannot read {where}: {error.strerror}") from None
+    try:
+        table = tomllib.loads(data[:_MAX_PROJECT_BYTES].decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{where}: not TOML: {one_line(str(error))}") from None
+    unknown = sorted(table.keys() - {"ask", "deny"})
+    if unknown:
+        raise InputError(f"{where}: it may have the lists ask and deny only, not {one_line(unknown[0])!r}")
+    return {name: _rules(f"{where}: {name}", table.get(name, ())) for name in ("ask", "deny")}
+
+
+def _rules(where: str, texts: object) -> tuple[Rule, ...]:
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{where} is no list of rules")
+    try:
+        return tuple(map(Rule.parse, texts))
+    except ValueError as error:
+        raise UsageError(f"{where}: {one_line(str(error))}") from None
