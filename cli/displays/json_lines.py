@@ -167,6 +167,7 @@ class JsonLines(Display):
                     status=event.status,
                     text=event.message.text,
                     seconds=round(event.seconds, 6),
+                    files=[str(path) for path in event.files],
                 )
             case Notice():
                 self._write("notice", text=event.text)

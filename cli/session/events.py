@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gptoss.harmony import Message
     from gptoss.model.interface import Token
 
@@ -137,12 +139,14 @@ class ToolResult:
         status: ok, or why there is no proper result: error (what the call or the tool did wrong), denied, cancelled
             (by the person), timeout (of this call), limit (of the turn), unknown (the program ended while it ran).
         seconds: that the call took.
+        files: that the tool has made.
     """
 
     message: Message
     call_id: str = "call_1"
     status: ToolStatus = "ok"
     seconds: float = 0.0
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

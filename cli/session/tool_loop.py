@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gptoss.cli.session.events import Event, ToolCall, ToolLimit, ToolResult
 from gptoss.cli.session.tool_results import shortened
@@ -84,13 +84,13 @@ class ToolLoop:
                 if outcome is None:
                     return tuple(calls[index:])
                 if outcome.status == "cancelled" and self._is_stopping():
-                    outcome = ToolOutcome(f"{outcome.text}\n{_STOPPED}", "cancelled")
+                    outcome = replace(outcome, text=f"{outcome.text}\n{_STOPPED}")
                 elif outcome.status == "cancelled" and self.limit is not None:
-                    outcome = ToolOutcome(f"{outcome.text}\n{_LIMIT_TEXTS[self.limit]}", "limit")
+                    outcome = replace(outcome, text=f"{outcome.text}\n{_LIMIT_TEXTS[self.limit]}", status="limit")
             message = result_message(call, shortened(outcome.text, self._result_tokens, self._encoding))
             record(message)
             history = (*history, message)
-            yield ToolResult(message, call.id, outcome.status, time.perf_counter() - began)
+            yield ToolResult(message, call.id, outcome.status, time.perf_counter() - began, outcome.files)
         return ()
 
     def _refused(self, call: ToolCall) -> ToolOutcome | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from gptoss.cli.session.events import Approval, ToolCall, ToolLimit, ToolOutput, ToolStatus
@@ -19,10 +20,12 @@ class ToolOutcome:
     Attributes:
         text: the result, as the model reads it; the session shortens one that is too long.
         status: for events.
+        files: that the tool has made, for the person.
     """
 
     text: str
     status: ToolStatus = "ok"
+    files: tuple[Path, ...] = ()
 
 
 class Tools(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -62,7 +63,22 @@ def _tools(invocation: Invocation, files: Callable[[], Path]) -> Iterable[Tool]:
         yield _MAKERS[name](invocation, files)
 
 
-_MAKERS: dict[str, Callable[[Invocation, Callable[[], Path]], Tool]] = {}
+def _python(invocation: Invocation, files: Callable[[], Path]) -> Tool:
+    from gptoss.cli.sandbox.sandbox import open_sandbox
+    from gptoss.cli.tools.python.tool import PythonTool
+
+    settings = invocation.settings
+    program = None if settings.python is None else Path(settings.python).expanduser()
+    if program is not None and not (program.is_file() and os.access(program, os.X_OK)):
+        raise UsageError(f"--python: {one_line(str(program))} is no program")
+    sandbox = open_sandbox(settings.sandbox.value)
+    if sandbox.mechanism == "off":
+        messages = invocation.environment.messages()
+        messages.write("gptoss: --sandbox off: the model's code can do whatever you can\n")
+    return PythonTool(sandbox, files, program if program is None else program.absolute())
+
+
+_MAKERS: dict[str, Callable[[Invocation, Callable[[], Path]], Tool]] = {"python": _python}
 
 
 def temporary_files(environment: Environment) -> Callable[[], Path]:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from difflib import get_close_matches
 
 from gptoss.cli.base.text import duration
@@ -104,7 +105,8 @@ class Toolbox:
             self._running = None
         if self._is_cancelled:
             after = duration(time.monotonic() - began)
-            return ToolOutcome(f"{outcome.text}\n[Ended after {after}, before it was done.]".lstrip("\n"), "cancelled")
+            text = f"{outcome.text}\n[Ended after {after}, before it was done.]".lstrip("\n")
+            return replace(outcome, text=text, status="cancelled")
         return outcome
 
     def _resolve(self, recipient: str) -> str | None:

@@ -91,7 +91,7 @@ def test_json_lines(turn) -> None:
     told = {"allowed": True, "by": "rule", "rule": "functions.*", "reason": None}
     assert approval == {"event": "approval", "id": "call_1", **told}
     assert piece == {"event": "tool_output", "id": "call_1", "text": "4"}
-    told = {"name": "functions.f", "status": "ok", "text": "4\x1b[2J", "seconds": 0.25}
+    told = {"name": "functions.f", "status": "ok", "text": "4\x1b[2J", "seconds": 0.25, "files": []}
     assert result == {"event": "tool_result", "id": "call_1", **told}
     assert (second["number"], second["cached_tokens"]) == (2, None)
     assert notice["text"] == "the schema of f is not supported"

@@ -1,0 +1,1 @@
+"""Run programs that can reach nothing but their own folder."""

@@ -1,0 +1,1 @@
+"""The tool python: a stateful interpreter in a sandbox."""
