@@ -24,6 +24,7 @@ from gptoss.cli.commands import cache, config, sessions, shell_completion, templ
 from gptoss.cli.commands.bench import bench
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
+from gptoss.cli.commands.sandbox import sandbox
 from gptoss.cli.commands.show import show
 from gptoss.cli.commands.verify import verify
 from gptoss.cli.startup import completions
@@ -282,6 +283,7 @@ app.command("list")(list_models)
 app.command()(rm)
 app.command()(show)
 app.command()(verify)
+app.command()(sandbox)
 app.command("completion")(shell_completion.print_script)
 
 

@@ -49,7 +49,9 @@ def third_party_imports() -> set[str]:
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Import):
-                    names |= {alias.name.partition(".")[0] for alias in node.names}
+                    found = {alias.name.partition(".")[0] for alias in node.names}
+                    # A file that is run as a program imports its neighbours.
+                    names |= {name for name in found if not path.with_name(f"{name}.py").exists()}
                 elif isinstance(node, ast.ImportFrom):
                     names.add(node.module.partition(".")[0])
     return {DISTRIBUTIONS.get(name, name) for name in names - sys.stdlib_module_names - {"gptoss"}}

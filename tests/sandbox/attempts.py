@@ -2,8 +2,8 @@
 
     attempts.py TARGETS NAME...
 
-TARGETS is JSON: `secret` and `outside` (a file to read, a folder to write in), `victim` (a process), `tcp`, `udp` (ports
-of listeners), `unix` (the path of one), `abstract` (the name of one). An attempt that raises has failed.
+TARGETS is JSON: `secret` and `outside` (a file to read, a folder to write in), `victim` (a process), `tcp`, `udp`
+(ports of listeners), `unix` (the path of one), `abstract` (the name of one). An attempt that raises has failed.
 """
 
 import ctypes

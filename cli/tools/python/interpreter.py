@@ -39,7 +39,7 @@ class Interpreter:
         there, self._requests = os.pipe()
         self._responses, answering = os.pipe()
         python = str(program or sys.executable)
-        command = [python, "-u", "-B", str(_WORKER), str(there), str(answering)]
+        command = [python, "-B", str(_WORKER), str(there), str(answering)]
         self._confined: Confined | None = None
         try:
             self._confined = sandbox.start(command, folder, read=[_WORKER], pass_fds=(there, answering))

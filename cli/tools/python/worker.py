@@ -111,6 +111,8 @@ def main() -> None:
     """Run cells until there are no more requests."""
     requests, responses = os.fdopen(int(sys.argv[1])), os.fdopen(int(sys.argv[2]), "w")
     del sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):  # output is shown as it comes
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     sys.modules["__main__"].__dict__.pop("main", None)
     sys.path[0:1] = [""]
     cells: queue.SimpleQueue[str | None] = queue.SimpleQueue()
