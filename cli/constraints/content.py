@@ -42,7 +42,7 @@ class TurnGrammars:
         if head.recipient is None:
             return self._answer if head.channel == Channel.FINAL else None
         parameters = self._parameters.get(head.recipient)
-        if parameters is None:
+        if parameters is None or parameters.get("type") == "string":  # the text itself is the argument
             return None
         compiled = self._schemas.get(parameters)
         if compiled.problem:

@@ -61,6 +61,8 @@ def _tools(invocation: Invocation, files: Callable[[], Path]) -> Iterable[Tool]:
         if name not in _MAKERS:
             raise UsageError(f"there is no tool {one_line(name)!r}; the tools are {', '.join(TOOLS)}")
         yield _MAKERS[name](invocation, files)
+    if invocation.settings.functions and _NONE not in names:
+        yield _functions(invocation)
 
 
 def _python(invocation: Invocation, files: Callable[[], Path]) -> Tool:
@@ -78,7 +80,32 @@ def _python(invocation: Invocation, files: Callable[[], Path]) -> Tool:
     return PythonTool(sandbox, files, program if program is None else program.absolute())
 
 
-_MAKERS: dict[str, Callable[[Invocation, Callable[[], Path]], Tool]] = {"python": _python}
+def _files(invocation: Invocation, _: Callable[[], Path]) -> Tool:
+    from gptoss.cli.tools.files.tool import FilesTool
+    from gptoss.cli.tools.workspace import Workspace
+
+    return FilesTool(Workspace(workspace_of(invocation.settings)))
+
+
+def _patch(invocation: Invocation, _: Callable[[], Path]) -> Tool:
+    from gptoss.cli.tools.patch.tool import PatchTool
+    from gptoss.cli.tools.workspace import Workspace
+
+    return PatchTool(Workspace(workspace_of(invocation.settings)))
+
+
+def _functions(invocation: Invocation) -> Tool:
+    from gptoss.cli.tools.functions.tool import FunctionsTool, functions_of
+
+    found = [each for name in invocation.settings.functions for each in functions_of(Path(name).expanduser())]
+    return FunctionsTool(found, workspace_of(invocation.settings))
+
+
+_MAKERS: dict[str, Callable[[Invocation, Callable[[], Path]], Tool]] = {
+    "python": _python,
+    "files": _files,
+    "apply_patch": _patch,
+}
 
 
 def temporary_files(environment: Environment) -> Callable[[], Path]:

@@ -26,8 +26,8 @@ found = trial(mechanism)
 if found.problem is not None:
     sys.exit(found.problem)
 outside = os.path.dirname(secret)
-targets = {"secret": secret, "outside": outside, "above": outside, "victim": os.getpid(), "address": 0, "tcp": 9, "udp": 9,
-           "unix": "/nowhere", "unix_datagram": "/nowhere", "abstract": "nowhere", "inherited": "nothing"}
+targets = {"secret": secret, "outside": outside, "above": outside, "victim": os.getpid(), "address": 0, "tcp": 9,
+           "udp": 9, "unix": "/nowhere", "unix_datagram": "/nowhere", "abstract": "nowhere", "inherited": "nothing"}
 os.environ["GPTOSS_TEST_SECRET"] = "x"
 command = [os.path.realpath(sys.executable), "-I", "-S", attempts, json.dumps(targets)]
 with contextlib.closing(Sandbox(mechanism).start(command, Path(folder), read=[Path(attempts)])) as confined:

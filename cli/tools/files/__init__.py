@@ -1,0 +1,1 @@
+"""Functions that look at the files of a workspace."""

@@ -1,0 +1,1 @@
+"""The function apply_patch: changes to several files in one text."""
