@@ -81,10 +81,10 @@ def written(result: Any) -> str:
     """Return a result as text: a string as it is, anything else as JSON where that can be."""
     if isinstance(result, str):
         return result
-    from pydantic_core import to_json
+    from pydantic import TypeAdapter
 
     try:
-        return to_json(result, indent=None).decode()
+        return TypeAdapter(Any).dump_json(result).decode()
     except Exception:  # noqa: BLE001 - pydantic_core's own classes, and those of the value
         return repr(result)
 
