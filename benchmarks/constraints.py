@@ -21,7 +21,7 @@ from gptoss.cli.constraints.schemas import schema_grammar
 from gptoss.cli.constraints.turn import ConstraintFactory, TurnConstraint
 from gptoss.cli.startup.answer_format import schema_format
 from gptoss.harmony import Conversation, DeveloperContent, Encoding, Message, SystemContent, ToolDescription
-from gptoss.model import Masked, Sampler, SamplingParams
+from gptoss.model import LogitMask, Sampler, SamplingParams
 
 HIDDEN = 2880  # of gpt-oss-20b
 SCHEMA = {
@@ -101,7 +101,7 @@ def main() -> int:
     engine.matcher(grammar)
     matcher_us = (time.perf_counter() - begin) * 1e6
 
-    mask = Masked.forbidding(encoding.specials.values(), size)
+    mask = LogitMask.forbidding(encoding.specials.values(), size)
     factory = ConstraintFactory(encoding)
     answer_grammar = schema_format(SCHEMA).grammar
 

@@ -38,7 +38,7 @@ from gptoss.model import (
     Checkpoint,
     LoadOptions,
     LocalEngine,
-    Masked,
+    LogitMask,
     Request,
     Sampler,
     SamplingParams,
@@ -96,7 +96,7 @@ class Plan:
 
 
 def tiny() -> ModelConfig:
-    """The same architecture, small enough for any machine."""
+    """Return the same architecture, small enough for any machine."""
     return replace(
         published_config("20b"),
         hidden_size=64,
@@ -133,7 +133,7 @@ def random_weights(config: ModelConfig, device: torch.device, seed: int = 0) -> 
 
 
 def moved(part: Any, device: str) -> Any:
-    """The same weights, or any part of them, on another device."""
+    """Return the same weights, or any part of them, on another device."""
     if isinstance(part, Tensor):
         return part.to(device)
     if isinstance(part, tuple):
@@ -144,7 +144,7 @@ def moved(part: Any, device: str) -> Any:
 
 
 class Figures:
-    """What was found, told as it comes."""
+    """The findings, printed as they come."""
 
     def __init__(self) -> None:
         self.values: dict[str, object] = {}
@@ -156,18 +156,18 @@ class Figures:
         print(f"{name:>44}  {value:.6g}" if isinstance(value, float) else f"{name:>44}  {value}", flush=True)
 
     def hold(self, name: str, error: float, tolerance: float) -> None:
-        """An error, which must not be above its tolerance."""
+        """Record an error, which must not exceed its tolerance."""
         self.tell(name, error)
         if not error <= tolerance:
             self.failed.append(f"{name}: {error:.3g} > {tolerance:g}")
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """What fails in one part does not take the figures of the others with it."""
+        """Run one part; its failure does not end the others."""
         begin = time.perf_counter()
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is printed
             traceback.print_exc()
             self.failed.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
         give_back()
@@ -182,7 +182,7 @@ def give_back() -> None:
 
 
 def device_ops(dense: str, dry: bool) -> Ops:
-    """The GPU backend, with dense layers kept in this way."""
+    """Return the GPU backend, with dense layers kept in this way."""
     from gptoss.model.ops.gpu import GpuOps
     from gptoss.model.ops.gpu_tiles import Tiles
 
@@ -192,7 +192,7 @@ def device_ops(dense: str, dry: bool) -> Ops:
 
 
 def agreement(figures: Figures, name: str, plan: Plan, weights: Weights, dry: bool) -> None:
-    """The device's logits against plain float32 on the CPU, and the tokens that it draws against the host's."""
+    """Compare the device's logits with plain float32 on the CPU, and the tokens that it draws against the host's."""
     config = replace(plan.config, layers=plan.config.layers[: plan.checked_layers])
     ids = [(37 * i + 11) % config.vocab_size for i in range(40)]
     with torch.inference_mode():
@@ -232,7 +232,7 @@ def one_by_one(model: Transformer, ids: list[int], dtype: torch.dtype = torch.bf
 
 
 def drawn_otherwise(model: Transformer, token: int, draws: int) -> float:
-    """The share of tokens that a step draws on the device and `Sampler` would not from the same logits."""
+    """Return the share of tokens that a step draws on the device and `Sampler` would not from the same logits."""
     ways = (
         SamplingParams(temperature=0),
         SamplingParams(temperature=1),
@@ -240,12 +240,12 @@ def drawn_otherwise(model: Transformer, token: int, draws: int) -> float:
     )
     g = torch.Generator().manual_seed(3)
     words = -(-model.config.vocab_size // 32)
-    some = Masked(torch.randint(-(2**31), 2**31, (words,), generator=g).to(torch.int32))
+    some = LogitMask(torch.randint(-(2**31), 2**31, (words,), generator=g).to(torch.int32))
     cache = model.new_cache(64)
     step = model.step(cache)
     assert step is not None
 
-    def differs(params: SamplingParams, mask: Masked | None) -> bool:
+    def differs(params: SamplingParams, mask: LogitMask | None) -> bool:
         cache.rewind(0)
         expected = Sampler(params).sample(step.logits(token).cpu(), mask)
         cache.rewind(0)
@@ -257,7 +257,7 @@ def drawn_otherwise(model: Transformer, token: int, draws: int) -> float:
 
 
 def first_experts_on_host(weights: Weights) -> Weights:
-    """The same weights, but the first layer's experts in host memory."""
+    """Return the same weights, but the first layer's experts in host memory."""
     first, *others = weights.layers
     experts = moved(first.experts, "cpu")
     host = HostExperts(**{field.name: getattr(experts, field.name) for field in fields(Experts)})
@@ -332,7 +332,7 @@ def speed(figures: Figures, name: str, plan: Plan, weights: Weights, ops: Ops) -
 
 
 def bandwidth(figures: Figures, ops: Ops, device: torch.device) -> None:
-    """What a plain copy and a plain read of much memory reach."""
+    """Measure a plain copy and a plain read of much memory."""
     size = 1 << 30 if device.type == "cuda" else 1 << 20
     source, target = (torch.ones(size, dtype=torch.uint8, device=device) for _ in range(2))
 
@@ -384,7 +384,7 @@ def start(figures: Figures, config: ModelConfig, dense: str, dry: bool) -> None:
 
 
 def write_checkpoint(folder: Path, config: ModelConfig, weights: Weights) -> None:
-    """A checkpoint of the hub's layout, in one file."""
+    """Write a checkpoint of the hub's layout, in one file."""
     from safetensors.torch import save_file
 
     tensors = {

@@ -59,7 +59,7 @@ class AbsentCard:
 
 
 def compiled_kernels(capability: int, quick: bool = False) -> dict[tuple[str, str], Any]:
-    """Every variant of every kernel that both models start (some of 20b's if `quick`), by name and hash."""
+    """Return every variant of every kernel that both models start (some of 20b's if `quick`), by name and hash."""
     driver.set_active(AbsentCard(capability))
     found: dict[tuple[str, str], Any] = {}
 
@@ -96,7 +96,7 @@ def _start_all(config: Any, ops: GpuOps, prompts: tuple[int, ...], capacities: t
 
 
 def resources(compiled: Any) -> dict[str, int]:
-    """What a variant needs, as the assembler's own tool tells."""
+    """Return the registers and memory of a variant, from the assembler's own tool."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])

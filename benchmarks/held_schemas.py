@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def answer(model: Any, schema: dict[str, Any], seed: int, max_tokens: int) -> str:
-    """Tell what became of one schema.
+    """Return the outcome of one schema.
 
     Raises:
         AssertionError: a complete answer is not valid under it, or a header was malformed.
@@ -73,7 +73,7 @@ def answer(model: Any, schema: dict[str, Any], seed: int, max_tokens: int) -> st
         grammar = schema_format(schema).grammar
     except SchemaError as error:
         return "refused: " + str(error).partition(": at ")[2].partition(": ")[2][:60]
-    # Many of these schemas do not fit into nano's context, so the model is constrained by them but not told of them.
+    # Many of these schemas do not fit into nano's context, so the model is constrained by them without seeing them.
     settings = ConversationSettings(Message.system(SystemContent(None, None, None, None, None)), skip_reasoning=True)
     params = model.engine.info.defaults.override(temperature=1.0, top_p=1.0, seed=seed, max_tokens=max_tokens)
     session = Session(model, Transcript(settings), SessionRules(params=params, answer=grammar))

@@ -66,7 +66,7 @@ app.add_typer(templates.app, name="templates")
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line of this process."""
     sys.exit(run(sys.argv[1:], Environment(load_model)))
 
 
@@ -314,7 +314,7 @@ def parse(
     """Turn completions of token ids into messages.
 
     Reads one JSON list of token ids, or one a line, on standard input; prints for each a JSON list of messages. What
-    was not well-formed is told on standard error.
+    was not well-formed is reported on standard error.
     """
     from gptoss.cli.commands import harmony_tools
 

@@ -63,17 +63,17 @@ class CommandHelp:
 
 
 def commands() -> Iterator[CommandHelp]:
-    """Every command that does something, in the order of the help."""
+    """Yield every command that does something, in the order of the help."""
     command = typer.main.get_command(app)
     yield from _commands(command, "gptoss", None)
 
 
 def markdown() -> str:
-    """The reference as Markdown."""
+    """Return the reference as Markdown."""
     lines = [
         "# Reference",
         "",
-        "Made from the help texts by `python -m gptoss.cli.reference docs`; what lies behind them is told in",
+        "Made from the help texts by `python -m gptoss.cli.reference docs`; the reasons are in",
         "[cli.md](cli.md).",
     ]
     for command in commands():
@@ -82,13 +82,13 @@ def markdown() -> str:
             lines += ["", paragraph]
         if command.arguments or command.options:
             lines += ["", "| | |", "|---|---|"]
-        for written, told in (*command.arguments, *command.options):
-            lines.append(f"| `{_cell(written)}` | {_cell(told)} |")
+        for written, help_text in (*command.arguments, *command.options):
+            lines.append(f"| `{_cell(written)}` | {_cell(help_text)} |")
     return "\n".join(lines) + "\n"
 
 
 def man_page() -> str:
-    """The reference as a page for man(1)."""
+    """Return the reference as a page for man(1)."""
     every = list(commands())
     lines = [
         '.\\" Made by python -m gptoss.cli.reference',
@@ -104,8 +104,8 @@ def man_page() -> str:
         lines.append(f".SS {_roff(command.name)}")
         for paragraph in command.description:
             lines += [".PP", _roff(paragraph)]
-        for written, told in (*command.arguments, *command.options):
-            lines += [".TP", _bold(written), _roff(told) or "\\&"]
+        for written, help_text in (*command.arguments, *command.options):
+            lines += [".TP", _bold(written), _roff(help_text) or "\\&"]
     lines.append(".SH EXIT STATUS")
     for status, meaning in _STATUSES.items():
         lines += [".TP", _bold(str(int(status))), _roff(meaning)]
@@ -153,7 +153,7 @@ def _cell(text: str) -> str:
 
 
 def _roff(text: str) -> str:
-    """Text that groff prints as it is: backslashes and hyphens escaped, no control line."""
+    """Return text that groff prints as it is: backslashes and hyphens escaped, no control line."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 

@@ -183,7 +183,7 @@ class HeaderGrammar:
             raise HeaderError(f"{head} is not among the legal headers")
 
     def _spell(self, head: MessageHead) -> Iterator[tuple[int, ...]]:
-        """The recipient may come after the channel or before it."""
+        """Yield the recipient may come after the channel or before it."""
         encode, special = self._encoding.encode, self._encoding.special
         channel = (special(Special.CHANNEL), *encode(head.channel))
         rest = (*self._content_type(head.content_type), special(Special.MESSAGE))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         Constraints as Constraints,
         Forced as Forced,
         Hold as Hold,
-        Masked as Masked,
+        LogitMask as LogitMask,
         StepwiseConstraint as StepwiseConstraint,
         StopTokens as StopTokens,
     )
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
         SamplingError as SamplingError,
         UnsupportedModelError as UnsupportedModelError,
     )
-    from gptoss.model.inference.contexts import ContextUsage as ContextUsage
     from gptoss.model.inference.engine import LocalEngine as LocalEngine
     from gptoss.model.inference.sampler import Sampler as Sampler
     from gptoss.model.interface import (
         Capabilities as Capabilities,
+        ContextUsage as ContextUsage,
         Engine as Engine,
         EngineInfo as EngineInfo,
         FinishReason as FinishReason,
@@ -74,7 +74,7 @@ _HOME = {
     "Constraints": "constraint",
     "Forced": "constraint",
     "Hold": "constraint",
-    "Masked": "constraint",
+    "LogitMask": "constraint",
     "StepwiseConstraint": "constraint",
     "StopTokens": "constraint",
     "Choices": "constraint_description",
@@ -84,7 +84,7 @@ _HOME = {
     "MessageForm": "constraint_description",
     "Regex": "constraint_description",
     "TokenBudget": "constraint_description",
-    "ContextUsage": "inference.contexts",
+    "ContextUsage": "interface",
     "LocalEngine": "inference.engine",
     "CheckpointError": "errors",
     "ConfigError": "errors",

@@ -23,7 +23,7 @@ _WORD_BITS = 32
 
 
 @dataclass(frozen=True)
-class Masked:
+class LogitMask:
     """Allows only some tokens.
 
     Attributes:
@@ -34,7 +34,7 @@ class Masked:
     bits: Tensor
 
     @classmethod
-    def allowing(cls, token_ids: Iterable[int], vocab_size: int) -> Masked:
+    def allowing(cls, token_ids: Iterable[int], vocab_size: int) -> LogitMask:
         """Return the mask that allows `token_ids` alone."""
         import torch
 
@@ -45,12 +45,12 @@ class Masked:
         return cls(words.to(torch.int32))
 
     @classmethod
-    def forbidding(cls, token_ids: Iterable[int], vocab_size: int) -> Masked:
+    def forbidding(cls, token_ids: Iterable[int], vocab_size: int) -> LogitMask:
         """Return the mask that allows all tokens but `token_ids`."""
         return cls(~cls.allowing(token_ids, vocab_size).bits)
 
     def allows(self, token_id: int) -> bool:
-        """Tell whether this token is allowed."""
+        """Return whether this token is allowed."""
         word, bit = divmod(token_id, _WORD_BITS)
         return word < len(self.bits) and bool((int(self.bits[word]) >> bit) & 1)
 
@@ -67,7 +67,7 @@ class Masked:
 
 @cache
 def _penalties(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """What each value of a mask's byte adds to the logits of its eight tokens: (256, 8)."""
+    """Return what each value of a mask's byte adds to the logits of its eight tokens: (256, 8)."""
     import torch
 
     bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
@@ -82,11 +82,11 @@ class Forced:
 
 
 # None: any token is allowed.
-Hold = Masked | Forced | None
+Hold = LogitMask | Forced | None
 
 
 class StepwiseConstraint(Protocol):
-    """Asked before each token and told of each token, forced ones included."""
+    """Called before each token, and with each token, forced ones included."""
 
     def next(self) -> Hold:
         """Return what may come next."""
@@ -128,10 +128,10 @@ class Constraints:
             return None
         if not mask.any():
             raise ConstraintError("the constraints together allow no token")
-        return Masked(mask)
+        return LogitMask(mask)
 
     def accept(self, token_id: int) -> bool:
-        """Tell all of them; the completion is complete when one of them says so."""
+        """Pass a token to all of them; the completion is complete when one of them says so."""
         is_complete = False
         for constraint in self._constraints:
             is_complete |= constraint.accept(token_id)

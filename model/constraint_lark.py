@@ -61,7 +61,7 @@ def lark_grammar(description: Description, stop_tokens: Collection[int] = ()) ->
 
 
 def _limited_rules(budget: TokenBudget, header: str, then: str, author: str) -> dict[str, str]:
-    """The rules for the rest of the completion after the header of a limited message.
+    """Return the rules for the rest of the completion after the header of a limited message.
 
     Its tokens count together with those of such messages to come. So the rest is a sequence of counted tokens. Before
     each of them the message may end and another of its kind begin, with other messages between.
@@ -101,7 +101,7 @@ def _sequence(tokens: Iterable[int]) -> str:
 
 
 def _ranges(tokens: Iterable[int]) -> str:
-    """The tokens as `3-5,9`."""
+    """Return the tokens as `3-5,9`."""
     ranges: list[list[int]] = []
     for token in sorted(tokens):
         if ranges and token == ranges[-1][1] + 1:

@@ -61,7 +61,7 @@ class SamplingError(ModelError):
 
 
 def quote(text: object) -> str:
-    """An untrusted name or value in quotes, control characters escaped, shortened in its middle: safe in a message."""
+    """Quote an untrusted name or value for a message: control characters escaped, the middle shortened."""
     shown = repr(text) if isinstance(text, (str, int, float, bool, type(None))) else repr(str(text))
     if len(shown) > _QUOTE_LIMIT:
         half = (_QUOTE_LIMIT - 3) // 2

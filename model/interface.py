@@ -187,12 +187,33 @@ class Generation(Iterator[Token], Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ContextUsage:
+    """Memory that the KV caches of an engine take.
+
+    Attributes:
+        contexts, busy: how many there are, and how many of them are in use.
+        nbytes: bytes of their keys and values.
+        limit: bytes at which idle ones are dropped.
+    """
+
+    contexts: int
+    busy: int
+    nbytes: int
+    limit: int
+
+
 class Engine(Protocol):
     """Something that samples tokens from one model. Several generations may go on at once, in any threads."""
 
     @property
     def info(self) -> EngineInfo:
         """What this engine is."""
+        ...
+
+    @property
+    def contexts(self) -> ContextUsage | None:
+        """Memory that the KV caches take; None where that is not known, as of an engine far away."""
         ...
 
     def generate(self, request: Request, progress: Progress | None = None) -> Generation:

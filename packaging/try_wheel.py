@@ -14,7 +14,7 @@ def gptoss(*arguments: str) -> str:
 
 
 def openmp_libraries() -> set[str]:
-    """The OpenMP libraries in a process that has torch and the kernels (Linux only; empty elsewhere)."""
+    """Return the OpenMP libraries in a process that has torch and the kernels (Linux only; empty elsewhere)."""
     import torch  # noqa: F401
 
     from gptoss.model.kernels import _cpu  # noqa: F401

@@ -68,7 +68,7 @@ class OutputClosed(OutputError):  # noqa: N818 - no fault of anybody
 
 
 def status_of(error: Exception) -> ExitStatus | None:
-    """The exit status for an error that a user may meet; None for a fault of the program itself."""
+    """Return the exit status for an error that a user may meet; None for a fault of the program itself."""
     if isinstance(error, CliError):
         return error.status
     # Imported here, because these packages take longer to import than `gptoss --help` may take in all.

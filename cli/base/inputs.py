@@ -39,7 +39,7 @@ def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | N
 
 
 def read_standard_input(stdin: TextIO) -> str:
-    """The text on standard input, without its byte order mark and final line breaks.
+    """Return the text on standard input, without its byte order mark and final line breaks.
 
     Raises:
         InputError: it cannot be read, or is not text in UTF-8.
@@ -51,7 +51,7 @@ def read_standard_input(stdin: TextIO) -> str:
 
 
 def read_named(path: Path, stdin: TextIO | None) -> tuple[str, str]:
-    """A file's name for messages, and the text in it; `-` is standard input.
+    """Return a file's name for messages, and the text in it; `-` is standard input.
 
     Raises:
         InputError: it cannot be read, or is not text in UTF-8.
@@ -62,7 +62,7 @@ def read_named(path: Path, stdin: TextIO | None) -> tuple[str, str]:
 
 
 def read_text(path: Path) -> str:
-    """The text in a file, without its byte order mark and final line breaks.
+    """Return the text in a file, without its byte order mark and final line breaks.
 
     Raises:
         InputError: it cannot be read, or is not text in UTF-8.
@@ -118,7 +118,7 @@ def _name(path: Path, files: Sequence[Path]) -> str:
 
 
 def fenced(name: str, text: str) -> str:
-    """A file with its name above and a fence around that is longer than any inside."""
+    """Return a file with its name above and a fence around that is longer than any inside."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{one_line(name)}:\n{fence}\n{text}\n{fence}"

@@ -107,7 +107,7 @@ class Output:
         self.write(self._sanitizer.finish())
 
     def safe(self, text: str) -> str:
-        """A whole text from outside as it may be written here."""
+        """Return a whole text from outside as it may be written here."""
         return sanitize(text) if self.is_terminal else text
 
     def styled(self, text: str, style: str) -> str:
@@ -116,7 +116,7 @@ class Output:
         return f"{begin}{text}{end}" if self.has_styles and text else text
 
     def text_stream(self) -> TextIO:
-        """The stream itself, for a library that draws on a terminal.
+        """Return the stream itself, for a library that draws on a terminal.
 
         Raises:
             OutputError: it is closed.

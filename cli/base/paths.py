@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def named_path(text: str) -> Path:
-    """The path that was given; whoever opens it says what is wrong with it.
+    """Return the path that was given; whoever opens it says what is wrong with it.
 
     Raises:
         ValueError: it is empty, as a shell's variable that is not set: of that `Path` makes the working directory.

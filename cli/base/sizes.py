@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def show_bytes(nbytes: float) -> str:
-    """A size such as `13.8 GB`, in units of 1000."""
+    """Return a size such as `13.8 GB`, in units of 1000."""
     units = iter(("bytes", "kB", "MB", "GB"))
     unit = next(units)
     while nbytes >= 999.5 and unit != "GB":
@@ -13,7 +13,7 @@ def show_bytes(nbytes: float) -> str:
 
 
 def show_seconds(seconds: float) -> str:
-    """A time such as `2:20`, or `1:02:20`."""
+    """Return a time such as `2:20`, or `1:02:20`."""
     whole = round(seconds)
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)

@@ -19,7 +19,7 @@ _GAP = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 
 def paths_of(folder: Path) -> list[Path]:
-    """The files of the templates.
+    """Return the files of the templates.
 
     Raises:
         InputError: the folder cannot be read.
@@ -33,7 +33,7 @@ def paths_of(folder: Path) -> list[Path]:
 
 
 def read_template(which: str, folder: Path) -> str:
-    """The text of a template.
+    """Return the text of a template.
 
     Args:
         which: a name in the folder, with or without `.md` or `.txt` (of two, the `.md`), else the path of a file.
@@ -57,7 +57,7 @@ def read_template(which: str, folder: Path) -> str:
 
 
 def variables_of(settings: Sequence[str]) -> dict[str, str]:
-    """The variables in `NAME=VALUE`s.
+    """Return the variables in `NAME=VALUE`s.
 
     Raises:
         UsageError: one is not like that, or `input`, or there twice.
@@ -76,12 +76,12 @@ def variables_of(settings: Sequence[str]) -> dict[str, str]:
 
 
 def gaps_of(template: str) -> list[str]:
-    """The names in its gaps, each once, in their order."""
+    """Return the names in its gaps, each once, in their order."""
     return list(dict.fromkeys(_GAP.findall(template)))
 
 
 def fill(template: str, variables: Mapping[str, str], prompt: str) -> str:
-    """The template with its gaps filled; what is filled in is not looked at for gaps again.
+    """Return the template with its gaps filled; what is filled in is not looked at for gaps again.
 
     A prompt for which the template has no gap stands after it.
 

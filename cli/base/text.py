@@ -44,7 +44,7 @@ class Sanitizer:
         self._held = ""
 
     def feed(self, piece: str) -> str:
-        """The next piece made safe; a carriage return at its end is held back until what follows is known."""
+        """Return the next piece made safe; a carriage return at its end is held back until what follows is known."""
         text = self._held + piece
         self._held = "\r" if text.endswith("\r") else ""
         return sanitize(text.removesuffix("\r"))
@@ -56,12 +56,12 @@ class Sanitizer:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and what it counts, for people: `1 token`, `1,234 tokens`."""
+    """Return a number and what it counts, for people: `1 token`, `1,234 tokens`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `3.2 s`, `48 s`, `2 min 5 s`."""
+    """Return seconds for people: `3.2 s`, `48 s`, `2 min 5 s`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -1,4 +1,4 @@
-"""Ask the person about the calls of tools, and write down what holds for later runs too."""
+"""Ask the person about tool calls, and store the rules that hold for later runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AskingPerson:
     """Asks at the terminal; an `Approver`.
 
     Args:
-        say: tells the person something.
+        say: shows a line to the person.
         line: where the person answers.
         folders: has the config file.
     """

@@ -84,11 +84,11 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     session, recorder, _ = open_saved_session(
         invocation,
         status_line,
-        notices.tell,
+        notices.add,
         top_logprobs=options.logprobs or 0,
         approver=asking_person(invocation, messages),
     )
-    # One screen does not take it twice, piece by piece beside a form that carries it already.
+    # A screen shows the reasoning once, where the form itself has it.
     carries_reasoning = options.form in (OutputForm.RAW, OutputForm.STREAM_JSON)
     is_told_twice = carries_reasoning and output.is_terminal and settings.reasoning is ReasoningView.AUTO
     display = Displays(
@@ -107,7 +107,7 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
 
 
 def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> list[Display]:
-    """Standard error is silent when it is no terminal, unless reasoning is asked for."""
+    """Return the displays of standard error: none if it is no terminal, unless reasoning is asked for."""
     if not messages.is_terminal and view is not ReasoningView.SHOW:
         return []
     return [Aside(messages, view, status_line)]
@@ -127,7 +127,7 @@ def _main_display(options: AskOptions, output: Output, session: Session, recorde
 
 
 def _status(ending: TurnFinished | None, messages: Output, settings: Settings) -> ExitStatus:
-    """The exit status of a turn; an answer that a limit has cut is said to be so.
+    """Return the exit status of a turn; an answer that a limit has cut is said to be so.
 
     Raises:
         NoAnswerError: it ended of itself, but not in an answer.

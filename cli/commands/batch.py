@@ -46,7 +46,7 @@ class BatchOptions:
         results: where answers go; None: standard output.
         template: for every prompt, if any.
         variables: for the template; those of a line go before them.
-        logprobs: how many of the likeliest tokens to tell; None tells none, not even the sampled one.
+        logprobs: how many of the likeliest tokens to report; None: no log probabilities at all.
     """
 
     batch: Path
@@ -122,8 +122,8 @@ def _answer(session: Session, item: Item, sink: Sink, retained: Retained, *, log
     except Exception as error:
         if status_of(error) is not ExitStatus.FAILED or isinstance(error, InputError | OutputError):
             raise
-        told = {**item.labels, "error": {"message": one_line(str(error)), "status": int(ExitStatus.FAILED)}}
-        sink.write(sink.safe(json.dumps(told, ensure_ascii=False)) + "\n")
+        failure = {**item.labels, "error": {"message": one_line(str(error)), "status": int(ExitStatus.FAILED)}}
+        sink.write(sink.safe(json.dumps(failure, ensure_ascii=False)) + "\n")
         return ExitStatus.FAILED
     if ending is None or ending.finish_reason == "interrupted":
         return ExitStatus.INTERRUPTED
@@ -133,7 +133,7 @@ def _answer(session: Session, item: Item, sink: Sink, retained: Retained, *, log
 
 
 def read_batch(options: BatchOptions, stdin: TextIO | None) -> list[Item]:
-    """All lines of a batch: a prompt as JSON text, or an object with `prompt` and maybe `id`, `system`, `vars`.
+    """Return all lines of a batch: a prompt as JSON text, or an object with `prompt` and maybe `id`, `system`, `vars`.
 
     Raises:
         InputError: a line is something else, or there are none.
@@ -211,7 +211,7 @@ class ResultsFile:
 
 @contextmanager
 def _results(path: Path | None, items: list[Item]) -> Iterator[tuple[ResultsFile | None, set[int]]]:
-    """The file of results, and the lines of the batch that have theirs."""
+    """Open the file of results; give it with the lines of the batch that have theirs."""
     if path is None:
         yield None, set()
         return
@@ -233,7 +233,7 @@ def _results(path: Path | None, items: list[Item]) -> Iterator[tuple[ResultsFile
 
 
 def _done(descriptor: int, name: str, items: list[Item]) -> set[int]:
-    """The lines that were answered; a torn last result is cut off, and its prompt answered again."""
+    """Return the lines that were answered; a torn last result is cut off, and its prompt answered again."""
     with os.fdopen(os.dup(descriptor), "rb") as file:
         data = file.read()
     whole = data[: data.rfind(b"\n") + 1]

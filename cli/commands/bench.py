@@ -225,10 +225,10 @@ def _measure(subject: Subject, plan: Plan, model: str, status_line: StatusLine) 
 
     with Ticker(status_line, f"measuring {model}") as ticker:
 
-        def tell(part: float) -> None:
+        def notify(part: float) -> None:
             ticker.text = f"measuring {model}: {part:.0%}"
 
-        return measure(subject, plan, tell)
+        return measure(subject, plan, notify)
 
 
 def _as_text(run: Run) -> list[tuple[str, str]]:
@@ -276,8 +276,8 @@ def _kernels(measured: Measurement) -> str:
     for name, calls in sorted(measured.kernel_calls.items()):
         level, _, operation = name.partition(".")
         levels.setdefault(level, []).append(f"{operation} {calls}")
-    told = (f"{level} ({', '.join(operations)})" for level, operations in levels.items())
-    return "; ".join(told) or "none that are compiled"
+    described = (f"{level} ({', '.join(operations)})" for level, operations in levels.items())
+    return "; ".join(described) or "none that are compiled"
 
 
 def _decoded_in_a_run(run: Run) -> int:
@@ -306,7 +306,7 @@ def _reckoning(run: Run) -> list[tuple[str, str]]:
         return []
     factor = run.num_layers / run.measured_layers
     how = f"the time of the layers {factor:.3g} times, and once that of the unembedding and of sampling, measured apart"
-    lines = [("reckoned", f"{how}; loading by the bytes that it makes; memory is that of the measured layers")]
+    lines = [("estimated", f"{how}; loading by the bytes that it makes; memory is that of the measured layers")]
     available = available_memory()
     needs = f"{run.model} itself uses {show_bytes(run.needed_bytes)}"
     if run.device.type == "cpu" and available is not None and run.needed_bytes > available:

@@ -1,4 +1,4 @@
-"""`gptoss cache`: what was computed of prompts and made of weights, and is kept on the disk for other runs."""
+"""`gptoss cache`: prompt prefixes and repacked weights on the disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.groups import command_group
 from gptoss.cli.startup.options import HomeOption
 
-app = command_group("What was computed of prompts and made of weights, and is kept on the disk.")
+app = command_group("Prompt prefixes and repacked weights on the disk.")
 
 
 @app.command()
@@ -35,7 +35,7 @@ def show(
     for model in models:
         used = datetime.datetime.fromtimestamp(model.used, datetime.UTC)
         if as_json:
-            told = {
+            row = {
                 "model": model.name,
                 "tokens": model.positions,
                 "weight_bytes": model.made_bytes,
@@ -43,7 +43,7 @@ def show(
                 "last_used": used.isoformat(timespec="seconds"),
                 "folder": str(model.folder),
             }
-            output.write(output.safe(json.dumps(told, ensure_ascii=False)) + "\n")
+            output.write(output.safe(json.dumps(row, ensure_ascii=False)) + "\n")
         else:
             day = used.astimezone().date().isoformat()
             kept = f"{model.positions} tokens"

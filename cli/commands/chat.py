@@ -101,21 +101,21 @@ class Chat:
             self.session, self.recorder, self.toolbox = open_saved_session(
                 invocation,
                 StatusLine(self.messages),
-                self._notices.tell,
+                self._notices.add,
                 overflow=self._overflow,
                 approver=AskingPerson(self.say, self._line, invocation.folders) if asks_about_tools else None,
             )
 
     @property
     def context_used(self) -> int:
-        """Length of the next prompt as far as it is known, without the turns that it leaves out."""
+        """Length of the next prompt as far as it is known, without the turns left out."""
         transcript = self.session.transcript
         if self._measured is None or self._measured[0] is not transcript:
             self._measured = (transcript, prompt_size(self.session.shown, self.session.encoding))
         return self._measured[1]
 
     def run(self) -> ExitStatus:
-        """The loop.
+        """Return the loop.
 
         Returns:
             without a person, who has seen how each ended, that of the worst line: 1 when a message was not answered or
@@ -141,10 +141,10 @@ class Chat:
         return ExitStatus.ANSWERED if self.person_types else self._worst
 
     def say(self, text: str, hang: int = 0) -> None:
-        """Tell the person something that is no part of the conversation.
+        """Show the person a line that is no part of the conversation.
 
         Args:
-            text: what to tell.
+            text: of the line.
             hang: characters (a cell each) at its beginning below which the rows of the rest leave room.
         """
         text = sanitize(text)
@@ -216,7 +216,7 @@ class Chat:
         self.ending = None
 
     def clear(self) -> None:
-        """Begin anew with the same settings."""
+        """Start a new conversation with the same settings."""
         self.recorder.begin_another()
         if self.toolbox is not None:
             self.toolbox.reset()
@@ -269,7 +269,7 @@ class Chat:
 
         folders = self._invocation.folders
         completer = CommandCompleter(table.TABLE, lambda: model_names(folders.models))
-        # What was typed is what was said: where that is to leave nothing behind, so is this.
+        # The history holds prompts: a run that saves nothing has none.
         history = folders.state / "history" if self._invocation.settings.save else None
         return TerminalLine(history, completer, self._status, styles=self.output.has_styles)
 
@@ -293,7 +293,7 @@ class Chat:
             self._take(text)
 
     def _take(self, text: str) -> None:
-        """Do what a line says; what goes wrong is said, and the chat goes on."""
+        """Run a line; show an error and go on."""
         try:
             found = table.find(text)
             if found is None:
@@ -318,7 +318,7 @@ class Chat:
             if isinstance(event, TurnFinished):
                 self.ending = event
                 self._worst = worse(self._worst, _status(event))
-                self._tell_ending(event)
+                self._show_ending(event)
 
         now = key_calls(self.environment.stdin, ANSWER_NOW_KEY, session.answer_now)
         with self._notices.held(), closing(display), now:
@@ -341,11 +341,11 @@ class Chat:
             displays.append(Stats(self.messages))
         return Displays(displays)
 
-    def _tell_ending(self, ending: TurnFinished) -> None:
+    def _show_ending(self, ending: TurnFinished) -> None:
         if ending.finish_reason == "interrupted":
             self.say("stopped; what was said is kept")
         elif ending.limit == "context":
-            self.say("cut, as the context is full: /clear begins anew, /undo takes the last turn back")
+            self.say("cut, as the context is full: /clear starts a new conversation, /undo takes the last turn back")
         elif ending.limit == "max_tokens":
             self.say("cut at --max-tokens; what was said is kept")
         elif ending.limit == "repetition":

@@ -130,7 +130,7 @@ def write_setting(config: Path, key: str, value: Any) -> bool:
 
 
 def _replace(config: Path, text: str) -> None:
-    """Write the file anew, whole or not at all; a link to it stays a link."""
+    """Replace the file, whole or not at all; a link to it stays a link."""
     target = config.resolve()
     unfinished = target.with_name(f".{target.name}-{secrets.token_hex(4)}.new")
     try:
@@ -148,7 +148,7 @@ def _replace(config: Path, text: str) -> None:
 
 
 def _read_value(key: str, value: str) -> Any:
-    """A value as it is, where the setting is a text or one of several words; else as TOML."""
+    """Return a value as it is, where the setting is a text or one of several words; else as TOML."""
     with suppress(SettingsError):
         return checked(key, value, "the command line")
     try:

@@ -83,7 +83,7 @@ def _convert_each(environment: Environment, convert: Callable[[str, bytes], str]
 
 
 def _documents(stdin: TextIO | None) -> Iterator[tuple[str, bytes]]:
-    """The JSON documents on standard input and where each stands: one a line, or a single one over several lines.
+    """Yield the JSON documents on standard input and where each stands: one a line, or a single one over several lines.
 
     Lines are given as they come, so that another program can talk to this one line by line.
     """

@@ -20,7 +20,7 @@ class MakingRoom:
     A yes holds as long as it is enough; the next question comes when more turns have to go.
 
     Args:
-        say: tells the person something.
+        say: shows a line to the person.
         line: where the person answers.
     """
 
@@ -91,7 +91,7 @@ class MakingRoom:
 
 
 def _rows(turns: list[TurnSize], count: int) -> list[tuple[str, int, bool, str]]:
-    """A row for each turn, or where these are too many, one for those that are left out and one for the others."""
+    """Return a row for each turn; if there are too many, one for those left out and one for the others."""
     if len(turns) <= _MOST_LINES:
         return [(f"turn {n}", turn.tokens, n <= count, turn.question) for n, turn in enumerate(turns, 1)]
     groups = [(1, count), (count + 1, len(turns))]

@@ -70,16 +70,16 @@ def rm(
     folders, messages = Folders.locate(environment.variables, home), environment.messages()
     chosen = _choose(model, installed_models(folders))
     require_removable(chosen)
-    told = f"{one_line(chosen.name)}, {show_bytes(chosen.nbytes)} in {one_line(str(chosen.root))}"
+    described = f"{one_line(chosen.name)}, {show_bytes(chosen.nbytes)} in {one_line(str(chosen.root))}"
     if not yes:
         if environment.stdin is None or not environment.stdin.isatty() or not messages.is_terminal:
-            raise UsageError(f"rm asks before it removes {told}: without a terminal, say --yes")
-        if not confirm(environment.stdin, messages, f"Remove {told}? [y/N] "):
+            raise UsageError(f"rm asks before it removes {described}: without a terminal, say --yes")
+        if not confirm(environment.stdin, messages, f"Remove {described}? [y/N] "):
             messages.write("nothing was removed\n")
             return ExitStatus.FAILED
     left = remove(chosen)
     forget_use(folders.state, chosen.folder)
-    messages.write(f"removed {told}\n")
+    messages.write(f"removed {described}\n")
     if left:
         names = ", ".join(one_line(path.name) for path in left[:5]) + (", ..." if len(left) > 5 else "")
         messages.write(f"its folder stays, with what is not known to be the model's: {names}\n")
@@ -87,7 +87,7 @@ def rm(
 
 
 def _choose(model: str, models: list[InstalledModel]) -> InstalledModel:
-    """The one model that is meant.
+    """Return the one model that is meant.
 
     Raises:
         ModelNotFoundError: there is none.

@@ -195,8 +195,8 @@ def delete(
     for path in paths:
         store.delete(path)
     messages.write(f"deleted {counted(len(paths), 'conversation')}\n")
-    # Keys and values tell what the tokens were. Those of this conversation alone are not known: a block is named by a
-    # hash, and to form it anew would take the model's files, and every way in which prompts were ever cut or changed.
+    # Tokens can be recovered from keys and values. Which blocks are of this conversation alone is not known: a block is
+    # named by a hash, and computing it again would take the model's files and every way in which prompts were cut.
     removed = clear_cache(Folders.locate(environment.variables, home), prefixes_alone=True)
     if removed:
         messages.write(f"removed {show_bytes(removed)} of cached prompts, those of other conversations too\n")
@@ -230,13 +230,13 @@ def _instructions(saved: SavedConversation) -> str | None:
 
 
 def _around(line: str, wanted: str) -> str:
-    """The part of a line in which the text stands."""
+    """Return the part of a line in which the text stands."""
     begin = max(0, line.casefold().find(wanted) - _SHOWN_CHARACTERS // 3)
     return ("…" if begin else "") + one_line(line[begin : begin + _SHOWN_CHARACTERS + len(wanted)])
 
 
 def _found(environment: Environment, store: Store, which: str | None) -> ConversationLog:
-    """The conversation that is meant, the latest where none is named; what of it cannot be read is said."""
+    """Return the conversation that is meant, the latest where none is named; what of it cannot be read is said."""
     log = store.latest() if which is None else store.find(which)
     if log is None:
         raise UsageError("there is no conversation yet")

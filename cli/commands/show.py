@@ -62,8 +62,8 @@ def show(
     here = _how_it_would_run(checkpoint, settings)
     output = environment.output()
     if as_json:
-        told = _as_json(model, description, tokenizer, ctx or longest, here)
-        output.write(output.safe(json.dumps(told, ensure_ascii=False)) + "\n")
+        result = _as_json(model, description, tokenizer, ctx or longest, here)
+        output.write(output.safe(json.dumps(result, ensure_ascii=False)) + "\n")
     else:
         for label, value in _as_text(model, description, tokenizer, ctx or longest, here):
             output.write(f"{label:{_LABEL_WIDTH}} {one_line(value)}\n")

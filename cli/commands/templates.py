@@ -27,10 +27,10 @@ def list_(context: typer.Context, home: HomeOption = None) -> ExitStatus:
     environment, folder = _opened(context, home)
     output, messages = environment.output(), environment.messages()
     status = ExitStatus.ANSWERED
-    told: set[str] = set()
+    seen: set[str] = set()
     for path in paths_of(folder):
-        name = path.name if path.stem in told else path.stem
-        told.add(name)
+        name = path.name if path.stem in seen else path.stem
+        seen.add(name)
         try:
             gaps = gaps_of(read_text(path))
         except InputError as error:

@@ -50,8 +50,8 @@ def verify(
         status_line.clear()
     faults = [*found.faults, *_tokenizer_faults(folder)]
     if as_json:
-        told = asdict(found) | {"model": model, "folder": str(found.folder), "sound": not faults, "faults": faults}
-        output.write(output.safe(json.dumps(told, ensure_ascii=False)) + "\n")
+        result = asdict(found) | {"model": model, "folder": str(found.folder), "sound": not faults, "faults": faults}
+        output.write(output.safe(json.dumps(result, ensure_ascii=False)) + "\n")
     elif faults:
         output.write("".join(f"{one_line(fault)}\n" for fault in faults))
     else:

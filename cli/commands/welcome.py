@@ -48,7 +48,7 @@ def _lines(models: list[InstalledModel], machine: Machine) -> list[str]:
 
 
 def _prospect(spec: ModelSpec, models: list[InstalledModel], machine: Machine) -> str:
-    """The estimate for a model on this machine."""
+    """Return the estimate for a model on this machine."""
     is_here = any(model.name == spec.name and model.is_complete for model in models)
     if not is_here and spec.download_bytes > machine.disk_bytes:
         return "does not fit on the disk"
@@ -66,8 +66,8 @@ def _fits(spec: ModelSpec, machine: Machine) -> bool:
 
 def _next_lines(models: list[InstalledModel], machine: Machine) -> list[str]:
     here = [model for model in models if model.is_complete]
-    told = ", ".join(one_line(model.name) + (" (built in)" if model.place is Place.BUILT_IN else "") for model in here)
-    lines = [f"Here already: {told or 'no model'}"]
+    names = ", ".join(one_line(model.name) + (" (built in)" if model.place is Place.BUILT_IN else "") for model in here)
+    lines = [f"Here already: {names or 'no model'}"]
     begun = next((model for model in models if not model.is_complete), None)
     real = [model.name for model in here if model.place is not Place.BUILT_IN]
     built_in = next((model.name for model in here if model.place is Place.BUILT_IN), None)

@@ -12,7 +12,7 @@ ANSWER = MessageHead(Channel.FINAL.value)
 
 
 def is_reasoning(head: MessageHead) -> bool:
-    """Tell whether the content of such a message is reasoning; calls of tools and preambles are not."""
+    """Return whether the content of such a message is reasoning; calls of tools and preambles are not."""
     return head.channel == Channel.ANALYSIS and head.recipient is None
 
 

@@ -100,7 +100,7 @@ class ContentConstraint:
 
 
 def _function_parameters(conversation: Conversation) -> dict[str, Mapping[str, Any]]:
-    """The schemas of the functions' arguments by recipient."""
+    """Return the schemas of the functions' arguments by recipient."""
     contents = [part for message in conversation for part in message.content if isinstance(part, DeveloperContent)]
     namespaces = [content.tools[FUNCTIONS_NAMESPACE] for content in contents if FUNCTIONS_NAMESPACE in content.tools]
     return {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptoss.cli.constraints.property_names import PropertyNames
 from gptoss.harmony import Encoding
-from gptoss.model.constraint import Masked
+from gptoss.model.constraint import LogitMask
 from gptoss.model.constraint_description import ContentGrammar, JsonSchema
 from gptoss.model.errors import ConstraintError
 
@@ -40,7 +40,7 @@ class Grammar:
 
 
 def is_unsatisfiable(source: str) -> bool:
-    """Tell whether no text follows a grammar that llguidance accepts, as far as the first byte of a text tells."""
+    """Return whether no text follows a grammar that llguidance accepts, judged by the first byte of a text."""
     from llguidance import LLMatcher, LLTokenizer
 
     matcher = LLMatcher(LLTokenizer("byte"), source, log_level=0)
@@ -92,7 +92,7 @@ class GrammarEngine:
             return self._tokenizer
 
     def _find_escapes(self) -> tuple[Tensor, Tensor]:
-        """The tokens with a numbered escape in them, and those that can continue an escape."""
+        """Return the tokens with a numbered escape in them, and those that can continue an escape."""
         import torch
 
         texts = [(token, self.encoding.token_bytes(token)) for token in sorted(self.encoding.ordinary_tokens)]
@@ -114,7 +114,7 @@ class Matcher:
         self._names = names
         self._bits = torch.empty(-(-encoding.vocab_size // 32), dtype=torch.int32)
 
-    def next(self) -> Masked:
+    def next(self) -> LogitMask:
         """Return what may come; of the special tokens only stop tokens, where the text may end.
 
         Raises:
@@ -125,7 +125,7 @@ class Matcher:
             raise ConstraintError(f"the grammar engine cannot continue: {self._matcher.get_error()}")
         if self._names is not None:
             self._forbid_second_spellings(self._bits, *self._names)
-        return Masked(self._bits)
+        return LogitMask(self._bits)
 
     def accept(self, token_id: int) -> None:
         """Take a token of the text.

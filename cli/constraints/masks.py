@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gptoss.harmony import Allowed, Encoding
-from gptoss.model.constraint import Masked
+from gptoss.model.constraint import LogitMask
 
 
 class MaskCache:
@@ -15,15 +15,15 @@ class MaskCache:
 
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
-        self._made: dict[Allowed, Masked] = {}
+        self._made: dict[Allowed, LogitMask] = {}
 
-    def mask(self, allowed: Allowed) -> Masked:
+    def mask(self, allowed: Allowed) -> LogitMask:
         """Return the mask that allows exactly these tokens."""
         if not allowed.ordinary:
-            return Masked.allowing(allowed.tokens, self._encoding.vocab_size)
+            return LogitMask.allowing(allowed.tokens, self._encoding.vocab_size)
         mask = self._made.get(allowed)
         if mask is None:
             # Two threads may both build it; either mask will do.
             tokens = allowed.tokens | self._encoding.ordinary_tokens
-            mask = self._made[allowed] = Masked.allowing(tokens, self._encoding.vocab_size)
+            mask = self._made[allowed] = LogitMask.allowing(tokens, self._encoding.vocab_size)
         return mask

@@ -124,7 +124,7 @@ def _compile_text(text: str) -> Grammar:
 
 
 def _compile(schema: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The schema's text with our options, its grammar, and why llguidance refuses it, if it does."""
+    """Return the schema's text with our options, its grammar, and why llguidance refuses it, if it does."""
     from llguidance import LLMatcher
 
     text = json.dumps({**schema, "x-guidance": _OPTIONS})
@@ -133,7 +133,7 @@ def _compile(schema: Mapping[str, Any]) -> tuple[str, str, str]:
     except ValueError as error:
         return text, "", str(error)
     is_refused, messages = LLMatcher.validate_grammar_with_warnings(source)
-    # Drop the place, which is told by llguidance's own numbering of references.
+    # Drop the place: it is in llguidance's own numbering of references.
     return text, source, messages[0].partition("while processing ")[0].strip() if is_refused else ""
 
 
@@ -151,7 +151,7 @@ def _reworded(reason: str) -> str:
 
 
 def _find(schema: Any, reason: str) -> str:
-    """The innermost part of the schema that is refused for this reason, as a JSON pointer."""
+    """Return the innermost part of the schema that is refused for this reason, as a JSON pointer."""
     definitions = {key: schema[key] for key in (*_DEFINITIONS, "$schema") if key in schema}
     place, part, left = "", schema, _MAX_SEARCHED
     tried: set[str] = set()
@@ -173,7 +173,7 @@ def _find(schema: Any, reason: str) -> str:
 
 
 def _children(place: str, part: Any, root: Any) -> Iterator[tuple[str, Any]]:
-    """The schemas directly in a part, and the one that it refers to."""
+    """Yield the schemas directly in a part, and the one that it refers to."""
     for key in _SCHEMA_KEYS:
         if isinstance(part.get(key), Mapping):
             yield f"{place}/{key}", part[key]
@@ -196,7 +196,7 @@ def _escaped(name: str) -> str:
 
 
 def _all_parts(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every schema in a schema, referred to or not."""
+    """Yield every schema in a schema, referred to or not."""
     waiting = [("", schema)]
     while waiting:
         place, part = waiting.pop()

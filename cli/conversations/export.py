@@ -1,4 +1,4 @@
-"""A conversation as a file: Markdown for people, JSON in harmony's form for programs."""
+"""Export a conversation: Markdown for people, JSON in harmony's form for programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def export(conversation: Conversation, path: Path, model: str, instructions: str
         InputError: there is such a file, or it cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"cannot tell the form of {one_line(str(path))}: name a file that ends in .md or .json")
+        raise UsageError(f"unknown export format: {one_line(str(path))}: name a file that ends in .md or .json")
     as_json = path.suffix.lower() == ".json"
     text = as_harmony(conversation) if as_json else as_markdown(conversation, model, instructions)
     target = path.expanduser()
@@ -42,7 +42,7 @@ def export(conversation: Conversation, path: Path, model: str, instructions: str
 
 
 def unused_path(folder: Path, day: date) -> Path:
-    """Where a conversation goes that was given no name: `gptoss-DAY.md`, numbered if there is one."""
+    """Return the default path of an export: `gptoss-DAY.md`, numbered if there is one."""
     path, number = folder / f"gptoss-{day.isoformat()}.md", 1
     while path.exists():
         number += 1
@@ -51,7 +51,7 @@ def unused_path(folder: Path, day: date) -> Path:
 
 
 def as_harmony(conversation: Conversation) -> str:
-    """The whole conversation as `gptoss harmony render` reads it."""
+    """Return the whole conversation as `gptoss harmony render` reads it."""
     return json.dumps(conversation_to_dict(conversation), ensure_ascii=False, indent=2) + "\n"
 
 

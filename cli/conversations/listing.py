@@ -13,7 +13,7 @@ _SHOWN_CHARACTERS = 60
 
 
 def listing_line(saved: SavedConversation) -> str:
-    """A conversation on one line, for people."""
+    """Return a conversation on one line, for people."""
     title = saved.title
     shown = title if len(title) <= _SHOWN_CHARACTERS else title[: _SHOWN_CHARACTERS - 1] + "…"
     when = one_line(saved.changed[:16].replace("T", " "))

@@ -4,7 +4,7 @@ The first line has the version and what never changes; every line after it is a 
 (`[at, removed]` and what stands there instead), a name, a model, an effort. A change is written by one `write` under a
 lock and then synced, so a program that is killed leaves whole lines and at most one torn one at the end, which is left
 aside when the file is read and cut off before the next change is written. A line that is damaged otherwise ends what
-can be read; the file is not written any more then.
+can be read; the file is then no longer written.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from gptoss.model.storage.regular_file import open_regular_file
 VERSION = 1
 SUFFIX = ".jsonl"
 
-_MAX_BYTES = 256 << 20  # what is larger was not written by people talking
+_MAX_BYTES = 256 << 20  # larger than any real conversation
 
 
 class DivergedError(Exception):
-    """Another program has said something in the conversation since it was read."""
+    """Another program has added to the conversation since it was read."""
 
 
 class GoneError(Exception):
@@ -190,7 +190,7 @@ class ConversationLog:
 
 
 def _change(before: SavedConversation, after: SavedConversation) -> dict[str, Any]:
-    """The line that leads from one state to the other; empty where there is no difference."""
+    """Return the line that leads from one state to the other; empty where there is no difference."""
     change = {
         field: getattr(after, field)
         for field in ("changed", "name", "model", "effort")
@@ -203,7 +203,7 @@ def _change(before: SavedConversation, after: SavedConversation) -> dict[str, An
 
 
 def _splice(before: Sequence[Message], after: Sequence[Message]) -> tuple[int, int, Sequence[Message]]:
-    """Where they begin to differ, how many of `before` go there, and what of `after` comes in their place."""
+    """Return the splice from `before` to `after`: position, number of messages removed, messages inserted."""
     shorter = min(len(before), len(after))
     at = next((i for i in range(shorter) if before[i] != after[i]), shorter)
     tail = 0

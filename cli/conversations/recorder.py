@@ -22,17 +22,17 @@ class Recorder:
 
     Args:
         store: where conversations lie.
-        tell: says a line to the person.
+        notify: says a line to the person.
         log: the conversation that goes on, if one does.
         saving: whether to write at all; `save` turns it on.
     """
 
     def __init__(
-        self, store: Store, tell: Callable[[str], None], log: ConversationLog | None = None, *, saving: bool
+        self, store: Store, notify: Callable[[str], None], log: ConversationLog | None = None, *, saving: bool
     ) -> None:
         self.store = store
         self.log = log
-        self._tell = tell
+        self._notify = notify
         self._saving = self._wanted = saving
         self._failed = False
 
@@ -47,7 +47,7 @@ class Recorder:
         return self.log.saved.id if self.log is not None else None
 
     def record(self, session: Session) -> None:
-        """Write what has changed."""
+        """Append the changes of the conversation."""
         if not self._saving or not session.transcript.has_question:
             return
         try:
@@ -56,7 +56,7 @@ class Recorder:
             self._failed = False
         except (OSError, InputError) as error:
             if not self._failed:
-                self._tell(f"the conversation is not saved: {_reason(error)}")
+                self._notify(f"the conversation is not saved: {_reason(error)}")
             self._failed = True
 
     def begin_another(self) -> None:
@@ -91,7 +91,7 @@ class Recorder:
         self.log = self.store.find(which)
         self._saving = self._wanted
         if self.log.damage is not None:
-            self._tell(f"{self.log.damage}; what was said from there on is left out")
+            self._notify(f"{self.log.damage}; what was said from there on is left out")
         return self.log.saved
 
     def fork(self, session: Session, name: str | None) -> None:
@@ -129,12 +129,12 @@ class Recorder:
             self.store.mark_latest(self.log)
         except DivergedError:
             self._begin(session)
-            self._tell(f"another program went on in this conversation; it goes on here as {self.id}")
+            self._notify(f"another program went on in this conversation; it goes on here as {self.id}")
         except DamagedError:
             self._begin(session)
-            self._tell(f"the file of this conversation is damaged; it goes on here as {self.id}")
+            self._notify(f"the file of this conversation is damaged; it goes on here as {self.id}")
         except GoneError:
-            self._tell("the conversation was deleted; what is said from now on is not saved")
+            self._notify("the conversation was deleted; what is said from now on is not saved")
             self._saving = False
 
     def _begin(self, session: Session, name: str | None = None) -> None:

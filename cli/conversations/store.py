@@ -38,7 +38,7 @@ class Store:
         self._now = now
 
     def now(self) -> str:
-        """The time, as logs have it."""
+        """Return the time, as logs have it."""
         return self._now().isoformat(timespec="seconds")
 
     def create(
@@ -75,7 +75,7 @@ class Store:
         return folder
 
     def mark_latest(self, log: ConversationLog) -> None:
-        """Have `-c` go on in this one. Times cannot tell which is the latest: clocks are set back."""
+        """Have `-c` go on in this one. Times of files do not say which is the latest: clocks are set back."""
         latest = self.folder / _LATEST
         if self._latest() == log.path.name:
             return
@@ -91,12 +91,12 @@ class Store:
                     path.unlink(missing_ok=True)
 
     def latest(self) -> ConversationLog | None:
-        """The conversation in which something was said last."""
+        """Return the conversation in which something was said last."""
         paths = self._paths()
         return ConversationLog.read(paths[0]) if paths else None
 
     def find(self, which: str) -> ConversationLog:
-        """The conversation with this id, or an id that begins so, or this name.
+        """Return the conversation with this id, or an id that begins so, or this name.
 
         Raises:
             UsageError: there is none, or there are several.
@@ -105,7 +105,7 @@ class Store:
         return ConversationLog.read(self.find_file(which))
 
     def find_file(self, which: str) -> Path:
-        """The file of the conversation with this id, or an id that begins so, or this name.
+        """Return the file of the conversation with this id, or an id that begins so, or this name.
 
         Raises:
             UsageError: there is none, or there are several.
@@ -126,7 +126,7 @@ class Store:
         raise UsageError(f"there is no conversation {one_line(which)!r}: {hint}")
 
     def readable(self, damaged: list[str] | None = None) -> Iterator[ConversationLog]:
-        """All that can be read, the one that was changed last first.
+        """Yield all that can be read, the one that was changed last first.
 
         Args:
             damaged: gathers what is wrong with the others, and with those that can be read in part.
@@ -191,7 +191,7 @@ class Store:
         return sorted(found, key=lambda path: (path.name == latest, _modified(path), path.name), reverse=True)
 
     def _latest(self) -> str | None:
-        """The name of the file in which something was said last, as far as it was noted."""
+        """Return the name of the file in which something was said last, as far as it was noted."""
         try:
             with open_regular_file(self.folder / _LATEST) as file:
                 return file.read(_MAX_FILE_NAME).decode("utf-8") + SUFFIX

@@ -40,7 +40,7 @@ class Sink(Protocol):
         ...
 
     def safe(self, text: str) -> str:
-        """The text as it may be written there."""
+        """Return the text as it may be written there."""
         ...
 
 
@@ -53,7 +53,7 @@ class JsonObject(Display):
 
     Args:
         output: standard output.
-        session: tells the id of the conversation, if it is saved.
+        session: returns the id of the conversation, if it is saved.
         logprobs_of: the encoding of the tokens, when their log probabilities are wanted.
         labels: what stands first in the object.
     """

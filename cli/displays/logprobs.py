@@ -1,4 +1,4 @@
-"""Tokens with their log probabilities, as the JSON forms tell them."""
+"""Tokens with their log probabilities, as the JSON forms have them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gptoss.model.interface import Token
 
 
 def token_with_logprobs(token: Token, encoding: Encoding) -> dict[str, Any]:
-    """A sampled token, and the likeliest in its place."""
+    """Return a sampled token, and the likeliest in its place."""
     return {
         **_token(token.id, token.logprob, encoding),
         "top": [_token(other, logprob, encoding) for other, logprob in token.top],
@@ -22,12 +22,12 @@ def _token(token_id: int, logprob: float, encoding: Encoding) -> dict[str, Any]:
         data = encoding.token_bytes(token_id)
     except EncodingError:  # a spare row of the model
         data = b""
-    # A token may be a part of a character: only the bytes tell it exactly.
+    # A token may be a part of a character: only the bytes are exact.
     text = data.decode("utf-8", "replace")
     return {
         "id": token_id,
         "token": text,
         "bytes": list(data),
-        # JSON has no infinity; a token that cannot be is told by null.
+        # JSON has no infinity; an impossible token has null.
         "logprob": logprob if math.isfinite(logprob) else None,
     }

@@ -25,7 +25,7 @@ class Raw(Display):
         """Write the event's tokens, if it has any."""
         match event:
             case RoundStarted():
-                # A further prompt goes on from what stands here already: only what is new is written.
+                # A further prompt continues the written tokens: only new ones are written.
                 self._write_prompt(event.prompt)
             case Sampled():
                 self._written.append(event.token.id)
@@ -42,7 +42,7 @@ class Raw(Display):
         self._written = list(prompt)
 
     def _token_bytes(self, token: int) -> bytes:
-        """The bytes of a token; an id that is none, which a model with spare rows can sample, in angle brackets."""
+        """Return the bytes of a token; an id without a token, of a spare row of the model, in angle brackets."""
         try:
             return self._encoding.token_bytes(token)
         except EncodingError:

@@ -152,7 +152,7 @@ class Stats(Display):
 
 
 def stats_line(turn: TurnFinished) -> str:
-    """Tokens, seconds and speeds of a turn, for people."""
+    """Return tokens, seconds and speeds of a turn, for people."""
     usage, timing = turn.usage, turn.timing
     computed = usage.prompt_tokens - usage.cached_tokens
     return (

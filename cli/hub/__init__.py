@@ -1,4 +1,4 @@
-"""Getting and keeping models: from the hub, by its own client library, to this machine.
+"""Models on this machine: pulling them from the hub with its own client library, listing, removal.
 
 `huggingface_hub` is imported only inside functions that are about to talk to the hub or to its cache.
 """

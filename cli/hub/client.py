@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 """Waits between attempts that brought nothing; after the last the pull fails. What was fetched is kept."""
 MAX_RETRY_AFTER_S = 60.0
-"""The longest wait that a server may ask for (`Retry-After`); one that asks for more is told to the user."""
+"""The longest wait that a server may ask for (`Retry-After`); a longer one is an error that names it."""
 
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 
 
 class TransientError(PullError):
-    """A failure that may pass: of the connection, or one that the server itself calls temporary.
+    """A failure that may be temporary: of the connection, or one that the server itself calls temporary.
 
     Attributes:
         retry_after_s: how long the server asks to wait; None: it does not say.
@@ -49,21 +49,21 @@ def quiet_library() -> None:
 
 
 def endpoint() -> str:
-    """The address of the hub, or of the mirror that `HF_ENDPOINT` names."""
+    """Return the address of the hub, or of the mirror that `HF_ENDPOINT` names."""
     from huggingface_hub import constants
 
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
 def request_headers() -> dict[str, str]:
-    """The headers of every request: the token that the library finds, and who asks."""
+    """Return the headers of every request: the token that the library finds, and who asks."""
     from huggingface_hub.utils import build_hf_headers
 
     return build_hf_headers(library_name="gptoss", library_version=installed_version("gptoss"))
 
 
 def read_timeout_s() -> float:
-    """How long a connection may stay silent (`HF_HUB_DOWNLOAD_TIMEOUT`)."""
+    """Return how long a connection may stay silent (`HF_HUB_DOWNLOAD_TIMEOUT`)."""
     from huggingface_hub import constants
 
     return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
@@ -72,12 +72,12 @@ def read_timeout_s() -> float:
 def retrying(
     attempt: Callable[[], _Result], note: Callable[[str], None], progressed: Callable[[], bool] = lambda: False
 ) -> _Result:
-    """The result of `attempt`, which is repeated while it raises TransientError.
+    """Return the result of `attempt`, which is repeated while it raises TransientError.
 
     Args:
         attempt: what to do.
-        note: is told each failure that is followed by another attempt.
-        progressed: whether the attempt that failed was of use; the waits then begin anew.
+        note: called with each failure that will be retried.
+        progressed: whether the failed attempt made progress; the waits then start from the shortest.
 
     Raises:
         TransientError: the last one, when it has failed too often, or the server asks for too long a wait.

@@ -1,4 +1,4 @@
-"""Where a pulled model lies: the hub's own cache, or a folder that the user names.
+"""Where a pulled model is stored: the hub's own cache, or a folder that the user names.
 
 In both, a file that is not whole is never under its own name, and a folder looks like a checkpoint only when all of it
 is there.
@@ -40,28 +40,28 @@ class Destination(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where the model will lie."""
+        """The model's folder, once it is complete."""
 
     def locked(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Hold off other pulls of this model."""
+        """Lock this model against other pulls."""
 
     def file_locked(self, file: RemoteFile, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Hold off other programs that fetch this file."""
+        """Lock this file against other programs that fetch it."""
 
     def find(self, file: RemoteFile, checking: Checking) -> Path | None:
-        """The file, if it is there and whole; one that only might be is hashed, and taken away if it is wrong."""
+        """Return the file if it is complete; an unverified one is hashed, and removed if it is wrong."""
 
     def partial(self, file: RemoteFile) -> Path:
-        """Where the file grows."""
+        """Return the path of the partial file."""
 
     def keep(self, file: RemoteFile) -> None:
-        """The partial file is whole and has been checked."""
+        """Keep the partial file, which is whole and has been checked."""
 
     def publish(self, files: tuple[RemoteFile, ...]) -> None:
-        """All files are there: make the model one that programs find."""
+        """Make the model visible to programs, now that all its files are there."""
 
     def clean(self) -> int:
-        """Take away what interrupted downloads have left; the bytes that this has freed."""
+        """Remove the remains of interrupted downloads; return the bytes freed."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def own_file(folder: Path, name: object) -> Path:
-    """The path of a recorded file.
+    """Return the path of a recorded file.
 
     Raises:
         ValueError: the name is not that of a file of a checkpoint: the record has been tampered with.

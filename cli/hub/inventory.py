@@ -33,7 +33,7 @@ _INDEX = "model.safetensors.index.json"
 
 
 class Place(StrEnum):
-    """Where a model lies."""
+    """The kind of place in which a model is stored."""
 
     BUILT_IN = "built in"
     CACHE = "the hub's cache"
@@ -43,7 +43,7 @@ class Place(StrEnum):
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A model on this machine, or the beginning of one.
+    """A model on this machine, complete or not.
 
     Attributes:
         name: what `-m` takes.
@@ -74,7 +74,7 @@ class InstalledModel:
 
 
 def installed_models(folders: Folders) -> list[InstalledModel]:
-    """All models of this machine, the built-in one first, the others by name."""
+    """Return all models of this machine, the built-in one first, the others by name."""
     uses = last_uses(folders.state)
     found = [*_in_models_folder(folders.models, uses), *_in_cache(folders.hub_cache, uses)]
     known = {model.folder.resolve() for model in found}
@@ -168,7 +168,7 @@ def _is_gpt_oss(folder: Path) -> bool:
 
 
 def _layout(folder: Path) -> str | None:
-    """The layout by its config; None: it is no model of this architecture."""
+    """Return the layout by its config; None: it is no model of this architecture."""
     config = _config(folder)
     model_type = config.get("model_type")
     if model_type is None:
@@ -194,7 +194,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _nbytes(folder: Path) -> int:
-    """Bytes of the files in a folder."""
+    """Return bytes of the files in a folder."""
     total = 0
     for path in _entries(folder):
         try:

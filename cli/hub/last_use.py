@@ -17,7 +17,7 @@ _MAX_FOLDERS = 200
 
 
 def last_uses(state: Path) -> dict[Path, float]:
-    """The folders that are known, each with the seconds since the epoch of its model's last run, or 0."""
+    """Return the folders that are known, each with the seconds since the epoch of its model's last run, or 0."""
     try:
         values = read_json_object(state / _FILE, _MAX_BYTES)
     except CheckpointError:
@@ -30,19 +30,19 @@ def last_uses(state: Path) -> dict[Path, float]:
 
 
 def record_use(state: Path, folder: Path) -> None:
-    """Note that the model in `folder` is being run. What cannot be noted is not: it must not cost the answer."""
+    """Record that the model in `folder` is being run. A failure to write is ignored: it must not cost the answer."""
     with suppress(OSError, ValueError):
         _write(state, last_uses(state) | {folder.resolve(): time.time()})
 
 
 def record_folder(state: Path, folder: Path) -> None:
-    """Note that there is a model in `folder`, which has not been run yet."""
+    """Record a model in `folder` that has not been run yet."""
     with suppress(OSError, ValueError):
         _write(state, {folder.resolve(): 0.0} | last_uses(state))
 
 
 def forget_use(state: Path, folder: Path) -> None:
-    """The model in `folder` is no longer there."""
+    """Drop the record of a model that is no longer in `folder`."""
     uses = last_uses(state)
     with suppress(OSError, ValueError):
         if uses.pop(folder.resolve(), None) is not None:

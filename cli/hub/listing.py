@@ -1,6 +1,6 @@
 """The file listing of a hub repository, and the files of one checkpoint in it.
 
-Nothing of it is trusted: names are plain names from a fixed set, sizes are bounded, hashes have the form of hashes.
+It is untrusted input: names must be plain names from a fixed set, sizes bounded, hashes well-formed.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class Listing:
     files: tuple[RemoteFile, ...]
 
     def find(self, name: str) -> RemoteFile | None:
-        """The file of this name, if there is one."""
+        """Return the file of this name, if there is one."""
         return next((file for file in self.files if file.name == name), None)
 
     def require(self, name: str) -> RemoteFile:
-        """The file of this name.
+        """Return the file of this name.
 
         Raises:
             UnsupportedModelError: there is none.
@@ -83,7 +83,7 @@ class Listing:
 
 
 def fetch_listing(reference: HubReference, note: Callable[[str], None]) -> Listing:
-    """Ask the hub what a repository holds.
+    """Request the file listing of a repository.
 
     Raises:
         ModelNotFoundError: the hub has no such model or revision, or does not give it to this user.
@@ -94,7 +94,7 @@ def fetch_listing(reference: HubReference, note: Callable[[str], None]) -> Listi
 
     def ask() -> Any:
         with hub_errors(reference, "the list of files"):
-            headers = request_headers()  # once: the library finds the token anew at every call
+            headers = request_headers()  # once: the library looks for the token at every call
             api = HfApi(endpoint=endpoint(), token=False, headers=headers)
             return api.model_info(
                 reference.repository,
@@ -119,7 +119,7 @@ def fetch_listing(reference: HubReference, note: Callable[[str], None]) -> Listi
 
 
 def checkpoint_files(listing: Listing, read_small: Callable[[RemoteFile], bytes]) -> tuple[RemoteFile, ...]:
-    """The files of one checkpoint, by the rule by which it will be opened: the one file, the index, else all.
+    """Return the files of one checkpoint, by the rule by which it will be opened: the one file, the index, else all.
 
     Args:
         listing: of the repository.
@@ -160,7 +160,7 @@ def _by_name(file: RemoteFile) -> str:
 
 
 def _file(sibling: Any, reference: HubReference) -> RemoteFile:
-    """One entry of the hub's list.
+    """Return one entry of the hub's list.
 
     Raises:
         PullError: its size or its hash is missing or cannot be.

@@ -1,4 +1,4 @@
-"""How a pull is shown: a bar on a terminal, plain lines elsewhere. All of it goes to standard error."""
+"""The progress of a pull on standard error: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Meter:
         self._recent: deque[tuple[float, int]] = deque()
 
     def begin(self, sizes: dict[str, int]) -> None:
-        """The files, with their bytes."""
+        """Start with these files and their sizes in bytes."""
         self._sizes = sizes
         self._recent.clear()
 
     def set(self, name: str, nbytes: int) -> None:
-        """So much of a file is there, from before."""
+        """Count bytes of a file that are there from an earlier run."""
         self._have[name] = nbytes
 
     def add(self, name: str, nbytes: int) -> None:
-        """So much more of a file has come; less, when it begins anew."""
+        """Count bytes of a file that have arrived; a negative number when it starts over."""
         now = self._clock()
         self._have[name] = self._have.get(name, 0) + nbytes
         if nbytes > 0:
@@ -60,17 +60,17 @@ class Meter:
         return self._have.get(name) == self._sizes.get(name)
 
     def __str__(self) -> str:
-        told = f"{show_bytes(self.done)} of {show_bytes(self.total)}"
+        summary = f"{show_bytes(self.done)} of {show_bytes(self.total)}"
         if len(self._recent) < 2:
-            return told
+            return summary
         seconds = max(self._clock() - self._recent[0][0], 1e-3)
         speed = sum(nbytes for _, nbytes in self._recent) / seconds
         left = self.total - self.done
-        return f"{told}, {show_bytes(speed)}/s" + (f", {show_seconds(left / speed)} left" if left else "")
+        return f"{summary}, {show_bytes(speed)}/s" + (f", {show_seconds(left / speed)} left" if left else "")
 
 
 class PlainWatch(AbstractContextManager["PlainWatch"]):
-    """Lines: one for each file that is complete, and one now and then in between."""
+    """Plain lines: one for each complete file, and one every few seconds between."""
 
     def __init__(self, messages: Output, clock: Clock = time.monotonic) -> None:
         self._messages = messages
@@ -110,7 +110,7 @@ class PlainWatch(AbstractContextManager["PlainWatch"]):
 
 
 class BarWatch(AbstractContextManager["BarWatch"]):
-    """One bar for the whole, taken away when the pull has ended."""
+    """One bar for the whole pull, removed when it ends."""
 
     def __init__(self, messages: Output, label: str) -> None:
         from rich.console import Console
@@ -122,12 +122,12 @@ class BarWatch(AbstractContextManager["BarWatch"]):
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[summary]}"),
             console=Console(file=messages.text_stream(), no_color=not messages.has_styles, highlight=False),
             transient=True,
             expand=True,
         )
-        self._bar = self._progress.add_task(label, total=None, told="", visible=False)
+        self._bar = self._progress.add_task(label, total=None, summary="", visible=False)
 
     def __enter__(self) -> BarWatch:
         self._progress.start()
@@ -161,4 +161,4 @@ class BarWatch(AbstractContextManager["BarWatch"]):
         self._progress.console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
     def _show(self, label: str) -> None:
-        self._progress.update(self._bar, completed=self._meter.done, told=str(self._meter), description=label)
+        self._progress.update(self._bar, completed=self._meter.done, summary=str(self._meter), description=label)

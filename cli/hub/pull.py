@@ -21,15 +21,15 @@ from gptoss.model.storage.json_file import JsonError, parse_json_object
 
 
 class PullWatch(Watch, Protocol):
-    """Is told how a pull goes, as a whole."""
+    """Callbacks for the progress of a pull."""
 
     def begun(self, sizes: dict[str, int]) -> None:
-        """The files are these, with their bytes."""
+        """Start with these files and their sizes in bytes."""
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """A model that is there.
+    """A pulled model.
 
     Attributes:
         folder: where.
@@ -45,13 +45,13 @@ class Pulled:
 
 
 def pull(reference: HubReference, folder: Path | None, hub_cache: Path, watch: PullWatch) -> Pulled:
-    """Make a model of the hub one of this machine; what is there already is not fetched again.
+    """Pull a model from the hub; complete files are not fetched again.
 
     Args:
         reference: which.
         folder: where its files are to lie; None: in the hub's own cache.
         hub_cache: that cache.
-        watch: is told how it goes.
+        watch: called with the progress.
 
     Raises:
         ModelNotFoundError: the hub has no such model, or does not give it to this user.
@@ -69,7 +69,7 @@ def pull(reference: HubReference, folder: Path | None, hub_cache: Path, watch: P
 
 
 def _checked_config(listing: Listing, destination: Destination, watch: PullWatch) -> bytes:
-    """The config, from the hub if it is not there; nothing has been put into the destination.
+    """Return the config, from the hub if it is not there; nothing has been put into the destination.
 
     Raises:
         UnsupportedModelError, ConfigError: it is not the config of a model that runs here.
@@ -90,7 +90,7 @@ def _checked_config(listing: Listing, destination: Destination, watch: PullWatch
 
 
 class _Pull:
-    """The part of a pull that writes; no other process pulls the same model meanwhile."""
+    """Fetch the files, under a lock that keeps other processes from pulling the same model."""
 
     def __init__(self, listing: Listing, destination: Destination, watch: PullWatch) -> None:
         self._listing = listing
@@ -112,14 +112,14 @@ class _Pull:
         return Pulled(self._destination.folder, sum(file.size for file in files), self._fetched, freed)
 
     def _keep(self, file: RemoteFile, content: bytes) -> None:
-        """Put a small file there whose content has been checked."""
+        """Store a small file whose content has been checked."""
         if self._destination.find(file, self._watch.checking) is None:
             self._destination.partial(file).write_bytes(content)
             self._destination.keep(file)
             self._fetched += 1
 
     def _read(self, file: RemoteFile) -> bytes:
-        """The content of a small file, fetched if it is not there."""
+        """Return the content of a small file, fetched if it is not there."""
         there = self._destination.find(file, self._watch.checking)
         if there is not None:
             return there.read_bytes()
@@ -135,7 +135,7 @@ class _Pull:
         return True
 
     def _require_room(self, missing: list[RemoteFile]) -> None:
-        """Look for room on the disk, before the first large file is fetched."""
+        """Check the free disk space before the first large file is fetched."""
         begun = sum(_size(self._destination.partial(file)) for file in missing)
         needed = sum(file.size for file in missing) - begun
         folder = self._destination.folder

@@ -1,4 +1,4 @@
-"""Removing a model, and nothing but a model: no link is followed, and only files that are known to be its own go."""
+"""Remove a model and nothing else: no link is followed, and only files known to belong to it are removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BUSY = "is being pulled by another process: stop that first"
 
 
 def require_removable(model: InstalledModel) -> None:
-    """Refuse what is not to be removed, before anybody is asked.
+    """Refuse what must not be removed, before the person is asked.
 
     Raises:
         PullError: it comes with the program, was put there by someone else, or is a link.
@@ -34,7 +34,7 @@ def require_removable(model: InstalledModel) -> None:
 
 
 def remove(model: InstalledModel) -> list[Path]:
-    """Remove a model; what is left of its folder, because it is not known to be the model's own.
+    """Remove a model; return the files that stay in its folder because they are not known to belong to it.
 
     Raises:
         PullError: as `require_removable`; another process is pulling it; the disk does not let it go.
@@ -46,7 +46,7 @@ def remove(model: InstalledModel) -> list[Path]:
 
 
 def _remove_from_cache(model: InstalledModel) -> list[Path]:
-    """By the library's own strategy, which knows what else may need a blob."""
+    """Remove by the library's own strategy, which knows the other users of a blob."""
     from huggingface_hub import scan_cache_dir
 
     root = model.root

@@ -1,4 +1,4 @@
-"""One file from the hub onto the disk: resumed where it broke off, checked against its hash.
+"""Download one file from the hub: resumed after an interruption, checked against its hash.
 
 The client library (2.4) gives each download a temporary file of its own, removes it when the download fails, and leaves
 it behind when the process is killed: what was in it is fetched again. Here a file has one partial file, found by its
@@ -30,19 +30,19 @@ _RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/(?:[0-9]{1,19}|\*)")
 
 
 class Watch(Protocol):
-    """Is told how a pull goes."""
+    """Callbacks for the progress of one file."""
 
     def there(self, name: str, nbytes: int) -> None:
-        """This many bytes of the file are there from before."""
+        """Count bytes of the file that are there from an earlier run."""
 
     def moved(self, name: str, nbytes: int) -> None:
-        """This many more bytes of the file are there; fewer, when it begins anew."""
+        """Count bytes that have arrived; a negative number when the file starts over."""
 
     def checking(self, name: str, nbytes: int) -> None:
-        """This many bytes that were there already are being hashed."""
+        """Report that existing bytes are being hashed."""
 
     def note(self, text: str) -> None:
-        """Something that a user should know."""
+        """Show a line to the user."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Transfer:
     watch: Watch
 
     def fetch(self, file: RemoteFile, partial: Path) -> None:
-        """Complete the partial file of `file`, and check it. On any error what is there is kept, unless it is wrong.
+        """Complete the partial file of `file`, and check it. After an error it is kept, unless wrong.
 
         Raises:
             ModelNotFoundError: the hub does not give this file.
@@ -75,7 +75,7 @@ class Transfer:
         )
 
     def read_small(self, file: RemoteFile, partial: Path) -> bytes:
-        """The content of a small file, which is then complete at `partial`.
+        """Return the content of a small file, which is then complete at `partial`.
 
         Raises: as `fetch`.
         """
@@ -85,7 +85,7 @@ class Transfer:
         return partial.read_bytes()
 
     def url(self, file: RemoteFile) -> str:
-        """Where the hub has it."""
+        """Return the file's address on the hub."""
         from huggingface_hub import hf_hub_url
 
         reference = self.listing.reference
@@ -93,7 +93,7 @@ class Transfer:
 
 
 def hash_file(file: RemoteFile, path: Path, checking: Callable[[str, int], None]) -> str:
-    """The hash of the file at `path`, of the kind that the key of `file` is."""
+    """Return the hash of the file at `path`, of the kind that the key of `file` is."""
     hasher = _hasher(file)
     with path.open("rb") as source:
         while chunk := source.read(_CHUNK_BYTES):
@@ -116,7 +116,7 @@ class _Growing:
         self._fetched = False
 
     def complete(self) -> str:
-        """Fetch what is missing; the hash of the whole."""
+        """Fetch the missing bytes; return the hash of the whole file."""
         # Unbuffered: what has been written survives the death of the process.
         with self._partial.open("a+b", buffering=0) as self._out:
             if _size(self._partial) > self._file.size:
@@ -160,7 +160,7 @@ class _Growing:
             raise TransientError(f"the connection to {endpoint()} ended after {self._have} of {self._file.size} bytes")
 
     def _follow(self, response: httpx2.Response) -> None:
-        """Make sure that what comes continues what is there."""
+        """Check that the response continues the partial file."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise PullError(f"{endpoint()} sends {self._file.name} compressed, which was not asked for")
         if response.status_code == 206:

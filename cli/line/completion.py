@@ -45,7 +45,7 @@ class CommandCompleter(Completer):
         self._folders = PathCompleter(expanduser=True, only_directories=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """The completions of what stands before the cursor."""
+        """Return the completions of what stands before the cursor."""
         text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:
             return
@@ -64,7 +64,7 @@ class CommandCompleter(Completer):
             inner = Document(argument, len(argument))
             paths = self._paths if command.completes == "paths" else self._folders
             for found in paths.get_completions(inner, complete_event):
-                # A name that a terminal would obey, or that cannot be typed, is not offered.
+                # No names with control characters or with characters that cannot be typed.
                 if one_line(found.text) == found.text and one_line(found.display_text) == found.display_text:
                     yield found
 

@@ -8,7 +8,7 @@ from gptoss.cli.base.output import Output
 
 
 def confirm(stdin: TextIO | None, messages: Output, question: str) -> bool:
-    """The answer of the person at the terminal; no for anything but a yes."""
+    """Return the answer of the person at the terminal; no for anything but a yes."""
     if stdin is None:
         return False
     messages.write(question)

@@ -1,4 +1,4 @@
-"""The terminal's own treatment of keys while the program is busy: what it echoes, and which key is a signal."""
+"""Terminal modes while the program is busy: echo, and which key sends a signal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def echo(stdin: TextIO | None, *, on: bool) -> Iterator[None]:
 def key_calls(stdin: TextIO | None, key: str, action: Callable[[], object]) -> Iterator[None]:
     """Within this context a control key calls `action`, as a signal handler does; nothing where there is no terminal.
 
-    The terminal is told to send its quit signal for this key. So nothing has to read what is typed, which stays where
+    The terminal sends its quit signal for this key. So nothing has to read what is typed, which stays where
     the next input line finds it, also behind a key that is a signal.
 
     Args:

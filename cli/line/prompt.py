@@ -28,10 +28,10 @@ class InputLine(Protocol):
     """Reads one message after the other."""
 
     def read(self) -> str | None:
-        """The next message, which may have several lines; None at the end of the input.
+        """Return the next message, which may have several lines; None at the end of the input.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; what was typed so far is thrown away.
+            KeyboardInterrupt: Ctrl-C; the typed text is discarded.
         """
         ...
 
@@ -54,7 +54,7 @@ class Lines:
         self._prompts = stdin is not None and stdin.isatty() and messages.is_terminal
 
     def read(self) -> str | None:
-        """The next message, without its line break."""
+        """Return the next message, without its line break."""
         text = self._line()
         while text is not None and is_open_block(text):
             following = self._line()
@@ -64,7 +64,7 @@ class Lines:
         return None if text is None else unwrapped(text)
 
     def choose(self, question: str) -> str:
-        """The next line, after the question."""
+        """Return the next line, after the question."""
         try:
             return self._line(question) or ""
         except Terminated:
@@ -198,7 +198,7 @@ def _open_history(path: Path | None) -> History:
         return InMemoryHistory()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Made before it is used: what people ask is nobody else's business.
+        # Created with its mode before it is used: prompts are private.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     except OSError:
         return InMemoryHistory()

@@ -22,7 +22,7 @@ class Part:
 
 
 def status_bar(parts: Sequence[Part], columns: int) -> str:
-    """All parts if they fit, else all in short, else as much of that as fits."""
+    """Return all parts if they fit, else all in short, else as much of that as fits."""
     for texts in ([part.text for part in parts], [part.short for part in parts]):
         whole = _BETWEEN.join(one_line(text) for text in texts)
         if width_of(whole) < columns:
@@ -31,7 +31,7 @@ def status_bar(parts: Sequence[Part], columns: int) -> str:
 
 
 def context_part(used: int, available: int) -> Part:
-    """How much of the context is used; what would be more than all of it finds it full."""
+    """Return the used part of the context, at most all of it."""
     figures = f"{_short(min(used, available))} of {_short(available)}"
     share = "full" if used >= available else f"{used / available:.0%}"
     return Part(f"context {figures} ({share})", figures)

@@ -158,7 +158,7 @@ def _kill_all() -> None:
 
 
 def _descendants() -> list[int]:
-    """All processes below this one; as it is their reaper, none can leave the tree."""
+    """Return all processes below this one; as it is their reaper, none can leave the tree."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -178,7 +178,7 @@ def _descendants() -> list[int]:
 
 
 def _measure(pids: list[int]) -> tuple[int, int]:
-    """Bytes of private and shared memory, and number of threads, of some processes."""
+    """Return bytes of private and shared memory, and number of threads, of some processes."""
     memory = threads = 0
     for pid in pids:
         try:
@@ -195,7 +195,7 @@ def _measure(pids: list[int]) -> tuple[int, int]:
 
 
 def _size_of(folder: str, enough: int) -> int:
-    """Bytes of all files in a folder, counted until there are more than enough; links are not followed."""
+    """Return bytes of all files in a folder, counted until there are more than enough; links are not followed."""
     total, todo = 0, [folder]
     while todo and total <= enough:
         try:

@@ -1,4 +1,4 @@
-"""The limits of a sandbox, and what can be told of them."""
+"""The limits of a sandbox."""
 
 from __future__ import annotations
 

@@ -350,12 +350,12 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 def _interpreter() -> str:
-    """The interpreter behind this one's virtual environment, which starts without looking for one."""
+    """Return the interpreter behind this one's virtual environment, which starts without looking for one."""
     return str(Path(sys.executable).resolve())
 
 
 def _roots(program: str) -> list[Path]:
-    """The folders that a program is made of: for an interpreter its installation and virtual environment."""
+    """Return the folders that a program is made of: for an interpreter its installation and virtual environment."""
     path = Path(program)
     own = Path(sys.executable)
     if path in (own, own.resolve()):

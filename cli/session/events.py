@@ -73,7 +73,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True)
 class CommentaryDelta:
-    """More of a preamble: what the model tells the person before it calls a tool."""
+    """More of a preamble: what the model writes to the person before it calls a tool."""
 
     text: str
 

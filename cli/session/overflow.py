@@ -1,4 +1,4 @@
-"""Conversations that leave too little room for an answer: what takes how many tokens, and which turns to leave out."""
+"""Conversations that leave too little room for an answer: the tokens of each turn, and which turns to leave out."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ class TooLong:
         hint = (
             "; --overflow drop-oldest leaves the oldest turns out" if last.tokens + instructions < self.context else ""
         )
-        told = ", ".join([*parts, f"{last.tokens} of the last message"])
-        return f"{self.prompt_tokens} tokens do not fit a context of {self.context}: {told}{hint}"
+        listed = ", ".join([*parts, f"{last.tokens} of the last message"])
+        return f"{self.prompt_tokens} tokens do not fit a context of {self.context}: {listed}{hint}"
 
 
 class OverflowPolicy(Protocol):

@@ -51,7 +51,7 @@ class Continuation:
     def next_prompt(self, conversation: Conversation, encoding: Encoding) -> list[int] | None:
         """Return the prompt for `conversation` if it goes on from here after a tool call, else None.
 
-        Rendering anew may give other ids than those that were sampled, since a text can be cut into tokens in several
+        Rendering again may give other ids than those that were sampled, since a text can be cut into tokens in several
         ways. The cached prefix would end there.
         """
         mine, theirs = self.conversation.messages, conversation.messages
@@ -116,7 +116,7 @@ class PromptBuilder:
         return prompt
 
     def shown(self, transcript: Transcript) -> Conversation:
-        """Return what the next prompt will contain, as far as that can be told without asking the person."""
+        """Return what the next prompt will contain, as far as it is known without asking the person."""
         whole = transcript.conversation
         if self._overflow is None:
             return whole

@@ -76,7 +76,7 @@ class Round:
             case harmony.MessageStarted(author=author, channel=channel, recipient=recipient):
                 self._channel = channel
                 self._separate = True
-                # A message that the model writes in another's name (the user, a tool) must never be believed.
+                # A message that the model writes in another's name (the user, a tool) is never taken for theirs.
                 self._foreign = author.role is not Role.ASSISTANT
                 if self._foreign:
                     yield ProblemFound(f"a message by the model in the name of {author.role.value} was left out")
@@ -105,7 +105,7 @@ class Round:
 
 
 def _kind_of(channel: str | None) -> type[ReasoningDelta | CommentaryDelta | FinalDelta]:
-    """A message without a channel counts as an answer, one in an unknown channel as a preamble."""
+    """Return a message without a channel counts as an answer, one in an unknown channel as a preamble."""
     if channel is None or channel == Channel.FINAL:
         return FinalDelta
     return ReasoningDelta if channel == Channel.ANALYSIS else CommentaryDelta

@@ -38,7 +38,7 @@ from gptoss.cli.session.tool_loop import ToolLoop, calls_of, interrupted_results
 from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, render
 from gptoss.model.errors import ConstraintError, ContextFullError
-from gptoss.model.interface import Generation, Request, SamplingParams, Token
+from gptoss.model.interface import ContextUsage, Generation, Request, SamplingParams, Token
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,11 @@ class Session:
         return self._model.engine.info.max_context
 
     @property
+    def contexts(self) -> ContextUsage | None:
+        """Memory that the engine's KV caches take; None: not known."""
+        return self._model.engine.contexts
+
+    @property
     def can_skip_reasoning(self) -> bool:
         """Whether the model answers well with its reasoning closed before it begins."""
         return self._model.can_skip_reasoning
@@ -161,7 +166,7 @@ class Session:
         options: TurnOptions = TurnOptions(),  # noqa: B008 - frozen
         progress: ReportProgress | None = None,
     ) -> Generator[Event, None, None]:
-        """Take back everything after the user's last message and respond to it anew; as `respond` otherwise."""
+        """Take back everything after the user's last message and respond to it again; as `respond` otherwise."""
         return self._turn(self._transcript.without_last_reply(), options, progress)
 
     def stop(self) -> bool:
@@ -193,14 +198,14 @@ class Session:
         """
         ids: list[int] = []
         if what == "conversation":
-            # The next prompt is rendered anew, without the reasoning that the format drops.
+            # The next prompt is rendered again, without the reasoning that the format drops.
             ids = render(without_oldest(self._transcript.conversation, self._dropped_turns), self.encoding)
         elif what == "settings":
             ids = render(Conversation(self.settings.messages), self.encoding)
         self._model.engine.retain(ids)
 
     def close(self) -> None:
-        """Free the model's memory. The session cannot be used any more, its transcript can be read."""
+        """Free the model's memory. The session cannot be used after it; its transcript can be read."""
         self._model.engine.close()
 
     def _turn(
@@ -267,7 +272,7 @@ class Session:
         progress: ReportProgress | None,
         before: _RoundResult | None,
     ) -> Generator[Event, None, _RoundResult]:
-        """One generation: prompt, tokens, messages."""
+        """Yield one generation: prompt, tokens, messages."""
         began = time.perf_counter()
         shown = transcript
         if options.effort is not None:
@@ -313,7 +318,7 @@ class Session:
         return result
 
     def _sample(self, sampling: _Sampling, transcript: Transcript) -> Iterator[Event]:
-        """The events of the tokens until sampling ends, which `sampling.ending` then explains."""
+        """Yield the events of the tokens until sampling ends, which `sampling.ending` then explains."""
         watch = RepetitionWatch()
         messages: tuple[Message, ...] = ()
         notes = 0
@@ -342,7 +347,7 @@ class Session:
                 return
 
     def _params_of(self, options: TurnOptions, before: _RoundResult | None, number: int) -> SamplingParams:
-        """The sampling of a round: a turn has one limit of tokens, and each round its own random numbers."""
+        """Return the sampling of a round: a turn has one limit of tokens, and each round its own random numbers."""
         params = self._params.override(seed=options.seed)
         if before is None:
             return params

@@ -35,12 +35,12 @@ def shortened(text: str, max_tokens: int, encoding: Encoding) -> str:
 
 
 def _decoded(ids: list[int], encoding: Encoding) -> str:
-    """The text of some tokens; characters that are cut at either end are dropped."""
+    """Return the text of some tokens; characters that are cut at either end are dropped."""
     return encoding.decode(ids).strip("\N{REPLACEMENT CHARACTER}")
 
 
 def _whole_lines(text: str) -> str:
-    """The text without its last line, if that leaves at least half of it."""
+    """Return the text without its last line, if that leaves at least half of it."""
     end = text.rfind("\n") + 1
     return text[:end] if end > len(text) // 2 else text
 

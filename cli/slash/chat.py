@@ -29,7 +29,7 @@ class Surroundings(Protocol):
         ...
 
     def today(self) -> datetime.date:
-        """The date."""
+        """Return the date."""
         ...
 
 

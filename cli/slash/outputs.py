@@ -1,4 +1,4 @@
-"""The commands that tell something about the conversation, or take it elsewhere."""
+"""The commands that show something of the conversation, or export it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.conversations.export import export as write_export, unused_path
 from gptoss.cli.displays.text import stats_line
@@ -53,6 +54,10 @@ def context(chat: Chat, _argument: str) -> None:
     chat.say(", ".join(f"{one_line(kind)} {tokens:,}" for kind, tokens in channels.most_common()))
     share = "too many" if used >= available else f"{used / available:.1%}"
     chat.say(f"the next prompt: {used:,} of {counted(available, 'token')} ({share}), and what you say")
+    if (usage := chat.session.contexts) is not None:
+        caches = counted(usage.contexts, "KV cache")
+        limit = show_bytes(usage.limit)
+        chat.say(f"memory: {caches} of {show_bytes(usage.nbytes)}; idle ones take {limit} at most (--context-gb)")
 
 
 def stats(chat: Chat, _argument: str) -> None:

@@ -25,7 +25,7 @@ def effort(chat: Chat, argument: str) -> None:
 
 
 def effort_named(text: str) -> Effort:
-    """The effort that is meant.
+    """Return the effort that is meant.
 
     Raises:
         UsageError: there is none of that name.
@@ -67,7 +67,7 @@ def reasoning(chat: Chat, argument: str) -> None:
 
 
 def tools(chat: Chat, _argument: str) -> None:
-    """`/tools`: what the conversation tells the model that it may call."""
+    """`/tools`: the tools that the conversation offers to the model."""
     lines = []
     for namespace in chat.session.settings.tools.values():
         lines += [f"{namespace.name}.{tool.name}: {tool.description}" for tool in namespace.tools]

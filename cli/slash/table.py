@@ -37,7 +37,7 @@ class Command:
 
 
 def find(line: str) -> tuple[Command, str] | None:
-    """The command that a line is, and its argument; None for a line that is a message.
+    """Return the command that a line is, and its argument; None for a line that is a message.
 
     A command is a word of letters after a slash at the very beginning, so a path is none, nor is anything that begins
     with a space.
@@ -80,8 +80,8 @@ _EFFORTS = tuple(Effort)
 
 _COMMANDS = (
     Command("/help", "", "this list", _help),
-    Command("/effort", "[none|low|medium|high]", "how long it may reason; alone, tells it", settings.effort, _EFFORTS),
-    Command("/model", "[MODEL]", "go on with another model; alone, tells it", settings.model, (), "models or paths"),
+    Command("/effort", "[none|low|medium|high]", "how long it may reason; alone, shows it", settings.effort, _EFFORTS),
+    Command("/model", "[MODEL]", "go on with another model; alone, shows it", settings.model, (), "models or paths"),
     Command("/system", "[TEXT|off]", "the instructions; alone, shows them", settings.system, ("off",)),
     Command("/reasoning", "[show|fold|hide]", "what is seen of reasoning", settings.reasoning, settings.LOOKS),
     Command("/tools", "", "the tools that the model may call", settings.tools),
@@ -95,7 +95,7 @@ _COMMANDS = (
     Command("/copy", "[code]", "put the last answer, or its last code, into the clipboard", outputs.copy, ("code",)),
     Command("/export", "[PATH]", "write the conversation into a .md or .json file", outputs.export, (), "paths"),
     *(Command(*row) for row in _KEEPING),
-    Command("/clear", "", "forget everything said and begin anew", turns.clear),
+    Command("/clear", "", "start a new conversation", turns.clear),
     Command("/exit", "", "leave; so does /quit", _exit),
 )
 

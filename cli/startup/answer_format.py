@@ -1,4 +1,4 @@
-"""The options `--schema`, `--regex` and `--choice`: the grammar of the answers, and what the model is told of it."""
+"""The options `--schema`, `--regex` and `--choice`: the grammar of the answers, and its description for the model."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def regex_format(regex: str) -> AnswerFormat:
         raise SchemaError(f"--regex: {_regex_error(messages[0])}")
     if is_unsatisfiable(source):
         raise SchemaError("--regex: no text can match it")
-    told = ResponseFormat("answer", {"type": "string", "pattern": regex}, "Plain text, without quotes.")
-    return AnswerFormat(Grammar(source, Regex(regex)), told)
+    response_format = ResponseFormat("answer", {"type": "string", "pattern": regex}, "Plain text, without quotes.")
+    return AnswerFormat(Grammar(source, Regex(regex)), response_format)
 
 
 def choice_format(choice: str) -> AnswerFormat:
@@ -91,8 +91,8 @@ def choice_format(choice: str) -> AnswerFormat:
         "start: " + " | ".join(json.dumps(each, ensure_ascii=False) for each in choices)
     )
     enum: list[JSON] = [*choices]
-    told = ResponseFormat("answer", {"type": "string", "enum": enum}, "One of these, without quotes.")
-    return AnswerFormat(Grammar(source, Choices(tuple(choices))), told)
+    response_format = ResponseFormat("answer", {"type": "string", "enum": enum}, "One of these, without quotes.")
+    return AnswerFormat(Grammar(source, Choices(tuple(choices))), response_format)
 
 
 def read_schema(value: str) -> Mapping[str, Any]:
@@ -144,7 +144,7 @@ def _fields_schema(value: str) -> Mapping[str, Any]:
 
 
 def _class_schema(module: str, name: str) -> Mapping[str, Any]:
-    """The schema of a Pydantic class; modules in the working directory are found too."""
+    """Return the schema of a Pydantic class; modules in the working directory are found too."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
@@ -162,7 +162,7 @@ def _class_schema(module: str, name: str) -> Mapping[str, Any]:
 
 
 def _regex_error(message: str) -> str:
-    """The reason and the character, from an error that may show the pattern, a caret below it, and the reason."""
+    """Return reason and position from an error that may show the pattern, a caret below it, and the reason."""
     lines = message.split("\n")
     for pattern, caret, reason in zip(lines, lines[1:], lines[2:], strict=False):
         if caret.strip() and not caret.strip("^ ") and reason.startswith("error: "):

@@ -1,7 +1,7 @@
 """Shell completion of arguments: models, conversations, templates, settings.
 
-Folders are those of the environment: a shell does not tell of `--home`. What cannot be read completes to nothing, for
-there is nobody to tell.
+Folders are those of the environment: a shell does not pass on `--home`. A folder that cannot be read completes to
+nothing: there is nobody to report it to.
 
 The scripts of the shells evaluate what they are given. So only harmless names are offered, and of what was said only
 letters, digits and the plainest signs.
@@ -31,7 +31,7 @@ _TOLD_CHARACTERS = 60
 
 
 def models(incomplete: str) -> list[str]:
-    """The catalogue, and the models in the folder of models."""
+    """Return the catalogue, and the models in the folder of models."""
     return _matching(model_names(_folders().models), incomplete)
 
 
@@ -47,7 +47,7 @@ def model_names(folder: Path) -> list[str]:
 
 
 def conversations(incomplete: str) -> list[tuple[str, str]]:
-    """Names, or ids where there is none that a shell takes as it is, with the first question."""
+    """Return names, or ids where there is none that a shell takes as it is, with the first question."""
     from gptoss.cli.conversations.store import Store
 
     logs: list[ConversationLog] = []
@@ -62,7 +62,7 @@ def conversations(incomplete: str) -> list[tuple[str, str]]:
 
 
 def templates(incomplete: str) -> list[str]:
-    """Names in the folder of templates."""
+    """Return names in the folder of templates."""
     found: list[Path] = []
     with suppress(InputError):  # as above
         found = paths_of(_folders().templates)
@@ -70,12 +70,12 @@ def templates(incomplete: str) -> list[str]:
 
 
 def tools(incomplete: str) -> list[str]:
-    """The tools of `--tool`."""
+    """Return the tools of `--tool`."""
     return _matching(TOOLS, incomplete)
 
 
 def settings(incomplete: str) -> list[str]:
-    """The keys of the config file."""
+    """Return the keys of the config file."""
     return _matching(KEYS, incomplete)
 
 

@@ -28,7 +28,7 @@ class LoadRequest:
         progress: called with the part that is done, up to 1, of what takes its time.
         reading: called with the bytes of the model that are in memory, and those in all.
         before_weights: called when the model was found and seems sound, before it takes memory.
-        tell: called with what the person should know before the model takes its time.
+        notify: called with what the person should know before the model takes its time.
     """
 
     model: str
@@ -37,14 +37,14 @@ class LoadRequest:
     progress: Callable[[float], None] | None = None
     reading: Callable[[int, int], None] | None = None
     before_weights: Callable[[], None] | None = None
-    tell: Callable[[str], None] | None = None
+    notify: Callable[[str], None] | None = None
 
 
 ModelLoader = Callable[[LoadRequest], "LoadedModel"]
 
 
 def local_time() -> datetime.datetime:
-    """The time, in the zone of this machine."""
+    """Return the time, in the zone of this machine."""
     return datetime.datetime.now().astimezone()
 
 
@@ -63,9 +63,9 @@ class Environment:
     """Closed when the run is over, however it ends."""
 
     def output(self) -> Output:
-        """Standard output, which must work."""
+        """Return standard output, which must work."""
         return Output(self.stdout, "standard output", self.variables)
 
     def messages(self) -> Output:
-        """Standard error, which need not."""
+        """Return standard error, which need not."""
         return Output(self.stderr, "standard error", self.variables, essential=False)

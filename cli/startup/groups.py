@@ -38,7 +38,7 @@ class Commands(typer.Typer):
 
 
 def command_group(text: str) -> Commands:
-    """A group that `text` describes; called alone, it shows its help where messages go, for that is no result."""
+    """Return a group that `text` describes; called alone, it shows its help on standard error."""
     group = Commands(help=text)
 
     @group.callback(help=text)

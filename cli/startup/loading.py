@@ -87,18 +87,18 @@ def _look_at(request: LoadRequest, plan: LoadPlan) -> None:
         MemoryShortageError: what it needs beside its files does not fit.
     """
 
-    def tell(line: str) -> None:
-        if request.tell is not None:
-            request.tell(line)
+    def notify(line: str) -> None:
+        if request.notify is not None:
+            request.notify(line)
 
     if plan.fallback is not None:
-        tell(f"{plan.fallback}; falling back to the CPU")
+        notify(f"{plan.fallback}; falling back to the CPU")
     if plan.device.type != "cpu":
         return
     require_memory(request.model, plan, available_memory(swap=True))
     slow = slowness(request.model, plan.need, plan.options.host_bytes)
     if slow is not None:
-        tell(slow)
+        notify(slow)
 
 
 def _notes(loaded: Loaded) -> list[str]:

@@ -64,9 +64,9 @@ def available_memory(
         swap: count free swap too.
     """
     bounds = []
-    told = _fields(proc / "meminfo")
-    if "MemAvailable:" in told:
-        bounds.append(1024 * (told["MemAvailable:"] + (told.get("SwapFree:", 0) if swap else 0)))
+    values = _fields(proc / "meminfo")
+    if "MemAvailable:" in values:
+        bounds.append(1024 * (values["MemAvailable:"] + (values.get("SwapFree:", 0) if swap else 0)))
     bounds += _container_bounds(proc, cgroup)
     if not bounds and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         bounds.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

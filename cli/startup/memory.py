@@ -37,10 +37,10 @@ def require_memory(name: str, plan: LoadPlan, available: int | None) -> None:
         (need.made, "of weights made at load"),
         (need.working, "to compute with"),
     )
-    told = ", ".join(f"{show_bytes(size)} {what}" for size, what in parts if size)
+    listed = ", ".join(f"{show_bytes(size)} {what}" for size, what in parts if size)
     fits = " or ".join(_what_fits(plan, available))
     raise MemoryShortageError(
-        f"{name} needs {show_bytes(need.resident)} of memory beside its files ({told}), but {show_bytes(available)} "
+        f"{name} needs {show_bytes(need.resident)} of memory beside its files ({listed}), but {show_bytes(available)} "
         f"are free: {fits} would fit"
     )
 
@@ -56,7 +56,7 @@ def slowness(name: str, need: MemoryNeed, available: int | None) -> str | None:
 
 
 def _what_fits(plan: LoadPlan, available: int) -> list[str]:
-    """Changes to the command line with each of which it would fit, the least costly first."""
+    """Return changes to the command line that would each make it fit, the least costly first."""
     need, config, made = plan.need, plan.config, plan.ops.made_bytes(plan.config)
     fits = []
     if shorter := _longest_context(config, need.context, available - need.made - need.working):
@@ -76,7 +76,7 @@ def _what_fits(plan: LoadPlan, available: int) -> list[str]:
 
 
 def _longest_context(config: ModelConfig, context: int, room: int) -> int:
-    """The longest context below this one whose cache fits into so many bytes, rounded down; 0 if none does."""
+    """Return the longest context below this one whose cache fits into so many bytes, rounded down; 0 if none does."""
     tokens = min(max(room, 0) // cache_bytes(config, 1), context - 1)
     step = _STEP if tokens >= _STEP else _SMALL_STEP
     return tokens // step * step

@@ -132,11 +132,11 @@ def _load(
     settings = invocation.settings
     with Ticker(status_line, f"loading {model}") as ticker:
 
-        def tell(part: float) -> None:
+        def notify(part: float) -> None:
             doing = "loading" if settings.quantize is None else "packing the experts of"
             ticker.text = f"{doing} {model}: {part:.0%}"
 
-        def tell_reading(done: int, total: int) -> None:
+        def report_reading(done: int, total: int) -> None:
             ticker.text = f"loading {model}: {done / 1e9:.1f} of {total / 1e9:.1f} GB read"
 
         return invocation.environment.load_model(
@@ -144,10 +144,10 @@ def _load(
                 model=model,
                 folders=invocation.folders,
                 settings=settings,
-                progress=tell,
-                reading=tell_reading,
+                progress=notify,
+                reading=report_reading,
                 before_weights=before_weights,
-                tell=lambda line: status_line.leave(f"gptoss: {line}", always=True),
+                notify=lambda line: status_line.leave(f"gptoss: {line}", always=True),
             )
         )
 

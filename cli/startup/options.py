@@ -215,7 +215,7 @@ _RESUMING: dict[str, Any] = {
         ),
     ],
 }
-# What answers must look like; beside the settings, as it is asked for anew each time.
+# The form of answers. Not among the settings: each run asks for its own.
 _FORMATS: dict[str, Any] = {
     "schema": Annotated[
         str | None,

@@ -30,7 +30,7 @@ PolicyOption = Annotated[
 
 
 def policy_as_instructions(path: Path, instructions: str | None) -> str:
-    """The policy in a file, which stands alone: it also goes before instructions of the config file.
+    """Return the policy in a file, which stands alone: it also goes before instructions of the config file.
 
     Raises:
         UsageError: there are instructions on the command line too.

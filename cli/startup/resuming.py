@@ -40,7 +40,7 @@ class Opened(NamedTuple):
 def open_saved_session(
     invocation: Invocation,
     status_line: StatusLine,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
     *,
     overflow: OverflowPolicy | None = None,
     top_logprobs: int = 0,
@@ -54,7 +54,7 @@ def open_saved_session(
     Args:
         invocation: the command line.
         status_line: for the progress of loading.
-        tell: says a line to the person, when something cannot be saved.
+        notify: says a line to the person, when something cannot be saved.
         overflow, top_logprobs: as `open_session` takes them.
         approver: as `open_toolbox` takes it.
 
@@ -65,7 +65,7 @@ def open_saved_session(
     """
     store = open_store(invocation.environment, invocation.folders)
     log = _chosen(invocation, store)
-    recorder = Recorder(store, tell, log, saving=invocation.settings.save)
+    recorder = Recorder(store, notify, log, saving=invocation.settings.save)
     toolbox = open_toolbox(invocation, approver, _files_of(recorder, invocation.environment))
     given = invocation.flags if toolbox is None else invocation.flags | {"tools"}
     transcript: Transcript | None = None
@@ -84,7 +84,7 @@ def open_saved_session(
         toolbox=toolbox,
     )
     if log is not None and log.damage is not None:
-        tell(f"{log.damage}; what was said from there on is left out")
+        notify(f"{log.damage}; what was said from there on is left out")
     return Opened(session, recorder, toolbox)
 
 

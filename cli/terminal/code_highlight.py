@@ -21,7 +21,7 @@ _TAB = 4
 
 
 def highlight(lines: list[str], language: str, begin: int = 0) -> list[Line]:
-    """The lines from number `begin` on, coloured where the language is known."""
+    """Return the lines from number `begin` on, coloured where the language is known."""
     shown = [line.expandtabs(_TAB) for line in lines[begin:]]
     lexer = _lexer(language)
     first = max(0, begin - _CONTEXT_LINES)

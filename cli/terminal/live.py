@@ -1,6 +1,6 @@
 """The end of a terminal's output while it is still changing.
 
-Rows that are done are written once and belong to the terminal, which scrolls them into its history. Only the rows that
+Finished rows are written once; the terminal scrolls them into its history. Only the rows that
 may still change are written over, and of these only from the first that differs.
 """
 
@@ -33,7 +33,7 @@ class LiveRegion:
         return max(1, self._output.columns - 1)
 
     def update(self, done: list[Line], open_rows: list[Line]) -> None:
-        """Put `done` in the place of the rows that were open, for good, and `open_rows` after it.
+        """Replace the open rows by `done`, which stay, and `open_rows`, which may change again.
 
         A done row may be wider than the terminal, which then breaks it and joins it again when it grows wider. Open
         rows are cut at the edge, and of more than fit on the screen only the last are shown.

@@ -21,7 +21,7 @@ _DELIMITERS = ("*", "_", "~", "`", "$", "\\")
 
 
 def inline_text(tokens: Sequence[Token], *, marks: bool) -> Line:
-    """The text of inline tokens.
+    """Return the text of inline tokens.
 
     Args:
         tokens: of the parser.
@@ -69,7 +69,7 @@ def inline_text(tokens: Sequence[Token], *, marks: bool) -> Line:
 
 
 def settled_length(source: str, text: Line) -> int:
-    """How many characters of a paragraph's text stay as they are whatever is written behind its source.
+    """Return the number of characters of a paragraph's text that no further source can change.
 
     Args:
         source: of the paragraph, as far as it is known.

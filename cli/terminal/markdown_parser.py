@@ -25,7 +25,7 @@ _INLINE = re.compile(
 
 
 def parser() -> MarkdownIt:
-    """A parser that knows the maths, too; its tokens are `math_block` and `math_inline`."""
+    """Return a parser that knows the maths, too; its tokens are `math_block` and `math_inline`."""
     markdown = MarkdownIt("commonmark", {"maxNesting": 100}).enable(["table", "strikethrough"]).disable(_UNKNOWN)
     markdown.block.ruler.before("fence", "math_block", _math_block, {"alt": ["paragraph", "blockquote", "list"]})
     markdown.inline.ruler.before("escape", "math_inline", _math_inline)
@@ -51,7 +51,7 @@ def _math_inline(state: StateInline, silent: bool) -> bool:
 
 
 def _math_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """Lines from one that begins with a delimiter to one that ends with its counterpart, none of them empty."""
+    """Return lines from one that begins with a delimiter to one that ends with its counterpart, none of them empty."""
     first = _line(state, start)
     closing = next((close for begin, close in _BLOCK_DELIMITERS.items() if first.startswith(begin)), None)
     if closing is None or state.is_code_block(start):

@@ -1,6 +1,6 @@
 """Markdown that is still being written, as rows of a terminal.
 
-What is finished is given out once, for good; what may still change is given out anew each time. Whether the source
+Finished rows are returned once; rows that may still change are returned each time. Whether the source
 comes in one piece or in many, the finished rows are the same, as long as the width is.
 """
 
@@ -43,7 +43,7 @@ class MarkdownView:
         self._begun = False
 
     def feed(self, piece: str) -> None:
-        """More of the source, without control characters."""
+        """Append source, without control characters."""
         self._source += piece.expandtabs(4) if "\t" in piece else piece
 
     def rows(self, width: int) -> tuple[list[Line], list[Line]]:
@@ -71,7 +71,7 @@ class MarkdownView:
         return done, open_rows
 
     def finish(self, width: int) -> list[Line]:
-        """All that is left; then another text can begin."""
+        """Return the remaining rows; then another text can begin."""
         done: list[Line] = []
         for leaf in read_blocks(self._source, self._markdown, marks=self._marks).leaves[self._finished :]:
             done += self._rest_of(leaf, width)
@@ -93,7 +93,7 @@ class MarkdownView:
         self._finished -= gone
 
     def _settled_of(self, leaf: Leaf, width: int) -> list[Line]:
-        """The rows of an unfinished leaf that have come to stay, given out now."""
+        """Return the further rows of an unfinished leaf that can no longer change."""
         if leaf.kind == "text":
             width = min(width, _PROSE_WIDTH) - line_width([Segment(leaf.rest)])
             # Where a row ends depends on the word behind it, which has to have come to stay as well.
@@ -114,7 +114,7 @@ class MarkdownView:
         return []
 
     def _complete_code_lines(self, leaf: Leaf) -> int:
-        """How many lines of the last leaf's code are known to be code: of a fence, those that have been ended."""
+        """Return the number of lines of the last leaf that are known to be code: of a fence, the complete ones."""
         if not leaf.language and not self._is_fence(leaf):
             return 0
         return min(len(leaf.lines), self._source.count("\n") - leaf.line - 1)
@@ -123,7 +123,7 @@ class MarkdownView:
         return self._source.split("\n")[leaf.line].lstrip(" >-*+.)0123456789")[:3] in ("```", "~~~")
 
     def _rest_of(self, leaf: Leaf, width: int, *, ended: bool = True) -> list[Line]:
-        """The rows of a leaf behind those that have been given out."""
+        """Return the rows of a leaf that were not returned yet."""
         prose = max(1, min(width, _PROSE_WIDTH) - line_width([Segment(leaf.rest)]))
         at_start = self._given == 0
         match leaf.kind:
@@ -150,7 +150,7 @@ class MarkdownView:
                 return self._prefixed(leaf, [[Segment(self._line * _RULE_WIDTH, theme.DIM)]], at_start=True)
 
     def _code_rows(self, leaf: Leaf, begin: int, end: int) -> list[Line]:
-        """Lines of code, the rule with the language before the first. They are as long as they are: to be copied."""
+        """Return lines of code, unwrapped so that they can be copied, with a rule and the language before the first."""
         rows = [
             [*([Segment(leaf.rest)] if leaf.rest else []), *line]
             for line in highlight(leaf.lines[:end], leaf.language, begin)
@@ -161,7 +161,7 @@ class MarkdownView:
         return rows
 
     def _prefixed(self, leaf: Leaf, rows: list[Line], *, at_start: bool) -> list[Line]:
-        """Rows with what stands before them, and the empty row above the first."""
+        """Return rows with their prefixes, and the empty row above the first."""
         lines = []
         for index, row in enumerate(rows):
             prefix = leaf.first if at_start and index == 0 else leaf.rest

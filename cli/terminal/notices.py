@@ -17,7 +17,7 @@ class Notices:
         self._waiting: list[str] = []
         self._holding = False
 
-    def tell(self, line: str) -> None:
+    def add(self, line: str) -> None:
         """Write a line, now or when it may be."""
         self._waiting.append(line)
         if not self._holding:

@@ -34,17 +34,17 @@ class Row:
 
 
 def width_of(text: str) -> int:
-    """The cells that `text` takes at most; terminals disagree on some emoji, and the wider reading is taken."""
+    """Return the cells that `text` takes at most; terminals disagree on some emoji, and the wider reading is taken."""
     return sum(_cells(character) for character in text)
 
 
 def line_width(line: Line) -> int:
-    """The cells that a line takes."""
+    """Return the cells that a line takes."""
     return sum(width_of(segment.text) for segment in line)
 
 
 def plain(line: Line) -> str:
-    """The text alone."""
+    """Return the text alone."""
     return "".join(segment.text for segment in line)
 
 
@@ -59,7 +59,7 @@ def skip(line: Line, count: int) -> Line:
 
 
 def take(line: Line, count: int) -> Line:
-    """The first `count` characters."""
+    """Return the first `count` characters."""
     kept = []
     for segment in line:
         if count > 0:
@@ -100,7 +100,7 @@ def wrap(text: Line, width: int) -> list[Row]:
 
 
 def _break(characters: list[tuple[str, Style | None]], begin: int, width: int) -> tuple[int, int]:
-    """Where the row that begins at `begin` ends, and where the next one begins."""
+    """Return where the row that begins at `begin` ends, and where the next one begins."""
     cells = 0
     place: tuple[int, int] | None = None
     previous = ""

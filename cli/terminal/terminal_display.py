@@ -31,7 +31,7 @@ _RULE_WIDTH = 40
 
 
 class StatusLine:
-    """A line that is written over again and leaves nothing behind; only on a terminal that can do that.
+    """A line that is overwritten in place and removed at the end; only on a terminal that can do that.
 
     Several threads may use it.
     """
@@ -60,7 +60,7 @@ class StatusLine:
                 self._output.write(self._output.styled(one_line(text), "dim") + "\n")
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         with self._lock:
             self._clear()
 

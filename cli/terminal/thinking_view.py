@@ -34,7 +34,7 @@ class ThinkingView:
         self.seconds = 0.0
 
     def feed(self, piece: str) -> None:
-        """More of it, without control characters."""
+        """Append reasoning, without control characters."""
         text = plain(self._text) + piece.expandtabs(4)
         self._text = [] if self._hidden else [Segment(text if self._begun else text.lstrip("\n"), theme.DIM)]
 
@@ -58,7 +58,7 @@ class ThinkingView:
         return done, [*last, self._rule(f"{taken}", width, self._hint)]
 
     def finish(self, width: int) -> list[Line]:
-        """All that is left; then another reasoning can begin."""
+        """Return the remaining rows; then another reasoning can begin."""
         done, open_rows = self.rows(width)
         summary = f"thought for {duration(self.seconds)}, {counted(self.tokens, 'token')}"
         self._text, self._begun, self.tokens, self.seconds = [], False, 0, 0.0

@@ -1,4 +1,4 @@
-"""A line that says how long something has been going on that tells nothing of itself."""
+"""A status line with the elapsed time of an operation that reports no progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOGGER = logging.getLogger("gptoss")
 
 
 class Ticker:
-    """While this context is open, its text and the time stand on the status line, and warnings above it.
+    """Shows a text and the elapsed time on the status line, with warnings above it, until it is closed.
 
     Attributes:
         text: what is going on; it can be changed from the thread that does it.

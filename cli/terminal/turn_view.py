@@ -37,7 +37,7 @@ from gptoss.cli.terminal.thinking_view import ThinkingView
 # A prompt that is read in no time needs no progress; it would only flicker.
 _QUIET_PREFILL_TOKENS = 128
 _REDRAW_S = 1 / 30
-# Of all time, the part that showing may take, so that it never slows the model down by much.
+# Largest share of time spent on drawing, so that it hardly slows the model.
 _SHARE = 0.2
 _CALL_ROWS = 8
 
@@ -166,7 +166,7 @@ class TurnView(Display):
         return len(_PREAMBLE) if self._section is CommentaryDelta else 0
 
     def _looking(self, rows: list[Line]) -> list[Line]:
-        """Rows as those of the section look."""
+        """Return rows in the style of their section."""
         if self._section is CommentaryDelta:
             return [[Segment(_PREAMBLE if self._output.is_unicode else "| ", theme.TOOL), *row] for row in rows]
         return rows
@@ -178,17 +178,17 @@ class TurnView(Display):
         return [Segment(f"reading the prompt: {part:>4.0%} of {counted(total, 'token')} [{bar}]", theme.DIM)]
 
     def _call(self, recipient: str, arguments: str) -> list[Line]:
-        """A call: the tool's name, and its arguments, the longer ones cut."""
+        """Return a call: the tool's name, and its arguments, the longer ones cut."""
         sign = "\N{RIGHTWARDS ARROW}" if self._output.is_unicode else "->"
         heading: Line = [Segment(f"{sign} {one_line(recipient)}", theme.TOOL)]
         return [heading, *self._shortened([Segment(sanitize(_readable(arguments)), theme.DIM)])]
 
     def _result(self, text: str) -> list[Line]:
-        """The beginning of a tool's result."""
+        """Return the beginning of a tool's result."""
         return self._shortened([Segment(sanitize(text), theme.DIM)])
 
     def _shortened(self, text: list[Segment]) -> list[Line]:
-        """The first rows of a text, and how many more there are."""
+        """Return the first rows of a text, and how many more there are."""
         lines = [row.line for row in wrap(text, self._region.width - 2)]
         rows: list[Line] = [[Segment("  "), *line] for line in lines[:_CALL_ROWS]]
         if len(lines) > _CALL_ROWS:
@@ -205,7 +205,7 @@ _BAR = 20
 
 
 def _readable(arguments: str) -> str:
-    """JSON with its parts on lines of their own; what is none, as it is."""
+    """Return JSON with a line for each of its parts; other text unchanged."""
     try:
         value = json.loads(arguments)
     except (ValueError, RecursionError):

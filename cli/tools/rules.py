@@ -69,7 +69,7 @@ class Rule:
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """A pattern as a regular expression. Every `*` but the last takes as little as it can and never gives back."""
+    """Compile a pattern. Every `*` but the last takes as little as it can and never gives back."""
     parts = re.findall(r"\\[\\*]|\*+|[^\\*]+|\\", pattern)
     written = (".*" if part.startswith("*") else re.escape(re.sub(r"^\\(?=[\\*])", "", part)) for part in parts)
     pieces = "".join(written).split(".*")

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gptoss.model.constraint import Masked
+from gptoss.model.constraint import LogitMask
 from gptoss.model.interface import SamplingParams
 from gptoss.model.ops import Drawing, StepOps
 from gptoss.model.ops.graphs import Step
@@ -97,7 +97,7 @@ class DecodeStep:
         """Append a token and compute no logits."""
         self._run("none", token_id)
 
-    def draw(self, token_id: int, params: SamplingParams, number: float, mask: Masked | None) -> Drawn:
+    def draw(self, token_id: int, params: SamplingParams, number: float, mask: LogitMask | None) -> Drawn:
         """Append a token and sample the next one.
 
         Args:
@@ -119,7 +119,7 @@ class DecodeStep:
         chosen, logprob, wrong = self._back.tolist()
         return Drawn(int(chosen), logprob, int(wrong))
 
-    def _allow(self, mask: Masked | None) -> None:
+    def _allow(self, mask: LogitMask | None) -> None:
         if mask is None and not self._is_masked:
             return
         words = self._drawing.mask
@@ -149,7 +149,7 @@ class DecodeStep:
         cache.advance(1)
 
     def _compute(self, kind: _Kind) -> None:
-        """The recorded part: nothing in it depends on the host."""
+        """Compute the recorded part: nothing in it depends on the host."""
         self._control.copy_(self._sent, non_blocking=True)
         token, position = self._control[:1], self._control[1:2]
         out = self._body(token, CacheSlot(self.cache, position), kind != "none")

@@ -51,7 +51,7 @@ def attention(
 
 
 def mixture_of_experts(x: Tensor, index: int, config: ModelConfig, weights: LayerWeights, ops: Ops) -> Tensor:
-    """The router's choice of experts for each token, and their weighted sum."""
+    """Return the router's choice of experts for each token, and their weighted sum."""
     h = ops.rms_norm(x, weights.mlp_norm, config.rms_norm_eps)
     top_k = config.layers[index].experts_per_token
     return ops.moe(h, weights.router, weights.experts, top_k, config.swiglu_alpha, config.swiglu_limit)

@@ -79,7 +79,7 @@ class Transformer:
         return self._head(x)
 
     def step(self, cache: KVCache) -> DecodeStep | None:
-        """The step that appends one token to this cache on the device alone, made once for each cache.
+        """Return the step that appends one token to this cache on the device alone, made once for each cache.
 
         None: the backend, or these weights, cannot be decoded so.
         """
@@ -126,5 +126,5 @@ class Transformer:
         return self.ops.linear(x, self.weights.unembedding)
 
     def new_cache(self, max_length: int | None = None, dtype: torch.dtype = torch.bfloat16) -> KVCache:
-        """An empty cache for this model, by default for as many positions as the model was made for."""
+        """Return an empty cache for this model, by default for as many positions as the model was made for."""
         return KVCache(self.config, max_length or self.config.max_context_length, self.device, dtype)

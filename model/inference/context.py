@@ -11,7 +11,7 @@ from torch import Tensor
 from gptoss.model.architecture.decode import DecodeStep, Drawn
 from gptoss.model.architecture.transformer import Logits, Transformer
 from gptoss.model.config import ModelConfig
-from gptoss.model.constraint import Masked
+from gptoss.model.constraint import LogitMask
 from gptoss.model.errors import ContextFullError
 from gptoss.model.inference.sampler import Sampler
 from gptoss.model.inference.turns import Waiter
@@ -106,7 +106,7 @@ class Context:
         return self._cache.nbytes
 
     def nbytes_for(self, positions: int) -> int:
-        """Bytes that they take once so many positions are reserved.
+        """Return bytes that they take once so many positions are reserved.
 
         While a cache grows, one layer at a time is held twice; that is not counted.
         """
@@ -220,7 +220,7 @@ class NextOnDevice:
     step: DecodeStep
     token_id: int
 
-    def sample(self, sampler: Sampler, mask: Masked | None) -> Token:
+    def sample(self, sampler: Sampler, mask: LogitMask | None) -> Token:
         """Compute it, and sample what follows."""
 
         def draw(params: SamplingParams, number: float) -> Drawn:

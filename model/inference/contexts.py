@@ -18,11 +18,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from gptoss.model.errors import EngineBusyError
 from gptoss.model.inference.context import Context
 from gptoss.model.inference.turns import Waiter
+from gptoss.model.interface import ContextUsage
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +34,6 @@ _STUCK_S = 2.0
 """Seconds after which waiting that nobody can end is an error; another thread may take a generation over meanwhile."""
 _OPENING_TOKENS = 16
 """Tokens at the end of a prompt that the next prompt may have otherwise: they open the answer."""
-
-
-@dataclass(frozen=True)
-class ContextUsage:
-    """What the contexts of an engine take.
-
-    Attributes:
-        contexts, busy: how many there are, and how many of them are in use.
-        nbytes: bytes of their keys and values.
-        limit: bytes at which idle ones are dropped.
-    """
-
-    contexts: int
-    busy: int
-    nbytes: int
-    limit: int
 
 
 class ContextPool:

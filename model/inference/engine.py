@@ -11,10 +11,10 @@ from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.config import GenerationDefaults
 from gptoss.model.errors import ContextFullError, ModelError
 from gptoss.model.inference.context import Context, StoredPrefixes, require_context
-from gptoss.model.inference.contexts import ContextPool, ContextUsage
+from gptoss.model.inference.contexts import ContextPool
 from gptoss.model.inference.generation import GenerationRun, LocalGeneration
 from gptoss.model.inference.turns import Turns, Waiter
-from gptoss.model.interface import EngineInfo, Progress, Request, SamplingParams
+from gptoss.model.interface import ContextUsage, EngineInfo, Progress, Request, SamplingParams
 from gptoss.model.storage.disk_cache import CheckpointFiles
 from gptoss.model.storage.prefix_store import PrefixStore
 
@@ -77,7 +77,7 @@ class LocalEngine:
 
     @property
     def contexts(self) -> ContextUsage:
-        """What the contexts take of the memory."""
+        """Memory that the KV caches take."""
         return self._pool.usage
 
     def generate(self, request: Request, progress: Progress | None = None) -> LocalGeneration:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from torch import Tensor
 
 from gptoss.model.architecture.transformer import Logits
-from gptoss.model.constraint import Constraints, Forced, Masked, StopTokens
+from gptoss.model.constraint import Constraints, Forced, LogitMask, StopTokens
 from gptoss.model.inference.context import Context, NextOnDevice
 from gptoss.model.inference.contexts import ContextPool
 from gptoss.model.inference.sampler import Sampler
@@ -241,12 +241,12 @@ class GenerationRun:
         return min(self.prompt_tokens + self.generated_tokens, context.max_length)
 
     def _after(self, context: Context, token: int, guesses: list[int]) -> Tensor | NextOnDevice:
-        """What follows `token`: its logits or, where the device samples too, a step that is yet to be computed."""
+        """Return what follows `token`: its logits or, if the device samples, a step still to be computed."""
         on_device = None if self._params.top_logprobs else context.append_on_device(token)
         return on_device or self._logits_after(context, token, guesses)
 
     def _logits_after(self, context: Context, token: int, guesses: list[int]) -> Tensor:
-        """The logits of what follows `token`, (vocabulary,), computed with the drafts unless they are known.
+        """Return the logits of what follows `token`, (vocabulary,), computed with the drafts unless they are known.
 
         The drafts do not change what is sampled: so few tokens have the logits that each would have alone.
         """
@@ -292,7 +292,7 @@ class GenerationRun:
             done = end
 
     def _layer_progress(self, context: Context, begin: int, end: int) -> Callable[[int], None]:
-        """Called after each layer of a chunk, which may take seconds: reports progress, and ends what was cancelled."""
+        """Run after each layer of a chunk, which may take seconds: reports progress, and ends what was cancelled."""
         progress, total, layers = self._progress, len(self._prompt), context.transformer.config.num_layers
 
         def layer_done(done: int) -> None:
@@ -303,17 +303,17 @@ class GenerationRun:
 
         return layer_done
 
-    def _ask(self, forced: deque[int]) -> Masked | None:
+    def _ask(self, forced: deque[int]) -> LogitMask | None:
         """Ask the constraint, unless tokens are still `forced`: it forces more of them, or masks the next one."""
         if forced:
             return None
         hold = self._constraint.next()
         if isinstance(hold, Forced):
             forced.extend(hold.token_ids)
-        return hold if isinstance(hold, Masked) else None
+        return hold if isinstance(hold, LogitMask) else None
 
-    def _choose(self, follows: Tensor | NextOnDevice, forced: deque[int], mask: Masked | None) -> Token:
-        """The next token: the first of those `forced`, else sampled under the mask."""
+    def _choose(self, follows: Tensor | NextOnDevice, forced: deque[int], mask: LogitMask | None) -> Token:
+        """Return the next token: the first of those `forced`, else sampled under the mask."""
         if isinstance(follows, NextOnDevice):
             if not forced:
                 return follows.sample(self._sampler, mask)
@@ -328,7 +328,7 @@ class GenerationRun:
         return None if self._tokens_left(context) else "context"
 
     def _tokens_left(self, context: Context) -> int:
-        """How many more may come."""
+        """Return how many more may come."""
         room = context.max_length - self.prompt_tokens - self.generated_tokens
         most = self._params.max_tokens
         return room if most is None else min(room, most - self.generated_tokens)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gptoss.model.architecture.decode import Drawn
-from gptoss.model.constraint import Masked
+from gptoss.model.constraint import LogitMask
 from gptoss.model.errors import ConstraintError, SamplingError
 from gptoss.model.interface import SamplingParams, Token
 
@@ -23,7 +23,7 @@ _NONE_LEFT = 2
 
 
 class Sampler:
-    """Draws tokens under one set of parameters; `seed` tells the seed in use, chosen here if none was given."""
+    """Draws tokens under one set of parameters; `seed` is the seed in use, chosen here if none was given."""
 
     def __init__(self, params: SamplingParams) -> None:
         self.params = params
@@ -31,7 +31,7 @@ class Sampler:
         self._random = random.Random(self.seed)
 
     @torch.inference_mode()
-    def sample(self, logits: Tensor, mask: Masked | None = None) -> Token:
+    def sample(self, logits: Tensor, mask: LogitMask | None = None) -> Token:
         """Draw the next token from `logits` (vocabulary,) float32; with a mask they are overwritten where it forbids.
 
         Raises:
@@ -52,7 +52,7 @@ class Sampler:
         return Token(token_id, float(logits[token_id] - normaliser), top)
 
     def sample_on_device(self, draw: Callable[[SamplingParams, float], Drawn], has_mask: bool) -> Token:
-        """Draw the next token where the logits are; as `sample`, but for the likeliest tokens, which are not told.
+        """Draw the next token where the logits are; as `sample`, but without the likeliest tokens.
 
         Args:
             draw: samples with these parameters and this number, uniform from 0 to 1.
@@ -69,12 +69,12 @@ class Sampler:
         return Token(drawn.token_id, drawn.logprob)
 
     def describe(self, logits: Tensor, token_id: int, forced: bool = False) -> Token:
-        """The token with its log probabilities under `logits`."""
+        """Return the token with its log probabilities under `logits`."""
         normaliser, top = self._summary(logits)
         return Token(token_id, float(logits[token_id] - normaliser), top, forced)
 
     def _summary(self, logits: Tensor) -> tuple[Tensor, tuple[tuple[int, float], ...]]:
-        """The log of the sum of the exponentials, and the likeliest tokens with their log probabilities."""
+        """Return the log of the sum of the exponentials, and the likeliest tokens with their log probabilities."""
         normaliser = torch.logsumexp(logits, dim=-1)
         if not self.params.top_logprobs:
             return normaliser, ()
@@ -92,7 +92,7 @@ class Sampler:
         return index
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """The distribution that is drawn from: temperature, then top-k, top-p and min-p, each on what is left."""
+        """Return the distribution to draw from: temperature, then top-k, top-p and min-p, each on what is left."""
         p = self.params
         # Small temperatures would overflow without first moving the peak to 0.
         scaled = (logits - logits.max()) / p.temperature

@@ -37,7 +37,7 @@ class PromptLookup:
             self._add(token)
 
     def append(self, token: int) -> None:
-        """The token that came."""
+        """Append the next token."""
         if not self._most:
             return
         position = self._position()
@@ -46,7 +46,7 @@ class PromptLookup:
         self._add(token)
 
     def guess(self) -> list[int]:
-        """The tokens that may come next; none where that would not pay."""
+        """Return the tokens that may come next; none where that would not pay."""
         position = self._position()
         if position is None:
             return []
@@ -54,11 +54,11 @@ class PromptLookup:
         return self._ids[position : position + count]
 
     def _speed(self, count: int) -> float:
-        """Tokens that come of `count` guesses, the due one among them, for what they cost."""
+        """Return tokens that come of `count` guesses, the due one among them, for what they cost."""
         return sum(self._right**n for n in range(count + 1)) / (1 + _COST * count)
 
     def _position(self) -> int | None:
-        """Where that stands which followed the latest tokens when they last stood together."""
+        """Return where that stands which followed the latest tokens when they last stood together."""
         return self._followed_at.get(tuple(self._ids[-_NGRAM:]))
 
     def _add(self, token: int) -> None:

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def select_device(name: str) -> torch.device:
-    """The device of this name; "auto" is an NVIDIA GPU that can run the kernels, else the CPU.
+    """Return the device of this name; "auto" is an NVIDIA GPU that can run the kernels, else the CPU.
 
     Raises:
         DeviceError: torch does not know it, or it is not there.

@@ -114,7 +114,7 @@ class ExpertPacker:
         return packed
 
     def report(self) -> PackingReport:
-        """What has been done so far."""
+        """Return what has been done so far."""
         errors = {kind: math.sqrt(lost / all_) if all_ else 0.0 for kind, (lost, all_) in self._squares.items()}
         return PackingReport(self._matrices, self._bytes_before, self._bytes_after, errors)
 

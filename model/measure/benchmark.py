@@ -151,20 +151,20 @@ class WholeModel:
         self.weight_bytes_per_token = weight_bytes_per_token(engine.transformer)
 
     def prefill(self, ids: Sequence[int]) -> float:
-        """The engine's own timing."""
+        """Return the engine's own timing."""
         self._generation = self._engine.generate(Request(tuple(ids), SamplingParams(seed=0), ignore_stop=True))
         next(self._generation)
         return self._generation.timing.prefill_s
 
     def step(self) -> float:
-        """One token of the generation; sampling it waits for the device."""
+        """Return one token of the generation; sampling it waits for the device."""
         assert self._generation is not None
         begin = time.perf_counter()
         next(self._generation)
         return time.perf_counter() - begin
 
     def read_target(self) -> Tensor:
-        """The unembedding."""
+        """Return the unembedding."""
         return self._engine.transformer.weights.unembedding.weight
 
 
@@ -192,7 +192,7 @@ class FewLayers:
         self.weight_bytes_per_token = round(layers * self._factor) + head_bytes(transformer)
 
     def prefill(self, ids: Sequence[int]) -> float:
-        """All chunks through the layers, and one token's rest."""
+        """Return all chunks through the layers, and one token's rest."""
         self._cache.rewind(0)
         layers = 0.0
         for begin in range(0, len(ids), PREFILL_CHUNK):
@@ -200,11 +200,11 @@ class FewLayers:
         return layers * self._factor + self._rest()
 
     def step(self) -> float:
-        """A token through the layers, and its rest."""
+        """Return a token through the layers, and its rest."""
         return self._layers([self._token]) * self._factor + self._rest()
 
     def read_target(self) -> Tensor:
-        """The unembedding."""
+        """Return the unembedding."""
         return self._transformer.weights.unembedding.weight
 
     @torch.inference_mode()

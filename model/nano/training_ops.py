@@ -45,7 +45,7 @@ class TrainingOps(ReferenceOps):
         return out[..., 1:, :head_dim].transpose(-3, -2)
 
     def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
-        """One expert after the other, over the tokens that chose it; adds to `balance_loss`."""
+        """Return one expert after the other, over the tokens that chose it; adds to `balance_loss`."""
         assert isinstance(experts.gate_up, Tensor)
         assert isinstance(experts.down, Tensor)
         shape = x.shape

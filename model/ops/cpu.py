@@ -54,7 +54,7 @@ class CpuOps(ReferenceOps):
 
     The level, the number of threads and the counts belong to the instance; instances do not affect each other. Two
     things are shared all the same: the fallbacks are plain torch and run on torch's global number of threads, and the
-    C library is told to keep up to 256 MB of freed memory for the whole process.
+    C library is set to keep up to 256 MB of freed memory for the whole process.
 
     Args:
         dense: form of the dense layers.
@@ -109,7 +109,7 @@ class CpuOps(ReferenceOps):
         return f"{super().identity}, {self.isa}, {self.dense}, built {built.st_size} {built.st_mtime_ns}"
 
     def made_bytes(self, config: ModelConfig) -> int:
-        """The 8-bit layers, if `dense` asks for them."""
+        """Return the 8-bit layers, if `dense` asks for them."""
         return int8_bytes(config) if self.dense == "int8" else 0
 
     def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:  # noqa: ARG002 - as the interface
@@ -117,17 +117,17 @@ class CpuOps(ReferenceOps):
         return activation_bytes(config, tokens)
 
     def bytes_read(self, layer: Linear) -> int:
-        """Bytes of the form that the kernels read."""
+        """Return bytes of the form that the kernels read."""
         if not isinstance(layer, BoundLinear) or layer.kernel is None:
             return super().bytes_read(layer)
         return layer.kernel.bytes
 
     def read_once(self, data: Tensor) -> int:
-        """A loop of the vector loads that the kernels use, on the kernels' threads."""
+        """Return a loop of the vector loads that the kernels use, on the kernels' threads."""
         return self._kernels.read_once(data.reshape(-1).view(torch.uint8))
 
     def counts(self) -> dict[str, int]:
-        """Calls by "level.operation"; of the experts, one for each expert in each call."""
+        """Return calls by "level.operation"; of the experts, one for each expert in each call."""
         return self._kernels.counts()
 
     def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:
@@ -157,7 +157,7 @@ class CpuOps(ReferenceOps):
         return self.linears(x, (layer,))[0]
 
     def linears(self, x: Tensor, layers: Sequence[Linear]) -> list[Tensor]:
-        """All layers in one parallel region, so that the threads are woken once."""
+        """Return all layers in one parallel region, so that the threads are woken once."""
         kernels = [layer.kernel for layer in layers if isinstance(layer, BoundLinear) and layer.kernel is not None]
         if len(kernels) < len(layers):
             return [super(CpuOps, self).linear(x, layer) for layer in layers]
@@ -217,7 +217,7 @@ class CpuOps(ReferenceOps):
         return out
 
     def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
-        """Tokens grouped by expert; for many tokens the weights are unpacked once and used by all."""
+        """Return tokens grouped by expert; for many tokens the weights are unpacked once and used by all."""
         if not isinstance(experts, BoundExperts) or experts.kernel is None:
             return super().moe(x, router, experts, top_k, alpha, limit)
         x = _floats(x)
@@ -233,7 +233,7 @@ class CpuOps(ReferenceOps):
 
 
 def int8_bytes(config: ModelConfig) -> int:
-    """Bytes of all dense layers but the routers, packed in eight bits."""
+    """Return bytes of all dense layers but the routers, packed in eight bits."""
     hidden, heads = config.hidden_size, config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
     size = _cpu.int8_bytes

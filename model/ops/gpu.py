@@ -99,8 +99,9 @@ class GpuOps(ReferenceOps):
 
     @property
     def identity(self) -> str:
-        """The card, the form of the dense layers, and the versions of torch and triton."""
-        return f"{self.description}, torch {torch.__version__}, triton {triton.__version__}"
+        """The card, the form of the dense layers, the versions of torch and triton, and the backend on the host."""
+        versions = f"torch {torch.__version__}, triton {triton.__version__}"
+        return f"{self.description}, {versions}, on the host {self.host.identity}"
 
     def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:  # noqa: ARG002 - as the interface
         """Join the projections of each layer, pack dense layers if `dense` asks for it, bind experts in host memory."""
@@ -121,7 +122,7 @@ class GpuOps(ReferenceOps):
         return prepared
 
     def made_bytes(self, config: ModelConfig) -> int:
-        """The 8-bit layers, if `dense` asks for them."""
+        """Return the 8-bit layers, if `dense` asks for them."""
         return int8_bytes(config) if self.dense == "int8" else 0
 
     def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:  # noqa: ARG002 - as the interface
@@ -138,7 +139,7 @@ class GpuOps(ReferenceOps):
         return int(layer.weight.nbytes) + (int(scales.nbytes) if has_scales else 0)
 
     def bytes_a_token(self, weights: Weights, config: ModelConfig) -> int:
-        """Bytes of weights on the device that one token reads: the dense layers and its experts."""
+        """Return bytes of weights on the device that one token reads: the dense layers and its experts."""
         total = self.bytes_read(weights.unembedding)
         for layer, shape in zip(weights.layers, config.layers, strict=True):
             total += sum(self.bytes_read(part) for part in (layer.q, layer.k, layer.v, layer.o, layer.router))
@@ -148,7 +149,7 @@ class GpuOps(ReferenceOps):
         return total
 
     def read_once(self, data: Tensor) -> int:
-        """A kernel of plain loads; reading the sum waits for it."""
+        """Return a kernel of plain loads; reading the sum waits for it."""
         words, rest = split_words(data)
         return (int(self.block_sums(words).sum()) + rest) % (1 << 64)
 
@@ -160,7 +161,7 @@ class GpuOps(ReferenceOps):
         return sums
 
     def counts(self) -> dict[str, int]:
-        """Starts of kernels so far, by name; a recorded graph counts when it is recorded, not when replayed."""
+        """Count the starts of kernels, by name; a recorded graph counts when it is recorded, not when replayed."""
         return self._launch.counts()
 
     def draw(self, drawing: Drawing, logits: Tensor, *, filtered: bool) -> None:
@@ -247,7 +248,7 @@ class GpuOps(ReferenceOps):
         angles: tuple[Tensor, Tensor],
         slot: CacheSlot,
     ) -> Tensor:
-        """One layer for one token whose position only the device knows; see :class:`~.interface.StepOps`."""
+        """Return one layer for one token whose position only the device knows; see :class:`~.interface.StepOps`."""
         window = config.layers[index].sliding_window
         q = self._qkv(x, index, config, weights, angles, slot)
         h = attend_one(self._launch, self.tiles, q, slot.buffers(index), slot.position, weights.sinks, window)
@@ -282,7 +283,7 @@ class GpuOps(ReferenceOps):
         angles: tuple[Tensor, Tensor],
         slot: CacheSlot,
     ) -> Tensor:
-        """Queries (1, heads, head_dim), rotated; keys and values are stored in their slot of the cache."""
+        """Return queries (1, heads, head_dim), rotated; keys and values are stored in their slot of the cache."""
         assert isinstance(weights, FusedLayer)
         assert weights.qkv is not None
         heads, kv_heads, head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
@@ -335,7 +336,7 @@ class GpuOps(ReferenceOps):
         return out.view(*lead, rows)
 
     def _product(self, x: Tensor, layer: Linear) -> Tensor:
-        """A matrix product by torch's library: x (tokens, in) converted to the weights' type, float32 sums."""
+        """Return a matrix product by torch's library: x (tokens, in) converted to the weights' type, float32 sums."""
         weight, pieces = layer.weight, []
         # A large matrix a piece at a time: bounds the memory of unpacked weights and of the result in bfloat16.
         for first in range(0, weight.shape[0], 1 << 15):

@@ -26,7 +26,7 @@ def attend_one(
     sinks: Tensor,
     window: int | None,
 ) -> Tensor:
-    """One query over a cache, at a position that only the device knows.
+    """Return one query over a cache, at a position that only the device knows.
 
     Args:
         launch: starts the kernels.

@@ -19,7 +19,7 @@ def has_triton() -> bool:
 
 
 def reason_against(device: torch.device) -> str | None:
-    """Why the kernels do not run on this device; None if they do."""
+    """Return why the kernels do not run on this device; None if they do."""
     if not has_triton():
         return "the package triton is missing: it comes with torch's Linux wheels for CUDA"
     if device.type == "cpu" and in_interpreter():

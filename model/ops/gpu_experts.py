@@ -35,7 +35,7 @@ def few_tokens(
     limit: float,
     add: Tensor | None,
 ) -> Tensor:
-    """Each token through its own experts.
+    """Return each token through its own experts.
 
     Args:
         launch: starts the kernels.
@@ -93,7 +93,7 @@ def many_tokens(
     alpha: float,
     limit: float,
 ) -> Tensor:
-    """Tokens grouped by expert, as products of bfloat16 matrices: x (tokens, hidden), logits (tokens, experts).
+    """Return tokens grouped by expert, as products of bfloat16 matrices: x (tokens, hidden), logits (tokens, experts).
 
     Returns:
         (tokens, hidden) float32.

@@ -62,7 +62,7 @@ def pack_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpacked(launch: Launcher, layer: EightBitLinear, rows: slice) -> Tensor:
-    """Some rows of an 8-bit layer in bfloat16: (rows, in)."""
+    """Return some rows of an 8-bit layer in bfloat16: (rows, in)."""
     assert layer.scales is not None
     weight, scales = layer.weight[rows], layer.scales[rows]
     out = torch.empty(weight.shape, dtype=torch.bfloat16, device=weight.device)
@@ -73,7 +73,7 @@ def unpacked(launch: Launcher, layer: EightBitLinear, rows: slice) -> Tensor:
 
 
 def int8_bytes(config: ModelConfig) -> int:
-    """Bytes of all dense layers but the routers, packed in eight bits."""
+    """Return bytes of all dense layers but the routers, packed in eight bits."""
     heads = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
     weights = config.num_layers * 2 * (heads + kv) * config.hidden_size + config.vocab_size * config.hidden_size
@@ -81,7 +81,7 @@ def int8_bytes(config: ModelConfig) -> int:
 
 
 def scales_of(layer: Linear) -> tuple[Tensor, bool]:
-    """The pointer to pass to a kernel for scales, and whether the layer has 8 bits, so that the kernel reads it."""
+    """Return the pointer to the scales for a kernel, and whether the layer has 8 bits, so that it reads them."""
     if isinstance(layer, EightBitLinear):
         assert layer.scales is not None
         return layer.scales, True
@@ -89,7 +89,7 @@ def scales_of(layer: Linear) -> tuple[Tensor, bool]:
 
 
 def joined(*layers: Linear) -> Linear:
-    """One layer of the rows of several with the same input. Nothing is copied if they are adjacent in memory."""
+    """Return one layer of the rows of several with the same input. Nothing is copied if they are adjacent in memory."""
     first, rows = layers[0].weight, sum(layer.weight.shape[0] for layer in layers)
     biases = [layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias for layer in layers]
     if _are_neighbours([layer.weight for layer in layers]):
@@ -112,7 +112,7 @@ def parts(layer: Linear, rows: Sequence[int]) -> list[Linear]:
 
 
 def packed_experts(experts: Experts) -> tuple[Mxfp4Tensor, Mxfp4Tensor] | None:
-    """The matrices gate_up and down if the kernels can read them: MXFP4, contiguous, aligned; else None."""
+    """Return the matrices gate_up and down if the kernels can read them: MXFP4, contiguous, aligned; else None."""
     up, down = experts.gate_up, experts.down
     if not (isinstance(up, Mxfp4Tensor) and isinstance(down, Mxfp4Tensor)):
         return None

@@ -120,5 +120,5 @@ class CudaGraphs:
 
 
 def recorder(device: torch.device) -> Recorder:
-    """The recorder for a device."""
+    """Return the recorder for a device."""
     return CudaGraphs(device) if device.type == "cuda" else PlainSteps()

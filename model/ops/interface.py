@@ -50,7 +50,7 @@ class Ops(Protocol):
         ...
 
     def made_bytes(self, config: ModelConfig) -> int:
-        """Bytes that `prepare` allocates for packed copies of the dense weights."""
+        """Return bytes that `prepare` allocates for packed copies of the dense weights."""
         ...
 
     def working_bytes(self, config: ModelConfig, tokens: int, context: int) -> int:
@@ -58,7 +58,7 @@ class Ops(Protocol):
         ...
 
     def bytes_read(self, layer: Linear) -> int:
-        """Bytes of weights that one use of a prepared dense layer reads."""
+        """Return bytes of weights that one use of a prepared dense layer reads."""
         ...
 
     def read_once(self, data: Tensor) -> int:
@@ -71,7 +71,7 @@ class Ops(Protocol):
         ...
 
     def counts(self) -> dict[str, int]:
-        """Calls of compiled kernels by this instance so far, by name; empty if it has none."""
+        """Return the calls of compiled kernels by this instance so far, by name; empty if it has none."""
         ...
 
     def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:
@@ -186,7 +186,7 @@ class StepOps(Ops, Protocol):
         angles: tuple[Tensor, Tensor],
         slot: CacheSlot,
     ) -> Tensor:
-        """One layer for one token whose position only the device knows.
+        """Return one layer for one token whose position only the device knows.
 
         Args:
             x: (1, hidden), the residual stream.

@@ -52,7 +52,7 @@ class ReferenceOps:
         return activation_bytes(config, tokens) + 4 * (3 * scores + max(piece, expert))
 
     def bytes_read(self, layer: Linear) -> int:
-        """All of the matrix."""
+        """Return all of the matrix."""
         return int(layer.weight.nbytes)
 
     def read_once(self, data: Tensor) -> int:
@@ -70,7 +70,7 @@ class ReferenceOps:
         return f"{self.name}, torch {torch.__version__}"
 
     def prepare(self, weights: Weights, made: MadeWeights | None = None) -> Weights:  # noqa: ARG002 - as the interface
-        """The weights as they are."""
+        """Return the weights as they are."""
         return weights
 
     def bind_moe(self, router: Linear, experts: Experts) -> tuple[Linear, Experts]:
@@ -82,7 +82,7 @@ class ReferenceOps:
         return _matmul(x, layer.weight, layer.bias)
 
     def linears(self, x: Tensor, layers: Sequence[Linear]) -> list[Tensor]:
-        """One after the other."""
+        """Return one after the other."""
         return [self.linear(x, layer) for layer in layers]
 
     def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -120,7 +120,7 @@ class ReferenceOps:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-3)
 
     def moe(self, x: Tensor, router: Linear, experts: Experts, top_k: int, alpha: float, limit: float) -> Tensor:
-        """One expert after the other, on the tokens that chose it."""
+        """Return one expert after the other, on the tokens that chose it."""
         shape = x.shape
         x = x.reshape(-1, shape[-1])
         chosen_logits, chosen = torch.topk(self.linear(x, router), top_k, dim=-1)
@@ -135,7 +135,7 @@ class ReferenceOps:
 
 
 def split_words(data: Tensor) -> tuple[Tensor, int]:
-    """The whole 64-bit words of contiguous data as an int64 view, and the rest, padded with zero bytes, as a number."""
+    """Return the whole 64-bit words of contiguous data as an int64 view, and the zero-padded rest as a number."""
     flat = data.reshape(-1).view(torch.uint8)
     end = flat.numel() // 8 * 8
     rest = bytes(flat[end:].tolist()).ljust(8, b"\0")
@@ -151,7 +151,7 @@ def activation_bytes(config: ModelConfig, tokens: int) -> int:
 
 
 def swiglu(x: Tensor, alpha: float, limit: float) -> Tensor:
-    """The clamped SwiGLU of gpt-oss (model card 2.3), gate and up interleaved: (..., 2 * width) -> (..., width)."""
+    """Compute the clamped SwiGLU (model card 2.3), gate and up interleaved: (..., 2 * width) -> (..., width)."""
     gate, up = x[..., 0::2], x[..., 1::2]
     gate = gate.clamp(max=limit)
     up = up.clamp(-limit, limit)

@@ -49,7 +49,7 @@ def select_ops(
 
 
 def automatic_backend(device: torch.device) -> Backend:
-    """The fastest backend that runs on a device; a warning says why it is the reference backend on a CPU or GPU."""
+    """Return the fastest backend that runs on a device; a warning says why it is the reference backend."""
     if device.type == "cuda":
         reason = reason_against(device)
         if reason is None:
@@ -83,7 +83,7 @@ def _cpu_ops(options: ComputeOptions, pager: ExpertPager | None) -> Ops:
 
 
 def _cpu_backend() -> type[CpuOps] | None:
-    """The class, unless the kernels were not compiled."""
+    """Return the class, unless the kernels were not compiled."""
     try:
         from gptoss.model.ops.cpu import CpuOps
     except ModuleNotFoundError as error:

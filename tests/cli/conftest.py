@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -47,6 +47,7 @@ class Stream(io.TextIOWrapper):
 
     @property
     def text(self) -> str:
+        assert isinstance(self.buffer, io.BytesIO)
         return self.buffer.getvalue().decode("utf-8")
 
 
@@ -72,6 +73,8 @@ def scripted() -> ModuleType:
 
 def _module(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -148,13 +151,13 @@ def script(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def spawn(tmp_path: Path, script: Callable[..., list[str]]) -> Callable[..., subprocess.Popen[bytes]]:
+def spawn(tmp_path: Path, script: Callable[..., list[str]]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start such a process with pipes on all streams, unless `streams` says otherwise."""
     started = []
 
     def start(*arguments: str, streams: dict[str, Any] | None = None, **fields: Any) -> subprocess.Popen[bytes]:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process: subprocess.Popen[bytes] = subprocess.Popen(
             script(*arguments, **fields),
             env={"GPTOSS_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
             **(pipes | (streams or {})),
@@ -177,7 +180,9 @@ def pseudo_terminal() -> ModuleType:
 
 
 @pytest.fixture
-def terminal(script: Callable[..., list[str]], pseudo_terminal: ModuleType, tmp_path: Path) -> Callable[..., Any]:
+def terminal(
+    script: Callable[..., list[str]], pseudo_terminal: ModuleType, tmp_path: Path
+) -> Iterator[Callable[..., Any]]:
     """Start `gptoss chat` with a scripted engine at a pseudo-terminal; see scripted.py for the other keywords."""
     opened = []
 

@@ -17,7 +17,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,18 @@ from gptoss.cli.app import run
 from gptoss.cli.startup.environment import Environment, LoadRequest
 from gptoss.cli.startup.loaded import LoadedModel
 from gptoss.harmony import Encoding
-from gptoss.model.constraint import Forced, Masked
+from gptoss.model.constraint import Forced, LogitMask
 from gptoss.model.errors import ContextFullError, ModelError
-from gptoss.model.interface import EngineInfo, FinishReason, Progress, Request, SamplingParams, Token
-
-
-@dataclass
-class ScriptedTiming:
-    queued_s: float = 0.0
-    prefill_s: float = 0.5
-    decode_s: float = 2.0
+from gptoss.model.interface import (
+    ContextUsage,
+    EngineInfo,
+    FinishReason,
+    Progress,
+    Request,
+    SamplingParams,
+    Timing,
+    Token,
+)
 
 
 class ScriptedGeneration:
@@ -54,7 +55,7 @@ class ScriptedGeneration:
         self.generated = 0
         self.finish_reason: FinishReason | None = None
         self.seed = 7 if self.params.seed is None else self.params.seed
-        self.timing = ScriptedTiming()
+        self.timing = Timing(prefill_s=0.5, decode_s=2.0)
         self.closed = False
         self.ids = request.ids
         self._cancelled = False
@@ -120,7 +121,7 @@ class ScriptedGeneration:
             self._forced_left = len(hold.token_ids) - 1
             if not self.engine.obeys:
                 self.constraint = None
-        elif isinstance(hold, Masked) and not (self.completion and hold.allows(self.completion[0])):
+        elif isinstance(hold, LogitMask) and not (self.completion and hold.allows(self.completion[0])):
             self.completion = [next(i for i in range(self.engine.vocabulary) if hold.allows(i)), *self.completion]
         return isinstance(hold, Forced)
 
@@ -157,6 +158,11 @@ class ScriptedEngine:
         self.cache: list[int] = []
         self.retained: list[list[int]] = []
         self.is_closed = False
+
+    @property
+    def contexts(self) -> ContextUsage:
+        """As if each token took a kilobyte."""
+        return ContextUsage(1, 0, 1000 * len(self.cache), 1_000_000_000)
 
     def retain(self, ids: Sequence[int] = ()) -> None:
         self.retained.append(list(ids))

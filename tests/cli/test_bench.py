@@ -132,7 +132,7 @@ def test_synthetic(bench, small_20b):
     assert told["loading"] is None
     table = bench("--synthetic", "20b").stdout
     assert table.startswith("model      20b, random weights: 4 of its 24 layers\n")
-    assert "\nreckoned   the time of the layers 6 times, and once that of the unembedding" in table
+    assert "\nestimated  the time of the layers 6 times, and once that of the unembedding" in table
     assert "\nneeded     20b itself uses " in table
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.slash.table import TABLE
 from gptoss.cli.startup.loaded import LoadedModel
 
@@ -96,6 +97,9 @@ def test_context_counts_every_message_and_channel(chat, reply, encoding) -> None
     sent = sum(int(row.split()[1]) for row in rows[:5] if "not sent" not in row)
     ahead = len(encoding.encode_with_special("<|start|>assistant"))
     assert rows[6].startswith(f"the next prompt: {sent + ahead} of 4,096 tokens")
+    cached = len(result.engine.prompts[0]) + len(encoding.encode_with_special(reply("A", "hm")))
+    memory = f"memory: 1 KV cache of {show_bytes(1000 * cached)}; idle ones take 1 GB at most (--context-gb)"
+    assert rows[7] == memory
     message = len(encoding.encode_with_special("<|start|>user<|message|>b<|end|>"))
     assert len(result.engine.prompts[1]) == sent + ahead + message
 

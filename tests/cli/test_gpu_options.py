@@ -79,7 +79,7 @@ def test_auto_falls_back_to_the_cpu_where_the_card_is_too_small(tmp_path, monkey
     monkeypatch.setattr(module, name, too_small)
     monkeypatch.setattr(plan, "select_device", lambda _: torch.device("cuda"))
     monkeypatch.setattr(plan, "free_device_bytes", lambda _: None)
-    loaded = load_model(load_request("nano", tmp_path, device="auto", tell=told.append))
+    loaded = load_model(load_request("nano", tmp_path, device="auto", notify=told.append))
     assert loaded.engine.transformer.device.type == loaded.plan.device.type == "cpu"
     assert told == ["the card has 0.1 GB free; falling back to the CPU"]
     assert "the card has 0.1 GB free" in str(loaded.plan)

@@ -24,7 +24,7 @@ from gptoss.harmony import (
     ToolDescription,
     ToolNamespaceConfig,
 )
-from gptoss.model import Choices, Description, Forced, Masked, MessageForm, Regex, TokenBudget
+from gptoss.model import Choices, Description, Forced, LogitMask, MessageForm, Regex, TokenBudget
 from gptoss.model.constraint_lark import lark_grammar
 
 EMPTY = SystemContent(None, None, None, None, None)
@@ -146,7 +146,7 @@ def complete(
             restriction = turn.next()
             if isinstance(restriction, Forced):
                 forced, is_forced = list(restriction.token_ids), True
-        stepwise = Masked.allowing(forced[:1], size).bits if forced else restriction.bits
+        stepwise = LogitMask.allowing(forced[:1], size).bits if forced else restriction.bits
         token = forced.pop(0) if forced else choose(draw, encoding, members(stepwise), case.is_whole_text)
         yield Step(list(before), stepwise, lark.allowed(), token, is_forced)
         before.append(token)
@@ -181,7 +181,7 @@ def test_both_forms_allow_the_same_tokens(vocabulary, name):
 @pytest.mark.parametrize("name", CASES)
 def test_without_the_last_end_the_engine_allows_its_stop_tokens_there(vocabulary, name):
     encoding = vocabulary[0]
-    stops = Masked.allowing(encoding.stop_tokens, encoding.vocab_size).bits
+    stops = LogitMask.allowing(encoding.stop_tokens, encoding.vocab_size).bits
     ends = 0
     for seed in range(20 if encoding.vocab_size < 10_000 else 4):
         for step in complete(CASES[name], vocabulary, encoding.stop_tokens, seed):

@@ -53,7 +53,7 @@ class Force:
 
         if not self.accepted:
             return constraint.Forced(self._forced)
-        return constraint.Masked.allowing([self._then], self._vocabulary)
+        return constraint.LogitMask.allowing([self._then], self._vocabulary)
 
     def accept(self, token_id: int) -> bool:
         self.accepted.append(token_id)
@@ -206,6 +206,15 @@ class EngineContract:
         assert len(token.top) == 2
         assert token.top[0][0] == subject.greedy[0]
         assert token.logprob <= 0
+
+    def test_says_what_memory_its_caches_take_or_that_it_does_not_know(self, subject: Subject, begin: Begin) -> None:
+        before = subject.engine.contexts
+        list(begin(replace(GREEDY, max_tokens=4)))
+        after = subject.engine.contexts
+        assert (before is None) == (after is None)
+        if before is not None and after is not None:
+            assert after.nbytes > before.nbytes
+            assert (after.contexts, after.busy) >= (1, 0)
 
     def test_retains_and_closes(self, subject: Subject) -> None:
         engine = subject.make()

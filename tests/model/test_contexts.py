@@ -7,7 +7,7 @@ import pytest
 import torch
 from generating import generate
 
-from gptoss.model import EngineBusyError, Forced, KVCache, LocalEngine, Masked, SamplingParams
+from gptoss.model import EngineBusyError, Forced, KVCache, LocalEngine, LogitMask, SamplingParams
 from gptoss.model.inference import contexts
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -62,7 +62,7 @@ class Mixed:
         self.count = 0
 
     def next(self):
-        return (None, Masked.allowing(range(0, 300, 3), 300), Forced((7, 8)))[self.count % 3]
+        return (None, LogitMask.allowing(range(0, 300, 3), 300), Forced((7, 8)))[self.count % 3]
 
     def accept(self, token_id):
         self.count += 1

@@ -315,6 +315,9 @@ def test_instances_of_different_levels_and_threads_do_not_affect_each_other():
     assert (first.description, first.identity) == before
     assert (first.isa, first.threads, second.isa, second.threads) == (best, 1, "portable", 2)
     assert first.identity != second.identity
+    assert cpu_ops.CpuOps(isa=first.isa, dense="bf16").identity != cpu_ops.CpuOps(isa=first.isa, dense="int8").identity
+    assert "built" in first.identity
+    assert torch.__version__ in first.identity
     ran(first), ran(second)
     for _ in range(2):
         assert are_equal(some_of_everything(first), alone[0])

@@ -10,7 +10,7 @@ from gptoss.model import (
     DeviceError,
     Forced,
     LocalEngine,
-    Masked,
+    LogitMask,
     ModelError,
     SamplingParams,
     StopTokens,
@@ -241,7 +241,7 @@ class Script:
 
 
 def test_a_constraint_masks_and_forces(engine, transformer):
-    script = Script(None, Masked.allowing([10, 20], 300), Forced((5, 6, 7)))
+    script = Script(None, LogitMask.allowing([10, 20], 300), Forced((5, 6, 7)))
     tokens = list(generate(engine, prompt(11), GREEDY.override(max_tokens=7), constraint=script))
     ids = [t.id for t in tokens]
     assert ids[1] in (10, 20)
@@ -260,14 +260,14 @@ def test_a_forced_stop_token_ends_it(engine):
 
 
 def test_constraints_join():
-    both = Constraints(Script(Masked.allowing([1, 2, 290], 300)), Script(Masked.allowing([2, 290, 5], 300)))
+    both = Constraints(Script(LogitMask.allowing([1, 2, 290], 300)), Script(LogitMask.allowing([2, 290, 5], 300)))
     mask = both.next()
     assert [token for token in range(300) if mask.allows(token)] == [2, 290]
-    forced = Constraints(Script(Masked.allowing([1], 300)), Script(Forced((4,))))
+    forced = Constraints(Script(LogitMask.allowing([1], 300)), Script(Forced((4,))))
     assert forced.next() == Forced((4,))
     assert Constraints(Script(), Script()).next() is None
     with pytest.raises(ModelError, match="no token"):
-        Constraints(Script(Masked.allowing([1], 300)), Script(Masked.allowing([2], 300))).next()
+        Constraints(Script(LogitMask.allowing([1], 300)), Script(LogitMask.allowing([2], 300))).next()
 
 
 def test_constraints_tell_all_even_when_one_is_satisfied():
@@ -334,7 +334,7 @@ def test_what_no_constraint_holds_is_sampled_as_ever(transformer, params, expect
     engine = LocalEngine(transformer, max_context=128)
     sampling = SamplingParams(max_tokens=24, **params)
     assert [t.id for t in generate(engine, [1, 2, 3, 4, 5], sampling)][: len(expected)] == expected
-    everything = Masked.forbidding([], 300)
+    everything = LogitMask.forbidding([], 300)
     held = generate(engine, [1, 2, 3, 4, 5], sampling, constraint=Script(*[everything] * 24))
     assert [t.id for t in held][: len(expected)] == expected, "a mask that allows everything changes nothing"
 

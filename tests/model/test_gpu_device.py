@@ -71,6 +71,8 @@ def test_dense_layers_are_kept_as_asked():
     assert "int8" in in_eight_bits.description
     assert "int8" in in_eight_bits.identity
     assert "triton" in in_eight_bits.identity
+    assert "torch" in in_eight_bits.identity
+    assert in_eight_bits.host.identity in in_eight_bits.identity
 
 
 def test_experts_on_the_host_are_computed_as_asked():

@@ -10,7 +10,7 @@ from calls import new_calls
 from generating import generate
 from loaded import load_options, loaded, loaded_transformer
 
-from gptoss.model import DeviceError, Forced, LocalEngine, Masked, SamplingParams
+from gptoss.model import DeviceError, Forced, LocalEngine, LogitMask, SamplingParams
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.loading.placement import Placement
@@ -171,7 +171,7 @@ class Script:
 
 def test_a_constraint_masks_and_forces_on_the_device(engine):
     free = [t.id for t in generate(engine, prompt(8), GREEDY.override(max_tokens=6))]
-    script = Script(None, Masked.allowing([10, 299], 300), Forced((5, 6)))
+    script = Script(None, LogitMask.allowing([10, 299], 300), Forced((5, 6)))
     tokens = list(generate(engine, prompt(8), GREEDY.override(max_tokens=6), constraint=script))
     assert tokens[0].id == free[0]
     assert tokens[1].id in (10, 299)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptoss.model import ConstraintError, Masked, Sampler, SamplingError, SamplingParams
+from gptoss.model import ConstraintError, LogitMask, Sampler, SamplingError, SamplingParams
 from gptoss.model.architecture.decode import Drawn
 from gptoss.model.ops import Drawing
 
@@ -24,7 +24,7 @@ def quiet_interpreter():
         yield
 
 
-def sample(sampler: Sampler, logits: torch.Tensor, mask: Masked | None = None):
+def sample(sampler: Sampler, logits: torch.Tensor, mask: LogitMask | None = None):
     """As the decode step does it."""
 
     def on_device(params: SamplingParams, number: float) -> Drawn:
@@ -50,7 +50,7 @@ def sample(sampler: Sampler, logits: torch.Tensor, mask: Masked | None = None):
 def test_the_same_tokens_as_on_the_cpu(temperature, top_k, top_p, min_p):
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=5)
     here, there = Sampler(params), Sampler(params)
-    mask = Masked.forbidding(range(0, VOCABULARY - 40, 3), VOCABULARY - 40)
+    mask = LogitMask.forbidding(range(0, VOCABULARY - 40, 3), VOCABULARY - 40)
     for turn in range(4):
         logits = LOGITS.roll(turn * 100)
         for held in (None, mask):
@@ -84,7 +84,7 @@ class Fixed:
 @pytest.mark.parametrize("number", [0.0, 0.9999999999999999])
 def test_the_ends_of_the_distribution_are_tokens_that_may_come(number):
     logits = LOGITS.clone()
-    mask = Masked.allowing([700, 701, 1999], VOCABULARY)
+    mask = LogitMask.allowing([700, 701, 1999], VOCABULARY)
     for params in (SamplingParams(), SamplingParams(min_p=0.9), SamplingParams(top_p=0.5), SamplingParams(top_k=1)):
         sampler = Sampler(params)
         sampler._random = Fixed(number)
@@ -94,14 +94,14 @@ def test_the_ends_of_the_distribution_are_tokens_that_may_come(number):
 def test_ties_of_the_likeliest_go_to_the_lowest_id():
     logits = torch.zeros(VOCABULARY)
     assert sample(Sampler(SamplingParams(temperature=0)), logits).id == 0
-    assert sample(Sampler(SamplingParams(temperature=0)), logits, Masked.allowing([9, 1100], VOCABULARY)).id == 9
+    assert sample(Sampler(SamplingParams(temperature=0)), logits, LogitMask.allowing([9, 1100], VOCABULARY)).id == 9
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_what_cannot_be_sampled_is_said(temperature):
     params = SamplingParams(temperature=temperature)
     with pytest.raises(ConstraintError, match="no token"):
-        sample(Sampler(params), LOGITS, Masked.allowing([], VOCABULARY))
+        sample(Sampler(params), LOGITS, LogitMask.allowing([], VOCABULARY))
     for poison in (torch.nan, torch.inf):
         logits = LOGITS.clone()
         logits[2000] = poison

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from loaded import load_options, loaded
 
 from gptoss.model import ContextFullError, DeviceError, LocalEngine, find_model, load_model, plan_load
 from gptoss.model.checkpoints.checkpoint import Checkpoint
-from gptoss.model.loading import plan as plans
+from gptoss.model.loading import load, plan as plans
 from gptoss.model.loading.load import prefix_identity
 from gptoss.model.loading.plan import ONE_THREAD_BELOW, LoadPlan
 from gptoss.model.loading.threads import DEFAULT_THREADS
@@ -138,6 +139,26 @@ def test_experts_on_the_cpu_are_part_of_what_prefixes_depend_on(folder):
     identities = [prefix_identity(planned(folder, "gpu", cpu_experts=n)) for n in (0, 1, 1, 2)]
     assert len(set(identities)) == 3
     assert identities[1] == identities[2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan, patch: patch.setattr(load, "version", lambda name: f"{name} of another day"),
+        lambda plan, patch: patch.setattr("sys.byteorder", "big"),
+        lambda plan, patch: patch.setattr("torch.__version__", "9.9"),
+        lambda plan, patch: replace(plan, device=torch.device("meta")),
+        lambda plan, patch: replace(plan, packs=not plan.packs),
+        lambda plan, patch: replace(plan, ops=ReferenceOps()),
+    ],
+    ids=["gptoss", "byte order", "torch", "device", "packing", "backend"],
+)
+def test_everything_that_affects_numerics_is_part_of_what_prefixes_depend_on(folder, monkeypatch, change):
+    plan = planned(folder, "cpu")
+    before = prefix_identity(plan)
+    assert prefix_identity(planned(folder, "cpu")) == before
+    changed = change(plan, monkeypatch) or plan
+    assert prefix_identity(changed) != before
 
 
 def test_a_model_is_loaded_by_its_name_or_its_folder(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""What is reckoned before loading is what loading then takes."""
+"""The memory estimate before loading equals what loading takes."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_eight_bits_take_the_place_of_what_they_were_made_of():
     assert int8.made == pytest.approx(34 / 32 * dense_weights(config), rel=1e-3)
 
 
-def test_packing_is_reckoned():
+def test_packing_is_estimated():
     config, ops = published_config("20b", 2), ReferenceOps()
     stored = 2 * config.num_weights
     plain = memory_need(config, ops, 100, 64, weight_bytes=stored)

@@ -12,7 +12,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from gptoss.model import ConstraintError, Masked, Sampler, SamplingError, SamplingParams
+from gptoss.model import ConstraintError, LogitMask, Sampler, SamplingError, SamplingParams
 
 LOGITS = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 3
 
@@ -63,7 +63,7 @@ def test_cut_tokens_never_come():
 
 
 def test_a_mask_holds_and_leaves_the_logprob_alone():
-    mask = Masked.allowing([31, 32, 999], 1000)
+    mask = LogitMask.allowing([31, 32, 999], 1000)
     sampler = Sampler(SamplingParams(seed=2))
     tokens = [sampler.sample(LOGITS.clone(), mask) for _ in range(200)]
     assert {t.id for t in tokens} <= {31, 32, 999}
@@ -73,7 +73,7 @@ def test_a_mask_holds_and_leaves_the_logprob_alone():
 
 def test_a_mask_that_allows_nothing_is_an_error():
     with pytest.raises(ConstraintError):
-        Sampler(SamplingParams()).sample(LOGITS.clone(), Masked.allowing([], 1000))
+        Sampler(SamplingParams()).sample(LOGITS.clone(), LogitMask.allowing([], 1000))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -88,7 +88,7 @@ def test_one_random_number_a_token_whatever_holds():
     """A token that a mask decided uses up its number too: the tokens after it do not move."""
     free, held = Sampler(SamplingParams(seed=9)), Sampler(SamplingParams(seed=9))
     free.sample(LOGITS)
-    held.sample(LOGITS.clone(), Masked.allowing([4], 1000))
+    held.sample(LOGITS.clone(), LogitMask.allowing([4], 1000))
     assert [free.sample(LOGITS).id for _ in range(20)] == [held.sample(LOGITS).id for _ in range(20)]
 
 
@@ -112,7 +112,7 @@ def test_parameters_out_of_range_are_named(field, value):
 
 
 def test_mask_bits_are_lowest_first_in_words_of_32():
-    mask = Masked.allowing([0, 31, 33], 40)
+    mask = LogitMask.allowing([0, 31, 33], 40)
     assert mask.bits.dtype == torch.int32
     assert [w & 0xFFFFFFFF for w in mask.bits.tolist()] == [0x80000001, 0x2]
 
@@ -121,17 +121,19 @@ def test_mask_bits_are_lowest_first_in_words_of_32():
 def test_a_mask_is_applied_in_place(entries):
     generator = torch.Generator().manual_seed(entries)
     allowed = torch.rand(entries, generator=generator) < 0.5
-    mask = Masked.allowing(allowed.nonzero().flatten().tolist(), entries)
+    mask = LogitMask.allowing(allowed.nonzero().flatten().tolist(), entries)
     before = torch.randn(entries, generator=generator)
     logits = before.clone()
     mask.apply_(logits)
     assert torch.equal(logits, before.masked_fill(~allowed, -math.inf))
     assert [mask.allows(token) for token in range(entries)] == allowed.tolist()
-    assert torch.equal(Masked.forbidding((~allowed).nonzero().flatten().tolist(), entries).bits & mask.bits, mask.bits)
+    assert torch.equal(
+        LogitMask.forbidding((~allowed).nonzero().flatten().tolist(), entries).bits & mask.bits, mask.bits
+    )
 
 
 def test_tokens_beyond_the_mask_may_not_come():
-    mask = Masked.allowing(range(32), 32)
+    mask = LogitMask.allowing(range(32), 32)
     logits = torch.zeros(100)
     mask.apply_(logits)
     assert torch.isinf(logits).tolist() == [False] * 32 + [True] * 68
@@ -140,11 +142,11 @@ def test_tokens_beyond_the_mask_may_not_come():
 
 def test_a_mask_does_not_change_what_is_told_of_the_likeliest():
     sampler = Sampler(SamplingParams(seed=2, top_logprobs=3))
-    token = sampler.sample(LOGITS.clone(), Masked.allowing([4], 1000))
+    token = sampler.sample(LOGITS.clone(), LogitMask.allowing([4], 1000))
     assert token.top == Sampler(SamplingParams(seed=2, top_logprobs=3)).sample(LOGITS).top
 
 
 def test_masks_hold_logits_of_inference_mode():
     with torch.inference_mode():
         logits = torch.zeros(64)
-    assert Sampler(SamplingParams(seed=1)).sample(logits, Masked.allowing([5], 64)).id == 5
+    assert Sampler(SamplingParams(seed=1)).sample(logits, LogitMask.allowing([5], 64)).id == 5

@@ -175,7 +175,7 @@ class FilesTool:
         return False
 
     def _walk(self, start: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], bool, int]]:
-        """The entries below a folder, as far down as `depth`, without .git and what .gitignore files name."""
+        """Yield the entries below a folder, as far down as `depth`, without .git and what .gitignore files name."""
         specs = self._ignored_above(start)
         yield from self._walk_folder(start, depth, specs)
 
@@ -196,7 +196,7 @@ class FilesTool:
         return [spec for depth in range(len(folder)) for spec in self._ignored(folder[:depth])]
 
     def _ignored(self, folder: tuple[str, ...]) -> list[tuple[int, GitIgnoreSpec]]:
-        """The patterns of the .gitignore in a folder, with the folder's depth."""
+        """Return the patterns of the .gitignore in a folder, with the folder's depth."""
         from pathspec import GitIgnoreSpec
 
         with suppress(WorkspaceError, ValueError):

@@ -183,7 +183,7 @@ def _of_python(path: Path) -> list[Function]:
 
 
 def _of_json(path: Path) -> list[Function]:
-    """A list of objects: `name`, `description`, `parameters` (a schema), `command` (a list), `seconds`."""
+    """Return a list of objects: `name`, `description`, `parameters` (a schema), `command` (a list), `seconds`."""
     where = one_line(str(path))
     try:
         with path.open("rb") as file:

@@ -75,7 +75,7 @@ def _find(lines: Sequence[str], wanted: Sequence[str], *, at_end: bool) -> int |
 
 
 def _kept(found: Sequence[str], hunk: Hunk) -> list[str]:
-    """The new lines; those that are context stay as the file has them, not as the patch spells them."""
+    """Return the new lines; those that are context stay as the file has them, not as the patch spells them."""
     from difflib import SequenceMatcher
 
     kept: list[str] = []

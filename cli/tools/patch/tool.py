@@ -235,7 +235,7 @@ class _Patching:
         return ToolOutcome("\n".join(lines))
 
     def cancel(self) -> None:
-        """Writing takes no time."""
+        """Do nothing: writing takes no time."""
 
 
 def diff_of(patch: AppliedPatch) -> str:

@@ -146,7 +146,7 @@ class Interpreter:
         return b'{"done": true}' in lines
 
     def _rest(self, decoder: codecs.IncrementalDecoder) -> Generator[str, None, None]:
-        """What was written before the end, and is still in the pipe."""
+        """Yield what was written before the end, and is still in the pipe."""
         assert self._confined is not None
         output = self._confined.process.stdout
         assert output is not None

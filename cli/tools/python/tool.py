@@ -20,7 +20,7 @@ from gptoss.harmony.builtin_tools import PYTHON_TOOL
 
 NAME = "python"
 SECONDS = 120.0
-"""After which a call is interrupted; the models were told this number in training."""
+"""After which a call is interrupted; the models know this number from training."""
 
 _INSIDE = "The drive at '/mnt/data'"
 _NETWORK = "Internet access for this session is UNKNOWN. Depends on the cluster."
@@ -75,7 +75,7 @@ class PythonTool:
         return None
 
     def rule_name(self, recipient: str) -> str:
-        """The tool's own name."""
+        """Return the tool's own name."""
         return recipient
 
     def prepare(self, call: ToolCall, history: Sequence[Message]) -> Invocation:

@@ -72,7 +72,7 @@ def _run(code: types.CodeType) -> object:
 
 
 def _explained(error: BaseException) -> str:
-    """The traceback without the frames of this file."""
+    """Return the traceback without the frames of this file."""
     if isinstance(error, SyntaxError) and error.filename and error.filename.startswith("<cell"):
         return "".join(traceback.format_exception_only(type(error), error))
     frames = error.__traceback__

@@ -19,7 +19,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def _product(a, b, sums, EXACT: tl.constexpr):
-    """sums + a @ b for float32 a; b is float32 if EXACT, else bfloat16, and a is rounded to it."""
+    """Return sums + a @ b for float32 a; b is float32 if EXACT, else bfloat16, and a is rounded to it."""
     return dot(a if EXACT else to_bfloat16(a), b, sums)
 
 
@@ -43,7 +43,7 @@ def _careful_product(a, b, sums, EXACT: tl.constexpr):
 
 @triton.jit
 def _finite_or_zero(m):
-    """The maximum to subtract before the exponential; 0 for a row that has seen no key and no sink."""
+    """Return the maximum to subtract before the exponential; 0 for a row that has seen no key and no sink."""
     return tl.where(m == float("-inf"), 0.0, m)
 
 
@@ -171,7 +171,7 @@ def attend_many(
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Queries at positions start .. start + tokens - 1. Grid: (ceil(tokens * SHARED / BLOCK_M), KV_HEADS).
+    """Attend with queries at positions start .. start + tokens - 1. Grid: (ceil(tokens * SHARED / BLOCK_M), KV_HEADS).
 
     With heads = KV_HEADS * SHARED: q and out (tokens, heads, HEAD_DIM); keys and values (start + tokens, KV_HEADS,
     HEAD_DIM) with strides in elements, the last dimension contiguous; sinks (heads,) of any float type; scale

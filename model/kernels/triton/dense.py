@@ -37,7 +37,7 @@ def _columns(x, group, K: tl.constexpr):
 
 @triton.jit
 def _row_sums(tile):
-    """Sums over groups and columns: (rows, groups, columns) -> (rows,)."""
+    """Sum over groups and columns: (rows, groups, columns) -> (rows,)."""
     return tl.sum(tl.sum(tile, axis=2), axis=1)
 
 

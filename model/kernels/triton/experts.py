@@ -30,7 +30,7 @@ SIGN_AND_MAGNITUDE = tl.constexpr(0x81C00000 - (1 << 32))
 
 @triton.jit
 def scale_of(byte):
-    """The float32 of an E8M0 byte: 2^(byte - 127), subnormal for 0; not a number for 255."""
+    """Return the float32 of an E8M0 byte: 2^(byte - 127), subnormal for 0; not a number for 255."""
     byte = byte.to(tl.int32)
     bits = tl.where(byte == 0, 0x00400000, tl.where(byte == 255, 0x7FC00000, byte << 23))
     return bits.to(tl.float32, bitcast=True)
@@ -75,7 +75,7 @@ def _activations(x, code: tl.constexpr, block, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _values(packed, code: tl.constexpr):
-    """The values of one code of each word, times 2^-126."""
+    """Return the values of one code of each word, times 2^-126."""
     return (((packed << (28 - 4 * code)) >> 6) & SIGN_AND_MAGNITUDE).to(tl.float32, bitcast=True)
 
 
@@ -191,7 +191,7 @@ def experts_up(
 
 @triton.jit
 def swiglu(gate, up, alpha, limit):
-    """The clamped SwiGLU of gpt-oss: gate * sigmoid(alpha * gate) * (up + 1); NaN passes the clamps."""
+    """Compute the clamped SwiGLU of gpt-oss: gate * sigmoid(alpha * gate) * (up + 1); NaN passes the clamps."""
     gate = tl.where(gate > limit, limit, gate)
     up = tl.where(up > limit, limit, tl.where(up < -limit, -limit, up))
     return gate / (1.0 + tl.exp(-alpha * gate)) * (up + 1.0)

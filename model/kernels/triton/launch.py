@@ -37,5 +37,5 @@ class Launcher:
         self._run(kernel, grid, args, options)
 
     def counts(self) -> dict[str, int]:
-        """Starts of each kernel so far, by name; a recorded graph counts when it is recorded, not when replayed."""
+        """Count the starts of each kernel, by name; a recorded graph counts when it is recorded, not when replayed."""
         return dict(self._counts)

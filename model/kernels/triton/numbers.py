@@ -24,7 +24,7 @@ def to_bfloat16(x):
 
 @triton.jit
 def dot(a, b, sums):
-    """sums + a @ b, sums in float32: a (m, k) and b (k, n) both bfloat16, or both float32 (multiplied in full)."""
+    """Return sums + a @ b in float32: a (m, k) and b (k, n) both bfloat16, or both float32 (multiplied in full)."""
     if INTERPRETED:
         sums = tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
     elif a.dtype == tl.float32:

@@ -26,7 +26,7 @@ def _log_scaled(logit, peak, temperature):
 
 @triton.jit
 def _larger(value_a, at_a, value_b, at_b):
-    """The larger of two values and its index; the earlier one of equals; NaN is the largest."""
+    """Return the larger of two values and its index; the earlier one of equals; NaN is the largest."""
     a_wins = (
         (value_a > value_b) | ((value_a == value_b) & (at_a < at_b)) | ((value_a != value_a) & (value_b == value_b))
     )
