@@ -19,7 +19,8 @@ from gptoss.harmony.problems import ProblemKind
 
 _KNOWN_CHANNELS = tuple(channel.value for channel in Channel)
 _BLANKS = " \t\n\f\r"  # separate the words of a header; ASCII only, as in the official library
-_MAX_UNMARKED = 2  # a recipient and a content type
+_KNOWN_CONTENT_TYPES = ("json", "code", "text")
+"""Content types that stand without a marker; any other needs one."""
 
 _CHANNEL_NAME = re.compile(r"\s*([^\s<]*)")
 _RECIPIENT = re.compile(rf"[{_BLANKS}]*to=([^{_BLANKS}]*)")
@@ -66,14 +67,16 @@ def read_header(segments: Sequence[Segment], role: Role | None, default: Role, *
     before_channel: list[str] = []
     for segment in segments:
         if segment.marker is Special.CHANNEL:
+            if header.channel is not None and _CHANNEL_NAME.match(segment.text)[1]:  # type: ignore[index]
+                words = words[:1] if role is None else []  # a second channel begins the header again
             before_channel = list(words)
         words += _take_markers(segment, header)
     words = _take_author(words, header, role, in_completion)
     unmarked = []
     for word in words:
-        if word.startswith("to=") and header.recipient is None:
-            header.recipient = word.removeprefix("to=")
-        elif word.startswith(Special.CONSTRAIN) and header.content_type is None:
+        if word.startswith("to=") and _take_marked_recipient(word.removeprefix("to="), header):
+            continue
+        if word.startswith(Special.CONSTRAIN) and header.content_type is None:
             header.content_type = word
         else:
             unmarked.append(word)
@@ -97,6 +100,11 @@ def salvage_header(segments: Sequence[Segment], role: Role | None, default: Role
             # Like the message token, the space before the content may be missing.
             name = next((known for known in _KNOWN_CHANNELS if name.startswith(known)), name)
             text = text.lstrip().removeprefix(name)
+            if name and header.channel is not None:
+                header.recipient = header.content_type = None
+                header.note(ProblemKind.SECOND_CHANNEL, f"{header.channel}, {name}")
+            if name and name not in _KNOWN_CHANNELS:
+                header.note(ProblemKind.UNKNOWN_CHANNEL, name)
             header.channel = name or header.channel
             text = _take_recipient(text, header)
         elif segment.marker is Special.CONSTRAIN:
@@ -170,23 +178,29 @@ def _author(word: str) -> Author | None:
 
 
 def _assign_unmarked(words: list[str], header: Header) -> None:
-    """Assign words without a marker: a channel, a recipient, a content type, or nothing.
+    """Assign words without a marker: a channel, a known content type; any other is dropped, with a problem.
 
-    The last word is the content type and the one before it the recipient, as in the official library. Unlike there,
-    a single word is the content type: as a recipient it would turn an answer into a tool call.
+    The official library takes any last word for the content type and the one before it for the recipient, which turns
+    answers into calls.
     """
     if header.channel is None and words and words[0] in _KNOWN_CHANNELS:
         header.channel = words.pop(0)
         header.note(ProblemKind.UNMARKED_CHANNEL, header.channel)
-    if len(words) <= _MAX_UNMARKED:
-        if words and header.content_type is None:
-            header.content_type = words.pop()
-        if words and header.recipient is None and header.channel != Channel.FINAL:
-            header.recipient = words.pop()
-            header.note(ProblemKind.UNMARKED_RECIPIENT, header.recipient)
+    if words and header.content_type is None and words[-1] in _KNOWN_CONTENT_TYPES:
+        header.content_type = words.pop()
     if words:
-        header.rest = " ".join(words)
-        header.note(ProblemKind.STRAY_WORDS, header.rest)
+        header.note(ProblemKind.STRAY_WORDS, " ".join(words))
+
+
+def _take_marked_recipient(name: str, header: Header) -> bool:
+    """Set the recipient, once; a role is none that the assistant can call. Return whether the word is used up."""
+    if not name or header.recipient is not None:
+        return False
+    if header.author.role is Role.ASSISTANT and name in {each.value for each in Role}:
+        header.note(ProblemKind.ROLE_AS_RECIPIENT, name)
+        return True
+    header.recipient = name
+    return True
 
 
 def _salvage_author(text: str, header: Header, role: Role | None) -> str:
@@ -209,8 +223,9 @@ def _take_recipient(text: str, header: Header) -> str:
     match = _RECIPIENT.match(text)
     if match is None or header.recipient is not None:
         return text
-    header.recipient = match[1]
-    if header.channel is not None:
+    if not _take_marked_recipient(match[1], header):
+        return text
+    if header.recipient is not None and header.channel is not None:
         header.order = HeaderOrder.CHANNEL_FIRST
     return text[match.end() :]
 

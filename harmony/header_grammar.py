@@ -28,8 +28,8 @@ from gptoss.harmony.messages import Channel, Conversation, Role
 JSON_TYPE = f"{Special.CONSTRAIN}json"
 """The content type of arguments and answers in JSON (format guide, "Receiving tool calls")."""
 
-_FUNCTION_TYPES = (None, JSON_TYPE, "json")
-_BUILTIN_TYPES = (*_FUNCTION_TYPES, "code")  # python's code (format guide, "Python tool")
+# "code" is python's in training (format guide, "Python tool"); the models write it for functions too.
+_CALL_TYPES = (None, JSON_TYPE, "json", "code", f"{Special.CONSTRAIN}code")
 _CALLABLE = re.compile(r"[^\s<>]+")
 
 
@@ -60,9 +60,9 @@ class Allowed:
 def legal_heads(conversation: Conversation) -> tuple[MessageHead, ...]:
     """Return every head that a message of the assistant can have in this conversation.
 
-    Reasoning, preamble and answer; with a response format the answer may have the content type JSON. Functions are
-    called in the commentary channel, built-in tools in analysis or commentary. A tool whose name has spaces or angle
-    brackets cannot be called.
+    Reasoning, preamble and answer; with a response format the answer may have the content type JSON. Tools are called
+    in commentary or analysis, each first in its own channel. A tool whose name has spaces or angle brackets cannot be
+    called.
     """
     heads = [MessageHead(channel.value) for channel in Channel]
     parts = [part for message in conversation for part in message.content]
@@ -80,10 +80,10 @@ def _calls(namespace: ToolNamespaceConfig) -> Iterator[MessageHead]:
     own = namespace.name == FUNCTIONS_NAMESPACE
     if own and not namespace.tools:
         return
-    channels = (Channel.COMMENTARY,) if own else (Channel.ANALYSIS, Channel.COMMENTARY)
     for name in filter(_CALLABLE.fullmatch, names):
-        for channel in channels:
-            for content_type in _FUNCTION_TYPES if own else _BUILTIN_TYPES:
+        # Functions belong to commentary, yet the models call them in analysis too: the recipient decides.
+        for channel in (Channel.COMMENTARY, Channel.ANALYSIS) if own else (Channel.ANALYSIS, Channel.COMMENTARY):
+            for content_type in _CALL_TYPES:
                 yield MessageHead(channel.value, name, content_type)
 
 
@@ -183,25 +183,29 @@ class HeaderGrammar:
             raise HeaderError(f"{head} is not among the legal headers")
 
     def _spell(self, head: MessageHead) -> Iterator[tuple[int, ...]]:
-        """Yield the recipient may come after the channel or before it."""
+        """Yield the spellings of a head: the recipient after the channel or before it."""
         encode, special = self._encoding.encode, self._encoding.special
         channel = (special(Special.CHANNEL), *encode(head.channel))
-        rest = (*self._content_type(head.content_type), special(Special.MESSAGE))
-        if head.recipient is None:
-            yield (*channel, *rest)
-            return
-        recipient = encode(f" to={head.recipient}")
-        yield (*channel, *recipient, *rest)
-        yield (*recipient, *channel, *rest)
+        recipient = None if head.recipient is None else encode(f" to={head.recipient}")
+        for content_type in self._content_types(head.content_type):
+            rest = (*content_type, special(Special.MESSAGE))
+            if recipient is None:
+                yield (*channel, *rest)
+                continue
+            yield (*channel, *recipient, *rest)
+            yield (*recipient, *channel, *rest)
 
-    def _content_type(self, content_type: str | None) -> list[int]:
+    def _content_types(self, content_type: str | None) -> Iterator[tuple[int, ...]]:
+        """Yield the spellings of a content type; the models write the marker with a blank before it or without."""
         encode = self._encoding.encode
         if content_type is None:
-            return []
-        if not content_type.startswith(Special.CONSTRAIN):
-            return encode(f" {content_type}")
-        constrain = self._encoding.special(Special.CONSTRAIN)
-        return [*encode(" "), constrain, *encode(content_type.removeprefix(Special.CONSTRAIN))]
+            yield ()
+        elif not content_type.startswith(Special.CONSTRAIN):
+            yield (*encode(f" {content_type}"),)
+        else:
+            marked = (self._encoding.special(Special.CONSTRAIN), *encode(content_type.removeprefix(Special.CONSTRAIN)))
+            yield (*encode(" "), *marked)
+            yield marked
 
 
 class HeaderWalk:

@@ -255,6 +255,8 @@ class StreamableParser:
             self._report(otherwise)
         else:
             self._report(ProblemKind.MISSING_MESSAGE)
+            for kind, detail in header.problems:
+                self._report(kind, detail)
         if header.rest or (keeps_empty and header.channel is not None):
             self._add_message(header, header.rest)
 
@@ -272,8 +274,6 @@ class StreamableParser:
     def _begin_content(self, header: Header) -> None:
         for kind, detail in header.problems:
             self._report(kind, detail)
-        if header.rest:
-            self._add_message(Header(header.author), header.rest)
         self._open(header)
 
     def _open(self, header: Header) -> None:

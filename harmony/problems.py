@@ -21,7 +21,7 @@ class ProblemKind(StrEnum):
     UNKNOWN_CHANNEL = "a channel that the format does not have"
     SECOND_CHANNEL = "a header with more than one channel"
     UNMARKED_CHANNEL = "a channel without the channel token"
-    UNMARKED_RECIPIENT = "a recipient without to="
+    ROLE_AS_RECIPIENT = "a role where the name of a tool should be"
     UNKNOWN_ROLE = "a missing or unknown author"
     STRAY_WORDS = "meaningless words in a header"
 

@@ -48,13 +48,18 @@ def render_for_completion(
 def render_for_training(conversation: Conversation, encoding: Encoding, *, drop_analysis: bool = True) -> list[int]:
     """Return the ids of a conversation as a training example: an answer at its end ends in ``<|return|>``.
 
+    The reasoning that led to that answer is kept, as in the chat template that the models were published with.
+
     Raises:
         RenderError: the format cannot express a message.
         EncodingError: ``encoding`` lacks a special token of the format.
     """
-    ids = render(conversation, encoding, drop_analysis=drop_analysis)
-    if conversation.messages and conversation.messages[-1].is_answer:
-        ids[-1] = encoding.special(Special.RETURN)
+    messages = conversation.messages
+    if not messages or not messages[-1].is_answer:
+        return render(conversation, encoding, drop_analysis=drop_analysis)
+    kept = kept_messages(Conversation(messages[:-1])) if drop_analysis else messages[:-1]
+    ids = render(Conversation((*kept, messages[-1])), encoding, drop_analysis=False)
+    ids[-1] = encoding.special(Special.RETURN)
     return ids
 
 

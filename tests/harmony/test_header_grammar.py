@@ -106,6 +106,8 @@ def test_a_call_is_spelled_channel_first_and_recipient_first(encoding):
     assert [encoding.decode(spelling) for spelling in grammar.spellings(head)] == [
         "<|channel|>commentary to=functions.get <|constrain|>json<|message|>",
         " to=functions.get<|channel|>commentary <|constrain|>json<|message|>",
+        "<|channel|>commentary to=functions.get<|constrain|>json<|message|>",
+        " to=functions.get<|channel|>commentary<|constrain|>json<|message|>",
     ]
     assert [encoding.decode(spelling) for spelling in grammar.spellings(MessageHead("final"))] == [
         "<|channel|>final<|message|>"
@@ -145,9 +147,31 @@ def test_recipients_are_the_tools_that_exist(encoding):
     assert recipients(Conversation.of(Message.developer(DeveloperContent().with_function_tools()))) == set()
 
 
-def test_functions_are_called_in_the_commentary_channel_alone():
-    channels = {h.channel for h in legal_heads(TOOLS) if h.recipient and h.recipient.startswith("functions.")}
-    assert channels == {"commentary"}
+def test_each_tool_is_called_in_both_channels_first_in_its_own():
+    for name, channels in (("functions.get", ["commentary", "analysis"]), ("python", ["analysis", "commentary"])):
+        found = [head.channel for head in legal_heads(TOOLS) if head.recipient == name]
+        assert list(dict.fromkeys(found)) == channels
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<|channel|>analysis to=functions.get code",
+        "<|channel|>analysis to=functions.get <|constrain|>json",
+        "<|channel|>commentary to=functions.get code",
+        "<|channel|>commentary to=functions.get<|constrain|>json",
+        "<|channel|>analysis to=python <|constrain|>code",
+        " to=functions.get<|channel|>analysis code",
+    ],
+)
+def test_headers_that_models_write_are_legal_and_parsed(header, encoding):
+    spelling = encoding.encode_with_special(f"{header}<|message|>")
+    walk = HeaderGrammar.for_conversation(TOOLS, encoding).walk(spelling)
+    assert walk.head is not None
+    (message,), problems = parse([*spelling, *encoding.encode_with_special("x<|call|>")], encoding, strict=True)
+    assert not problems
+    assert (message.channel, message.recipient) == (walk.head.channel, walk.head.recipient)
+    assert message.content_type == walk.head.content_type
 
 
 def test_an_answer_may_name_json_where_a_format_is_asked_for():

@@ -106,7 +106,7 @@ CORPUS = {
         {ProblemKind.TEXT_OUTSIDE},
     ),
     "I will call it now.<|channel|>final<|message|>4<|return|>": (
-        [A("I will call it now."), ANSWER],
+        [ANSWER],
         {ProblemKind.STRAY_WORDS},
     ),
     # Tokens in odd places
@@ -162,12 +162,53 @@ CORPUS = {
     ),
     # Recipients and content types
     "<|channel|>commentary functions.f json<|message|>{}<|call|>": (
-        [A("{}", channel="commentary", recipient="functions.f", content_type="json", header_order=CHANNEL_FIRST)],
-        {ProblemKind.UNMARKED_RECIPIENT},
+        [A("{}", channel="commentary", content_type="json")],
+        {ProblemKind.STRAY_WORDS},
     ),
     "<|channel|>final well json<|message|>4<|return|>": (
-        [A("well"), A("4", channel="final", content_type="json")],
+        [A("4", channel="final", content_type="json")],
         {ProblemKind.STRAY_WORDS},
+    ),
+    "<|channel|>final well<|message|>4<|return|>": ([ANSWER], {ProblemKind.STRAY_WORDS}),
+    "well said<|channel|>final<|message|>4<|return|>": ([ANSWER], {ProblemKind.STRAY_WORDS}),
+    "<|channel|>commentary to=f to=g<|message|>{}<|call|>": (
+        [A("{}", channel="commentary", recipient="f", header_order=CHANNEL_FIRST)],
+        {ProblemKind.STRAY_WORDS},
+    ),
+    " to=f<|channel|>commentary to=g <|constrain|>json<|message|>{}<|call|>": (
+        [A("{}", channel="commentary", recipient="f", content_type="<|constrain|>json")],
+        {ProblemKind.STRAY_WORDS},
+    ),
+    "<|channel|>commentary to=f <|constrain|>json <|constrain|>json<|message|>{}<|call|>": (
+        [A("{}", channel="commentary", recipient="f", content_type="<|constrain|>json", header_order=CHANNEL_FIRST)],
+        {ProblemKind.STRAY_WORDS},
+    ),
+    "<|channel|>commentary to=<|message|>{}<|end|>": ([A("{}", channel="commentary")], {ProblemKind.STRAY_WORDS}),
+    "<|channel|>commentary to=assistant<|message|>x<|end|>": (
+        [A("x", channel="commentary")],
+        {ProblemKind.ROLE_AS_RECIPIENT},
+    ),
+    "<|channel|>final to=user<|message|>4<|return|>": ([ANSWER], {ProblemKind.ROLE_AS_RECIPIENT}),
+    "<|channel|>commentary to=assistant<|channel|>final<|message|>4<|return|>": (
+        [ANSWER],
+        {ProblemKind.SECOND_CHANNEL},
+    ),
+    "<|channel|>commentary to=f <|constrain|>json<|channel|>final<|message|>4<|return|>": (
+        [ANSWER],
+        {ProblemKind.SECOND_CHANNEL},
+    ),
+    "<|channel|>analysis<|channel|>commentary to=f<|message|>{}<|call|>": (
+        [A("{}", channel="commentary", recipient="f", header_order=CHANNEL_FIRST)],
+        {ProblemKind.SECOND_CHANNEL},
+    ),
+    "<|channel|>??<|message|>4<|end|>": ([A("4", channel="??")], {ProblemKind.UNKNOWN_CHANNEL}),
+    "<|channel|>?? 4 and more<|end|>": (
+        [A("4 and more", channel="??")],
+        {ProblemKind.UNKNOWN_CHANNEL, ProblemKind.MISSING_MESSAGE},
+    ),
+    "<|channel|>commentary to=user Hello there<|end|>": (
+        [A("Hello there", channel="commentary")],
+        {ProblemKind.ROLE_AS_RECIPIENT, ProblemKind.MISSING_MESSAGE},
     ),
     "<|channel|>commentary json to=f<|message|>{}<|call|>": (
         [A("{}", channel="commentary", recipient="f", content_type="json", header_order=CHANNEL_FIRST)],

@@ -238,7 +238,7 @@ def test_the_description_lists_each_kind_of_message_once(nano):
     assert [form.completes for form in found.messages] == [False, False, True, True, True, True, True]
     ends = [nano.decode([form.end]) for form in found.messages]
     assert ends == ["<|end|>", "<|end|>", "<|return|>", "<|call|>", "<|call|>", "<|call|>", "<|call|>"]
-    assert [len(form.headers) for form in (answer, python, person)] == [1, 16, 6]
+    assert [len(form.headers) for form in (answer, python, person)] == [1, 28, 28]
     assert [form.content for form in (reasoning, preamble, answer, python)] == [None, None, Regex("[ab]"), None]
     schemas = [json.loads(form.content.text) for form in (person, now, odd)]
     for schema in schemas:
