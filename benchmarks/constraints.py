@@ -92,7 +92,7 @@ def main() -> int:
     size = encoding.vocab_size
     logits = torch.randn(size, generator=torch.Generator().manual_seed(0)) * 3
     sampler = Sampler(SamplingParams(seed=1))
-    grammar = schema_grammar(SCHEMA)
+    grammar, _ = schema_grammar(SCHEMA)
     engine = GrammarEngine(encoding)
     begin = time.perf_counter()
     engine.matcher(grammar)

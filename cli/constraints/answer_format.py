@@ -10,7 +10,12 @@ from gptoss.harmony import ResponseFormat
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """The grammar of the final channel, and the response format in the developer message."""
+    """The grammar of the final channel, and the response format in the developer message.
+
+    Attributes:
+        notes: lines for the person: what of the format is not enforced.
+    """
 
     grammar: Grammar
     response_format: ResponseFormat
+    notes: tuple[str, ...] = ()

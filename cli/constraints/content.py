@@ -47,6 +47,8 @@ class TurnGrammars:
         compiled = self._schemas.get(parameters)
         if compiled.problem:
             self._note(f"{head.recipient}: any JSON object is allowed as arguments: schema: {compiled.problem}")
+        for note in compiled.notes:
+            self._note(f"{head.recipient}: schema: {note}")
         return compiled.grammar
 
     def _note(self, note: str) -> None:
@@ -104,7 +106,7 @@ def _function_parameters(conversation: Conversation) -> dict[str, Mapping[str, A
     contents = [part for message in conversation for part in message.content if isinstance(part, DeveloperContent)]
     namespaces = [content.tools[FUNCTIONS_NAMESPACE] for content in contents if FUNCTIONS_NAMESPACE in content.tools]
     return {
-        f"{FUNCTIONS_NAMESPACE}.{tool.name}": tool.parameters or _NO_ARGUMENTS
+        f"{FUNCTIONS_NAMESPACE}.{tool.name}": _NO_ARGUMENTS if tool.parameters is None else tool.parameters
         for namespace in namespaces
         for tool in namespace.tools
     }

@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from gptoss.cli.base.errors import SchemaError
@@ -40,8 +41,10 @@ _MAPPING_KEYS = ("properties", "patternProperties", "dependentSchemas", *_DEFINI
 _MAX_SEARCHED = 10_000_000  # characters of schemas that the search compiles: about a second
 
 
-def schema_grammar(schema: Mapping[str, Any], what: str = "schema") -> Grammar:
-    """Return the grammar of the JSON texts that are valid under `schema`.
+def schema_grammar(schema: Mapping[str, Any], what: str = "schema") -> tuple[Grammar, tuple[str, ...]]:
+    """Return the grammar of the JSON texts that are valid under `schema`, and notes on what it does not enforce.
+
+    As in draft 2020-12, a format that is not known is an annotation. Whether items are unique is not enforced either.
 
     Args:
         schema: draft 4 to 2020-12, as its `$schema` says.
@@ -51,17 +54,23 @@ def schema_grammar(schema: Mapping[str, Any], what: str = "schema") -> Grammar:
         SchemaError: llguidance does not support all of the schema, or nothing is valid under it; with the place.
     """
     try:
-        return _compile_text(_to_json(schema))
+        text, notes = _relaxed(_to_json(schema))
+        return _compile_text(text), tuple(f"{what}: {note}" for note in notes)
     except _Refused as error:
         raise SchemaError(f"{what}: {error}") from None
 
 
 @dataclass(frozen=True)
 class CompiledSchema:
-    """The grammar of a schema, or of any JSON object where the schema is not supported; then `problem` says why."""
+    """The grammar of a schema, or of any JSON object where the schema is not supported; then `problem` says why.
+
+    Attributes:
+        notes: what of the schema is not enforced.
+    """
 
     grammar: Grammar
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class SchemaCache:
@@ -81,7 +90,8 @@ class SchemaCache:
             compiled = self._compiled.get(text)
             if compiled is None:
                 try:
-                    compiled = CompiledSchema(_compile_text(text))
+                    relaxed, notes = _relaxed(text)
+                    compiled = CompiledSchema(_compile_text(relaxed), notes=notes)
                 except _Refused as error:
                     compiled = _any_object(str(error))
                 self._compiled[text] = compiled
@@ -93,6 +103,30 @@ _TOO_DEEP = "recursion limit exceeded"  # llguidance's limit is lower than Pytho
 
 class _Refused(Exception):  # noqa: N818 - becomes an error or a note
     """Place and reason."""
+
+
+def _relaxed(text: str) -> tuple[str, tuple[str, ...]]:
+    """Drop what the grammar engine does not support and a reader can do without; return notes on it."""
+    try:
+        schema = json.loads(text)
+        notes = []
+        for place, part in list(_all_parts(schema)):
+            if not isinstance(part, dict):
+                continue
+            name = part.get("format")
+            if isinstance(name, str) and not _is_known_format(name):
+                del part["format"]
+                notes.append(f"at {place or '/'}: the format {one_line(name)!r} is not known, and not enforced")
+            if part.pop("uniqueItems", False) is True:
+                notes.append(f"at {place or '/'}: that items are unique is not enforced")
+    except RecursionError:
+        raise _Refused("nested too deeply") from None
+    return json.dumps(schema), tuple(notes)
+
+
+@lru_cache(maxsize=256)
+def _is_known_format(name: str) -> bool:
+    return not _compile({"type": "string", "format": name})[2]
 
 
 def _any_object(problem: str) -> CompiledSchema:

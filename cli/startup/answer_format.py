@@ -21,8 +21,9 @@ from gptoss.harmony.content import JSON
 from gptoss.model.constraint_description import Choices, Regex
 
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
-# A class begins with a capital letter, or stands in a module of a package; all else is a field.
-_CLASS = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?=:)|[A-Za-z_]\w*(?=:[A-Z])):([A-Za-z_]\w*)")
+# Importing a module runs it: the prefix keeps a slip in a field from doing that.
+_CLASS = re.compile(r"py:([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+_UNMARKED_CLASS = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Z]\w*|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+:\w+")
 _FIELD = re.compile(r"\s*([\w-]+)\s*(?::\s*(\w+)\s*(\[\s*\])?)?\s*")
 
 
@@ -50,10 +51,10 @@ def schema_format(schema: Mapping[str, Any]) -> AnswerFormat:
     Raises:
         SchemaError: the grammar engine does not support it; with the place in it.
     """
-    grammar = schema_grammar(schema, "--schema")
+    grammar, notes = schema_grammar(schema, "--schema")
     title = schema.get("title")
     name = re.sub(r"\W+", "_", title).strip("_") if isinstance(title, str) else ""
-    return AnswerFormat(grammar, ResponseFormat(name or "answer", schema))
+    return AnswerFormat(grammar, ResponseFormat(name or "answer", schema), notes)
 
 
 def regex_format(regex: str) -> AnswerFormat:
@@ -96,7 +97,7 @@ def choice_format(choice: str) -> AnswerFormat:
 
 
 def read_schema(value: str) -> Mapping[str, Any]:
-    """Return the schema that `--schema` names: JSON, fields (`name:str, n:int`), a class (`module:Class`), or a file.
+    """Return the schema that `--schema` names: JSON, fields (`name:str, n:int`), `py:module:Class`, or a file.
 
     Raises:
         UsageError: it is none of these, or the class has no schema.
@@ -107,6 +108,11 @@ def read_schema(value: str) -> Mapping[str, Any]:
     as_class = _CLASS.fullmatch(value.strip())
     if as_class is not None:
         return _class_schema(as_class[1], as_class[2])
+    if _UNMARKED_CLASS.fullmatch(value.strip()):
+        text = one_line(value.strip())
+        raise UsageError(
+            f"--schema {text}: write py:{text} to import a class; the types of fields are {', '.join(_TYPES)}"
+        )
     path = Path(value)
     is_file = path.suffix == ".json" or "/" in value
     if is_file or (":" not in value and path.is_file()):
@@ -132,7 +138,7 @@ def _fields_schema(value: str) -> Mapping[str, Any]:
         found = _FIELD.fullmatch(part)
         place = f"--schema, field {number}, {part.strip()!r}"
         if found is None:
-            raise UsageError(f"{place}: write name or name:type, or give JSON, a file or module:Class")
+            raise UsageError(f"{place}: write name or name:type, or give JSON, a file or py:module:Class")
         name, kind, is_list = found[1], found[2] or "str", found[3]
         if kind not in _TYPES:
             raise UsageError(f"{place}: no type {kind!r}, known are {', '.join(_TYPES)}, and each with [] after it")
@@ -153,11 +159,13 @@ def _class_schema(module: str, name: str) -> Mapping[str, Any]:
     except (Exception, SystemExit) as error:
         # It is the user's code: whatever it raises is for the user to fix.
         what = one_line(f"{type(error).__name__}: {error}")
-        raise UsageError(f"--schema {module}:{name}: no Pydantic class, or it has no JSON schema ({what})") from error
+        raise UsageError(
+            f"--schema py:{module}:{name}: no Pydantic class, or it has no JSON schema ({what})"
+        ) from error
     finally:
         sys.path.remove(here)
     if not isinstance(schema, dict):
-        raise UsageError(f"--schema {module}:{name}: its model_json_schema gives no object")
+        raise UsageError(f"--schema py:{module}:{name}: its model_json_schema gives no object")
     return schema
 
 

@@ -60,6 +60,8 @@ def open_session(
     except ContextFullError as error:
         raise UsageError(str(error)) from None
     check_effort(loaded, invocation.settings.effort)
+    for note in invocation.answer_format.notes if invocation.answer_format else ():
+        status_line.leave(f"gptoss: {note}", always=True)
     rules = session_rules(invocation, loaded, overflow, top_logprobs, toolbox)
     return Session(loaded, transcript or Transcript(new_settings(invocation, toolbox=toolbox)), rules, observer)
 

@@ -222,7 +222,7 @@ _FORMATS: dict[str, Any] = {
         typer.Option(
             "--schema",
             metavar="SCHEMA",
-            help="Answer in JSON valid under a schema: a file, JSON, 'name:str, n:int', or module:Class (Pydantic).",
+            help="Answer in JSON valid under a schema: a file, JSON, 'name:str, n:int', or py:module:Class (Pydantic).",
         ),
     ],
     "regex": Annotated[str | None, typer.Option("--regex", metavar="REGEX", help="The whole answer must match REGEX.")],

@@ -37,7 +37,7 @@ def test_a_pydantic_class_of_the_working_directory(tmp_path, monkeypatch):
         "import pydantic\n\nclass Point(pydantic.BaseModel):\n    x: int\n    y: int = 0\n", encoding="utf-8"
     )
     monkeypatch.chdir(tmp_path)
-    schema = read_schema("shapes_of_a_test:Point")
+    schema = read_schema("py:shapes_of_a_test:Point")
     assert schema["required"] == ["x"]
     assert schema_format(schema).response_format.name == "Point"
 
@@ -50,8 +50,11 @@ def test_a_pydantic_class_of_the_working_directory(tmp_path, monkeypatch):
         ("a b", "field 1, 'a b': write name or name:type"),
         ('{"type": ', "not JSON: Expecting value, line 1, column 10"),
         ("missing.json", "cannot read missing.json"),
-        ("no_such_module_here:Klass", "ModuleNotFoundError"),
-        ("os.path:join", "no Pydantic class"),
+        ("py:no_such_module_here:Klass", "ModuleNotFoundError"),
+        ("py:os.path:join", "no Pydantic class"),
+        ("os.path:join", "write py:os.path:join to import a class"),
+        ("name:Str", "write py:name:Str to import a class; the types of fields are str, int"),
+        ("module:Class", "write py:module:Class to import a class"),
         (
             '{"properties": {"x": {"items": {"not": {}}}}}',
             "at /properties/x/items: the grammar engine does not",
@@ -96,9 +99,34 @@ def test_other_options_that_cannot_be_used(gptoss, option, value, told):
 def test_module_that_ends_the_program_does_not(gptoss, tmp_path, monkeypatch):
     (tmp_path / "leaving.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
-    result = gptoss("ask", "Hi", "--schema", "leaving:Class")
+    result = gptoss("ask", "Hi", "--schema", "py:leaving:Class")
     assert result.status == 2
     assert "no Pydantic class, or it has no JSON schema (SystemExit: 3)" in result.stderr
+
+
+def test_slip_in_a_field_runs_no_module(gptoss, tmp_path, monkeypatch):
+    (tmp_path / "name.py").write_text("from pathlib import Path\nPath('ran').touch()\nclass Str: ...\n")
+    monkeypatch.chdir(tmp_path)
+    assert gptoss("ask", "Hi", "--schema", "name:Str").status == 2
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pydantic_types_without_a_grammar_are_used_as_far_as_can_be(gptoss, tmp_path, monkeypatch):
+    (tmp_path / "shapes_of_types.py").write_text(
+        "from pathlib import Path\nfrom pydantic import BaseModel, SecretStr\n"
+        "class A(BaseModel):\n    p: Path\n    s: SecretStr\n    b: bytes\n    t: set[int]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    answer = '{"p": "/x", "s": "y", "b": "z", "t": [1, 2]}'
+    completions = [f"<|channel|>final<|message|>{answer}<|return|>"]
+    result = gptoss("ask", "Hi", "--schema", "py:shapes_of_types:A", completions=completions, stdin=b"")
+    assert (result.status, result.stdout) == (0, f"{answer}\n")
+    assert result.stderr.splitlines() == [
+        "gptoss: --schema: at /properties/t: that items are unique is not enforced",
+        "gptoss: --schema: at /properties/b: the format 'binary' is not known, and not enforced",
+        "gptoss: --schema: at /properties/s: the format 'password' is not known, and not enforced",
+        "gptoss: --schema: at /properties/p: the format 'path' is not known, and not enforced",
+    ]
 
 
 def test_formats_exclude_each_other(gptoss):

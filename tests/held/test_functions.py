@@ -66,13 +66,13 @@ def test_a_schema_is_compiled_when_its_function_is_called_and_never_again(nano, 
 
 
 UNSUPPORTED = {
-    "unique items": ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+    "contains": ({"type": "array", "contains": {}}, "contains"),
+    "condition": ({"if": {"type": "string"}, "then": {"minLength": 1}}, "if"),
     "look-ahead": ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
     "oneOf": ({"oneOf": [{"type": "string", "maxLength": 3}, {"type": "string", "minLength": 2}]}, "oneOf"),
     "not": ({"not": {"type": "string"}}, "not"),
     "no such type": ({"type": "String"}, "Invalid type: String"),
     "dangling reference": ({"$ref": "#/$defs/nope"}, "'/$defs/nope' does not exist"),
-    "unknown format": ({"type": "string", "format": "colour"}, "Unknown format: colour"),
     "not JSON": ({"const": {1}}, "not JSON"),
 }
 
@@ -93,6 +93,33 @@ def test_a_schema_that_is_not_supported_falls_back_to_any_object_with_one_note(n
     turn = factory.turn(conversation)
     call(turn, nano, "g")
     assert turn.notes == (), "only of functions that are called"
+
+
+def test_what_is_not_enforced_leaves_the_rest_of_the_schema(nano):
+    schema = {
+        "type": "object",
+        "properties": {"a": {"const": 1, "format": "colour"}, "b": {"type": "array", "uniqueItems": True}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    turn = ConstraintFactory(nano).turn(conversation_with(f=schema))
+    assert json.loads(call(turn, nano, "f"))["a"] == 1
+    assert turn.notes == (
+        "functions.f: schema: at /properties/b: that items are unique is not enforced",
+        "functions.f: schema: at /properties/a: the format 'colour' is not known, and not enforced",
+    )
+
+
+def test_empty_schema_takes_any_json_and_none_no_arguments(nano):
+    turns = [ConstraintFactory(nano).turn(conversation_with(f=schema)) for schema in ({}, None)]
+    texts = [call(turn, nano, "f") for turn in turns]
+    assert json.loads(texts[1]) == {}
+    starts = [ConstraintFactory(nano).turn(conversation_with(f={})) for _ in range(1)]
+    for token in nano.encode_with_special("<|channel|>commentary to=functions.f<|message|>"):
+        starts[0].next()
+        starts[0].accept(token)
+    allowed = {nano.decode([token]) for token in members(starts[0].next().bits)}
+    assert {"1", "{", "[", '"'} <= allowed
 
 
 def test_a_session_tells_of_it_once(byte_encoding, open_random_session):
