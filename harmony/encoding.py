@@ -35,6 +35,10 @@ class Special(StrEnum):
     END_OF_TEXT = "<|endoftext|>"
 
 
+_REQUIRED = tuple(each for each in Special if each is not Special.END_OF_TEXT)
+_RESERVED = re.compile(r"<\|reserved_\d+\|>")
+
+
 class Encoding:
     """A vocabulary with its special tokens.
 
@@ -110,11 +114,27 @@ class Encoding:
                     "download this file too"
                 )
         if vocab_size is not None and encoding.vocab_size > vocab_size:
+            # A model that was resized to its tokenizer has no rows for the reserved ids, which no file lists.
+            encoding = encoding._without_reserved_from(vocab_size)
+        if vocab_size is not None and encoding.vocab_size > vocab_size:
             raise VocabularyError(
                 f"{path} has ids up to {encoding.vocab_size - 1}, but the model has {vocab_size} tokens: "
                 "model and tokenizer are not of one checkpoint"
             )
+        lacking = next((each for each in _REQUIRED if each not in encoding.specials), None)
+        if lacking is not None:
+            raise VocabularyError(
+                f"{path} has no special token {lacking.value}: it is not the tokenizer of a gpt-oss model; download "
+                "that of this model"
+            )
         return encoding
+
+    def _without_reserved_from(self, vocab_size: int) -> Encoding:
+        """Return a copy without the reserved special tokens from an id on; itself if it has none."""
+        kept = {
+            name: token for name, token in self.specials.items() if token < vocab_size or not _RESERVED.fullmatch(name)
+        }
+        return self if len(kept) == len(self.specials) else type(self)(self.name, self._pairs, self._ordinary, kept)
 
     @classmethod
     def from_tokenizer_json(cls, path: str | Path) -> Encoding:
@@ -261,6 +281,8 @@ class Encoding:
             if found != token:
                 is_what = "is missing" if found is None else f"has the id {found}, not {token}"
                 return f"the special token {name} {is_what}"
+        if self._pairs is shipped._pairs:
+            return None  # further special tokens of its own
         for token in range(o200k.ORDINARY_SIZE):
             expected, actual = shipped.token_bytes(token), self._bytes_or_none(token)
             if actual != expected:

@@ -5,7 +5,6 @@ An engine may run in this process or far away; whoever calls it sees no differen
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -24,6 +23,10 @@ stop: a stop token came, or the constraint is complete; length: `max_tokens`; co
 
 Progress = Callable[[int, int], None]
 """Called during the prefill with the number of prompt tokens done (cached ones included) and the prompt's length."""
+
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 100.0
+"""Bounds of temperatures but 0. Logits are divided in float32, where much smaller ones are 0 and larger ones infinite."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,13 @@ class SamplingParams:
     top_logprobs: int = 0
 
     def __post_init__(self) -> None:
-        self._require(math.isfinite(self.temperature) and self.temperature >= 0, "temperature", "0 or more")
+        is_warm = MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE
+        wanted = f"0, or from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
+        self._require(self.temperature == 0 or is_warm, "temperature", wanted)
+        for name in ("top_k", "seed", "max_tokens", "top_logprobs"):
+            value = getattr(self, name)
+            is_whole = value is None or (isinstance(value, int) and not isinstance(value, bool))
+            self._require(is_whole, name, "a whole number")
         self._require(0 < self.top_p <= 1, "top_p", "above 0 and at most 1")
         self._require(self.top_k is None or self.top_k >= 1, "top_k", "1 or more")
         self._require(0 <= self.min_p <= 1, "min_p", "from 0 to 1")

@@ -367,7 +367,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "repetition": (Repetition, f"one of {', '.join(Repetition)}"),
     "temperature": (_number(float, lambda t: 0 <= t < float("inf")), "a number, 0 or more"),
     "top_p": (_number(float, lambda p: 0 < p <= 1), "a number above 0 and at most 1"),
-    "top_k": (_positive, "a whole number, 1 or more"),
+    "top_k": (_not_negative, "a whole number, 0 or more"),
     "min_p": (_number(float, lambda p: 0 <= p <= 1), "a number from 0 to 1"),
     "seed": (_not_negative, "a whole number, 0 or more"),
     "max_tokens": (_positive, "a whole number, 1 or more"),

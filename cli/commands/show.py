@@ -115,6 +115,7 @@ def _as_text(
         ),
         ("here", f"cannot run: {here}" if isinstance(here, ModelError) else str(here)),
         ("licence", description.licence or "not stated"),
+        *(("note", note) for note in description.notes),
     ]
 
 
@@ -126,6 +127,7 @@ def _as_json(
         "model": model,
         "folder": str(description.folder),
         "layout": description.layout,
+        "notes": list(description.notes),
         "architecture": config.architecture,
         "weights": config.num_weights,
         "layers": [

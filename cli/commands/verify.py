@@ -56,6 +56,8 @@ def verify(
         output.write("".join(f"{one_line(fault)}\n" for fault in faults))
     else:
         output.write(f"{one_line(model)} is sound: {_extent(found)}\n")
+    if not as_json:
+        output.write("".join(f"note: {one_line(note)}\n" for note in found.notes))
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         messages.write(f"gptoss: {one_line(model)} cannot be used as it is: {count}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import UsageError
@@ -171,11 +172,13 @@ def sampling_params(defaults: SamplingParams, settings: Settings) -> SamplingPar
     Raises:
         UsageError: a parameter is out of its range.
     """
+    if settings.top_k == 0:  # off, whatever the checkpoint asks for
+        defaults = replace(defaults, top_k=None)
     try:
         return defaults.override(
             temperature=settings.temperature,
             top_p=settings.top_p,
-            top_k=settings.top_k,
+            top_k=settings.top_k or None,
             min_p=settings.min_p,
             seed=settings.seed,
             max_tokens=settings.max_tokens,

@@ -82,7 +82,9 @@ _SETTINGS: dict[str, Any] = {
         float | None,
         typer.Option(min=0.0, max=1.0, metavar="P", help="Sample from the likeliest that sum up to P."),
     ],
-    "top_k": Annotated[int | None, typer.Option(min=1, metavar="K", help="Sample from the K likeliest tokens.")],
+    "top_k": Annotated[
+        int | None, typer.Option(min=0, metavar="K", help="Sample from the K likeliest tokens; 0: from all.")
+    ],
     "min_p": Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, metavar="P", help="Sample from those at least P times the likeliest."),

@@ -145,7 +145,10 @@ def locate(model: str, models_folder: Path | None, hub_cache: Path) -> Path:
         return folder
     reference = hub_reference(model)
     if reference is None:
-        raise _unknown(model)
+        listed = _in_models_folder(model, models_folder)
+        if listed is None:
+            raise _unknown(model)
+        return listed
     names = tuple(dict.fromkeys((model, reference.repository))) if reference.revision is None else ()
     own = [] if models_folder is None else [models_folder / name for name in names]
     for folder in itertools.chain(own, hub_snapshots(hub_cache, reference)):
@@ -185,6 +188,17 @@ def _built_in(spec: ModelSpec) -> Path:
     if not looks_like_checkpoint(_NANO_FOLDER):
         raise ModelNotFoundError(f"{spec.name} should lie in {quote(_NANO_FOLDER)} but does not: install gptoss again")
     return _NANO_FOLDER
+
+
+def _in_models_folder(model: str, models_folder: Path | None) -> Path | None:
+    """Return the folder of a model that is named as `gptoss list` does: `NAME` or `OWNER/NAME`."""
+    parts = model.split("/")
+    if models_folder is None or not 1 <= len(parts) <= 2 or any(part in ("", ".", "..") for part in parts):
+        return None
+    for place in (models_folder / model, models_folder / model / "original"):
+        if looks_like_checkpoint(place):
+            return place
+    return None
 
 
 def _as_folder(model: str) -> Path | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -18,8 +19,10 @@ from torch import Tensor
 from gptoss.model.checkpoints.config_dialects import parse_model_config
 from gptoss.model.checkpoints.config_files import CONFIG
 from gptoss.model.checkpoints.folder import CheckpointFolder
-from gptoss.model.checkpoints.safetensors_file import SafetensorsFile
+from gptoss.model.checkpoints.safetensors_file import SafetensorsFile, TensorInfo
+from gptoss.model.checkpoints.stored_names import other_format, published_names
 from gptoss.model.checkpoints.tensor_names import (
+    HEADS,
     IGNORED,
     LAYER,
     Layout,
@@ -58,6 +61,7 @@ class Checkpoint:
         fingerprint: differs between checkpoints; hash of the config and of `SafetensorsFile.identity` of each file.
         sources: the stored tensor of each canonical name.
         ignored: names of stored tensors that the model does not use.
+        notes: lines for people on how the tensors are used.
     """
 
     def __init__(
@@ -66,19 +70,21 @@ class Checkpoint:
         config: ModelConfig,
         layout: Layout,
         sources: Mapping[str, TensorSource],
-        stored: Mapping[str, SafetensorsFile],
+        stored: Mapping[str, _Stored],
         config_text: bytes,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.config = config
         self.layout = layout
         self.sources = MappingProxyType(dict(sources))
-        self.files = tuple(sorted({file.path for file in stored.values()}))
+        self.files = tuple(sorted({each.file.path for each in stored.values()}))
         self._stored = stored
-        used = {source.name for source in self.sources.values()}
+        used = {name for source in self.sources.values() for name in source.names}
         self.ignored = tuple(sorted(set(stored) - used))
-        self.nbytes = sum(stored[name].tensors[name].nbytes for name in used)
-        self.fingerprint = _fingerprint(config_text, stored.values())
+        self.notes = (*notes, *_notes_on_unused(self.ignored))
+        self.nbytes = sum(stored[name].info.nbytes for name in used)
+        self.fingerprint = _fingerprint(config_text, (each.file for each in stored.values()))
 
     @classmethod
     def open(cls, folder: Path | str) -> Checkpoint:
@@ -114,7 +120,11 @@ class Checkpoint:
             raise explain_folder(files.path, files.names())
         config_text = files.text(CONFIG)
         config = files.parse_json(CONFIG, parse_model_config, config_text)
-        stored, whole = _find_tensors(files, report)
+        found, whole = _find_tensors(files, report)
+        stored = {name: _Stored(found[own], own) for name, own in published_names(found).items()}
+        foreign = other_format(found, files.path)
+        if foreign is not None:
+            raise foreign
         layout = detect_layout(stored)
         if layout is None:
             raise UnsupportedModelError(
@@ -122,33 +132,49 @@ class Checkpoint:
                 f"'model.layers.0.mlp.experts.gate_up_proj_blocks': it is another kind of model, or not all of one"
             )
         _require_whole_blocks(config, layout, files)
+        notes: tuple[str, ...] = ()
+        if config.tie_word_embeddings and any(name in stored for name in HEADS):
+            # As transformers 5 does; a head that equals the embedding makes no difference.
+            config = replace(config, tie_word_embeddings=False)
+            notes = (
+                "config.json ties the unembedding to the embedding, but the weights have one of its own: it is used",
+            )
         sources = dict(canonical_tensors(config, layout))
         if whole:
             _report_missing(sources, stored, files, report)
-        wrong = {source.name: _fault_of(source, stored) for source in sources.values() if source.name in stored}
+        wrong = {
+            name: _fault_of(name, source, stored)
+            for source in sources.values()
+            for name in source.names
+            if name in stored
+        }
         for fault in filter(None, wrong.values()):
             report(fault)
         _refuse_unknown_layers(config, sources, stored, report)
-        sound = {name: s for name, s in sources.items() if s.name in stored and wrong[s.name] is None}
-        return cls(files.path, config, layout, sound, stored, config_text)
+        sound = {
+            canonical: source
+            for canonical, source in sources.items()
+            if all(name in stored and wrong[name] is None for name in source.names)
+        }
+        return cls(files.path, config, layout, sound, stored, config_text, notes)
 
     @property
     def has_packed_experts(self) -> bool:
         """Whether the experts are in MXFP4."""
-        return self.layout is not Layout.HUB_BF16
+        return self.layout.is_packed
 
     def has(self, name: str) -> bool:
         """Whether there is a tensor of this canonical name."""
         return name in self.sources
 
     def tensor(self, name: str) -> Tensor:
-        """Return the tensor of this canonical name, mapped from its file: never write to it.
+        """Return the tensor of this canonical name, mapped from its file: never write to it. One of parts is a copy.
 
         Raises:
             KeyError: the model has no such tensor.
         """
         source = self.sources[name]
-        return source.view(self._stored[source.name].tensor(source.name))
+        return source.view(*(self._stored[name].tensor() for name in source.names))
 
     def stored_bytes(self, *, without_dense: bool = False) -> list[Tensor]:
         """Return the bytes of all tensors that computing reads, uint8, in file order.
@@ -159,12 +185,13 @@ class Checkpoint:
             without_dense: leave out the dense matrices too, which repacked weights replace.
         """
         names = {
-            source.name
-            for name, source in self.sources.items()
-            if name != "embedding.weight" and not (without_dense and is_dense(name))
+            name
+            for canonical, source in self.sources.items()
+            if canonical != "embedding.weight" and not (without_dense and is_dense(canonical))
+            for name in source.names
         }
-        places = [(self._stored[name].path, self._stored[name].tensors[name].begin, name) for name in names]
-        return [self._stored[name].stored_bytes(name) for _path, _begin, name in sorted(places)]
+        places = [(self._stored[name].file.path, self._stored[name].info.begin, name) for name in names]
+        return [self._stored[name].stored_bytes() for _path, _begin, name in sorted(places)]
 
     def dtype(self, name: str) -> str:
         """Return the stored type of the tensor of this canonical name, such as `BF16`.
@@ -172,8 +199,7 @@ class Checkpoint:
         Raises:
             KeyError: the model has no such tensor.
         """
-        source = self.sources[name]
-        return self._stored[source.name].tensors[source.name].dtype
+        return self._stored[self.sources[name].name].info.dtype
 
     def release(self, name: str) -> None:
         """Release the memory of the pages that reading this tensor has mapped.
@@ -181,8 +207,38 @@ class Checkpoint:
         Raises:
             KeyError: the model has no such tensor.
         """
-        source = self.sources[name]
-        self._stored[source.name].release(source.name)
+        for each in self.sources[name].names:
+            self._stored[each].release()
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A stored tensor: its file and its name there."""
+
+    file: SafetensorsFile
+    name: str
+
+    @property
+    def info(self) -> TensorInfo:
+        return self.file.tensors[self.name]
+
+    def tensor(self) -> Tensor:
+        return self.file.tensor(self.name)
+
+    def stored_bytes(self) -> Tensor:
+        return self.file.stored_bytes(self.name)
+
+    def release(self) -> None:
+        self.file.release(self.name)
+
+
+def _notes_on_unused(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on tensors that the model does not use, but for those known to have no effect."""
+    unused = [name for name in names if not IGNORED.search(name)]
+    if not unused:
+        return ()
+    more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+    return (f"not used: {', '.join(quote(name) for name in unused[:3])}{more}",)
 
 
 def _give_up(fault: CheckpointError) -> NoReturn:
@@ -266,7 +322,7 @@ def _open_files(folder: CheckpointFolder, names: list[str], report: _Report) -> 
 
 
 def _require_whole_blocks(config: ModelConfig, layout: Layout, folder: CheckpointFolder) -> None:
-    if layout is Layout.HUB_BF16:
+    if not layout.is_packed:
         return
     for key, size in (("hidden_size", config.hidden_size), ("intermediate_size", config.intermediate_size)):
         if size % BLOCK_SIZE:
@@ -278,12 +334,12 @@ def _require_whole_blocks(config: ModelConfig, layout: Layout, folder: Checkpoin
 
 def _report_missing(
     sources: Mapping[str, TensorSource],
-    stored: Mapping[str, SafetensorsFile],
+    stored: Mapping[str, _Stored],
     folder: CheckpointFolder,
     report: _Report,
 ) -> None:
     """Report the tensors that no file has; if a file of a numbered series is missing, report only that file."""
-    names = [source.name for source in sources.values() if source.name not in stored]
+    names = [name for source in sources.values() for name in source.names if name not in stored]
     shard = _missing_shard(folder) if names else None
     if shard is not None:
         names = names[:1]
@@ -292,18 +348,17 @@ def _report_missing(
         report(CheckpointError(f"{quote(folder.path)} has no tensor {quote(name)}: {what}"))
 
 
-def _fault_of(source: TensorSource, stored: Mapping[str, SafetensorsFile]) -> CheckpointError | None:
+def _fault_of(name: str, source: TensorSource, stored: Mapping[str, _Stored]) -> CheckpointError | None:
     """Return the fault of a stored tensor according to its header; None: it has none."""
-    file = stored[source.name]
-    info = file.tensors[source.name]
+    file, info = stored[name].file, stored[name].info
     if info.shape not in source.stored_shapes:
         return CheckpointError(
-            f"{quote(file.path)}: {quote(source.name)} has the shape {_shape(info.shape)}, but by config.json it is "
+            f"{quote(file.path)}: {quote(name)} has the shape {_shape(info.shape)}, but by config.json it is "
             f"{_shape(source.stored_shapes[0])}: config and weights are not of one checkpoint"
         )
     if info.dtype not in source.dtypes:
         return CheckpointError(
-            f"{quote(file.path)}: {quote(source.name)} has the type {info.dtype}, not "
+            f"{quote(file.path)}: {quote(name)} has the type {info.dtype}, not "
             f"{' or '.join(sorted(source.dtypes))}: use an MXFP4 or bf16 checkpoint"
         )
     return None
@@ -312,12 +367,13 @@ def _fault_of(source: TensorSource, stored: Mapping[str, SafetensorsFile]) -> Ch
 def _refuse_unknown_layers(
     config: ModelConfig,
     sources: Mapping[str, TensorSource],
-    stored: Mapping[str, SafetensorsFile],
+    stored: Mapping[str, _Stored],
     report: _Report,
 ) -> None:
     """Report tensors inside layers that the model does not use: without them it would answer nonsense."""
-    used = {source.name for source in sources.values()}
-    for name, file in stored.items():
+    used = {name for source in sources.values() for name in source.names}
+    for name, each in stored.items():
+        file = each.file
         match = LAYER.match(name)
         if match is None or name in used or IGNORED.search(name):
             continue

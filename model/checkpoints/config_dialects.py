@@ -8,6 +8,7 @@ YaRN silently answers nonsense without it.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -28,6 +29,9 @@ from gptoss.model.config import (
     RopeConfig,
 )
 from gptoss.model.errors import ConfigError, UnsupportedModelError, quote
+from gptoss.model.interface import MAX_TEMPERATURE, MIN_TEMPERATURE
+
+log = logging.getLogger(__name__)
 
 HUB_MODEL_TYPES = ("gpt_oss", "gpt_oss_puzzle")
 _ORIGINAL_KEYS = ("num_experts", "experts_per_token", "rope_scaling_factor", "initial_context_length")
@@ -78,7 +82,13 @@ def parse_generation_defaults(values: Mapping[str, Any]) -> GenerationDefaults:
     temperature = _optional_number(values, "temperature")
     if _boolean(values, "do_sample", True) is False:
         temperature = 0.0
-    top_k = None if values.get("top_k") is None else _integer(values, "top_k", 0, MAX_VOCABULARY)
+    if temperature is not None and temperature != 0 and not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+        raise ConfigError(f"temperature is {temperature}, not 0 or from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}")
+    # -1 and 0 mean the same: vLLM writes the one, transformers the other.
+    top_k = None if values.get("top_k") is None else _integer(values, "top_k", -1, MAX_VOCABULARY)
+    penalty = _optional_number(values, "repetition_penalty")
+    if penalty is not None and penalty != 1.0:
+        log.warning("generation_config.json asks for a repetition_penalty of %s, which is not applied", penalty)
     top_p = _optional_number(values, "top_p")
     min_p = _optional_number(values, "min_p")
     stop = values.get("eos_token_id")
@@ -90,7 +100,7 @@ def parse_generation_defaults(values: Mapping[str, Any]) -> GenerationDefaults:
     return GenerationDefaults(
         temperature=temperature,
         top_p=None if top_p == 1.0 else top_p,
-        top_k=None if top_k == 0 else top_k,
+        top_k=None if top_k in (0, -1) else top_k,
         min_p=None if min_p == 0.0 else min_p,
         stop_token_ids=tuple(dict.fromkeys(stop_ids)),
     )
@@ -169,6 +179,8 @@ def _refuse_other_quantisation(values: Mapping[str, Any]) -> None:
     if quantisation is None:
         return
     method = quantisation.get("quant_method") if isinstance(quantisation, dict) else quantisation
+    if method is None:
+        raise UnsupportedModelError(f"quantization_config does not say how the weights were quantised: {remedy}")
     if method != "mxfp4":
         raise UnsupportedModelError(f"the weights were quantised with {quote(method)}, not read here: {remedy}")
 

@@ -51,6 +51,7 @@ class Description:
         file_bytes: their bytes on disk.
         weight_bytes: bytes of all weights that the model uses; the most memory that they take.
         licence: as the publisher names it; None: not stated.
+        notes: lines on how the tensors are used.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class Description:
     file_bytes: int
     weight_bytes: int
     licence: str | None
+    notes: tuple[str, ...] = ()
 
     def cache_bytes(self, context: int) -> int:
         """Return the bytes of the keys and values of `context` tokens, in all layers."""
@@ -78,6 +80,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         file_bytes=sum(file.stat().st_size for file in checkpoint.files),
         weight_bytes=checkpoint.nbytes,
         licence=_licence(CheckpointFolder(checkpoint.folder)),
+        notes=checkpoint.notes,
     )
 
 

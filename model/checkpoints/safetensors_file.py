@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from gptoss.model.checkpoints.stand_ins import stand_in
 from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.storage.json_file import JsonError, parse_json_object
 from gptoss.model.storage.mapping import as_tensor, map_file
@@ -166,7 +167,11 @@ def _read_header(file: BinaryIO) -> tuple[int, int, bytes]:
     file.seek(0)
     if size < _LENGTH_BYTES:
         raise _HeaderError(f"has {size} bytes, too few for a safetensors file")
-    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    beginning = file.read(_LENGTH_BYTES)
+    found = stand_in(beginning)
+    if found is not None:
+        raise _HeaderError(f"is {found}, not the file itself")
+    length = int.from_bytes(beginning, "little")
     if length > size - _LENGTH_BYTES:
         raise _HeaderError(f"has a header of {length} bytes by its own account, but ends after {size} bytes in all")
     if length > MAX_HEADER_BYTES:

@@ -25,6 +25,18 @@ class Layout(enum.Enum):
     ORIGINAL = "OpenAI original, MXFP4 experts"
     HUB_MXFP4 = "hub, MXFP4 experts"
     HUB_BF16 = "hub, unpacked experts"
+    ORIGINAL_BF16 = "OpenAI original, unpacked experts"
+    HUB_PER_EXPERT = "hub, unpacked experts, each a tensor"
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the names are those of OpenAI's own checkpoints."""
+        return self in (Layout.ORIGINAL, Layout.ORIGINAL_BF16)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the experts are in MXFP4."""
+        return self in (Layout.ORIGINAL, Layout.HUB_MXFP4)
 
 
 FLOAT = frozenset({"BF16", "F16", "F32"})
@@ -41,6 +53,8 @@ _MODEL = {
     "norm.weight": ("norm.scale", "model.norm.weight"),
     "unembedding.weight": ("unembedding.weight", "lm_head.weight"),
 }
+HEADS = _MODEL["unembedding.weight"]
+"""The names of an unembedding of its own."""
 # canonical name: (name in OpenAI's layout, name in the hub's), within a layer
 _LAYER = {
     "attention_norm.weight": ("attn.norm.scale", "input_layernorm.weight"),
@@ -62,9 +76,15 @@ _LAYER = {
     "down.blocks": ("mlp.mlp2_weight.blocks", "mlp.experts.down_proj_blocks"),
     "down.scales": ("mlp.mlp2_weight.scales", "mlp.experts.down_proj_scales"),
     "down.bias": ("mlp.mlp2_bias", "mlp.experts.down_proj_bias"),
-    # no original checkpoint has plain experts
-    "gate_up.weight": ("", "mlp.experts.gate_up_proj"),
-    "down.weight": ("", "mlp.experts.down_proj"),
+    "gate_up.weight": ("mlp.mlp1_weight", "mlp.experts.gate_up_proj"),
+    "down.weight": ("mlp.mlp2_weight", "mlp.experts.down_proj"),
+}
+# canonical name: name of an expert's own tensor in the layout of one tensor an expert
+_EXPERT = {
+    "gate_up.weight": "mlp.experts.gate_up_projs.{}.weight",
+    "gate_up.bias": "mlp.experts.gate_up_projs.{}.bias",
+    "down.weight": "mlp.experts.down_projs.{}.weight",
+    "down.bias": "mlp.experts.down_projs.{}.bias",
 }
 _PROJECTIONS = tuple(f".{part}.weight" for part in "qkvo")
 _ONLY_PACKED = ("gate_up.blocks", "gate_up.scales", "down.blocks", "down.scales")
@@ -82,6 +102,7 @@ class TensorSource:
         dtypes: the types that it may have.
         rows: the stored rows that are this tensor, if several tensors share one.
         transposed: its last two axes are stored swapped.
+        parts: names of the tensors that it is stacked from, an expert each; empty: it is one tensor.
     """
 
     name: str
@@ -90,9 +111,18 @@ class TensorSource:
     dtypes: frozenset[str]
     rows: slice | None = None
     transposed: bool = False
+    parts: tuple[str, ...] = ()
 
-    def view(self, stored: torch.Tensor) -> torch.Tensor:
-        """Return the canonical tensor as a view of the stored one."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all stored tensors that it needs."""
+        return self.parts or (self.name,)
+
+    def view(self, *tensors: torch.Tensor) -> torch.Tensor:
+        """Return the canonical tensor: a view of the stored one, or a copy if it has parts."""
+        if self.parts:
+            return torch.stack(tensors)
+        (stored,) = tensors
         if self.rows is not None:
             return stored[self.rows]
         return stored.transpose(-2, -1) if self.transposed else stored.view(self.shape)
@@ -104,10 +134,13 @@ def detect_layout(names: Collection[str]) -> Layout | None:
         (Layout.ORIGINAL, "block.0", 0, _ONLY_PACKED),
         (Layout.HUB_MXFP4, "model.layers.0", 1, _ONLY_PACKED),
         (Layout.HUB_BF16, "model.layers.0", 1, _ONLY_PLAIN),
+        (Layout.ORIGINAL_BF16, "block.0", 0, _ONLY_PLAIN),
     ):
         # Any of them is enough: the check of each tensor reports the missing ones.
         if any(f"{prefix}.{_LAYER[mark][column]}" in names for mark in marks):
             return layout
+    if any(f"model.layers.0.{_EXPERT[mark].format(0)}" in names for mark in _ONLY_PLAIN):
+        return Layout.HUB_PER_EXPERT
     return None
 
 
@@ -118,8 +151,8 @@ def is_dense(canonical: str) -> bool:
 
 def canonical_tensors(config: ModelConfig, layout: Layout) -> Iterator[tuple[str, TensorSource]]:
     """Yield the canonical name and source of every tensor of a model in this layout."""
-    column = 0 if layout is Layout.ORIGINAL else 1
-    prefix = "block" if layout is Layout.ORIGINAL else "model.layers"
+    column = 0 if layout.is_original else 1
+    prefix = "block" if layout.is_original else "model.layers"
     hidden = (config.hidden_size,)
     embedding = (config.vocab_size, config.hidden_size)
     for canonical, shape in (
@@ -130,28 +163,35 @@ def canonical_tensors(config: ModelConfig, layout: Layout) -> Iterator[tuple[str
         tied = canonical == "unembedding.weight" and config.tie_word_embeddings
         name = _MODEL["embedding.weight" if tied else canonical][column]
         yield canonical, TensorSource(name, shape, (shape,), FLOAT)
-    absent = _ONLY_PACKED if layout is Layout.HUB_BF16 else _ONLY_PLAIN
+    absent = _ONLY_PLAIN if layout.is_packed else _ONLY_PACKED
     for index in range(config.num_layers):
         shapes = _layer_shapes(config, config.layers[index].num_experts)
         for canonical, names in _LAYER.items():
             if canonical in absent:
                 continue
             stored = f"{prefix}.{index}.{names[column]}"
-            source = _layer_source(canonical, stored, shapes, fused_qkv=layout is Layout.ORIGINAL)
+            source = _layer_source(canonical, stored, shapes, layout)
+            if layout is Layout.HUB_PER_EXPERT and canonical in _EXPERT:
+                source = _stacked(f"{prefix}.{index}.{_EXPERT[canonical]}", source.shape)
             yield f"layers.{index}.{canonical}", source
 
 
-def _layer_source(canonical: str, name: str, shapes: dict[str, tuple[int, ...]], *, fused_qkv: bool) -> TensorSource:
+def _stacked(pattern: str, shape: tuple[int, ...]) -> TensorSource:
+    parts = tuple(pattern.format(expert) for expert in range(shape[0]))
+    return TensorSource(parts[0], shape, (shape[1:],), FLOAT, parts=parts)
+
+
+def _layer_source(canonical: str, name: str, shapes: dict[str, tuple[int, ...]], layout: Layout) -> TensorSource:
     shape = shapes[canonical]
     if canonical.endswith(".blocks"):
         flat = (*shape[:-2], shape[-2] * shape[-1])
         return TensorSource(name, shape, (shape, flat), PACKED)
     if canonical.endswith(".scales"):
         return TensorSource(name, shape, (shape,), PACKED)
-    if canonical in _ONLY_PLAIN:
+    if canonical in _ONLY_PLAIN and not layout.is_original:
         return TensorSource(name, shape, ((shape[0], shape[2], shape[1]),), FLOAT, transposed=True)
     part, _, kind = canonical.partition(".")
-    if fused_qkv and part in ("q", "k", "v"):
+    if layout.is_original and part in ("q", "k", "v"):
         q, k, v = (shapes[f"{other}.{kind}"][0] for other in ("q", "k", "v"))
         begin = {"q": 0, "k": q, "v": q + k}[part]
         stored = (q + k + v, *shape[1:])

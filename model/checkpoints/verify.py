@@ -37,6 +37,7 @@ class Verification:
         numbers: how many numbers and scales were checked.
         hashed: names of the files that have the published hash.
         unhashed: names of the weight files without a published hash.
+        notes: lines on how the tensors are used; no faults.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Verification:
     numbers: int
     hashed: tuple[str, ...]
     unhashed: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -80,10 +82,11 @@ def verify(path: Path | str, progress: Progress | None = None) -> Verification:
     return Verification(
         folder=folder.path,
         faults=tuple(faults),
-        tensors=len({source.name for source in checkpoint.sources.values()}) if checkpoint else 0,
+        tensors=len({name for source in checkpoint.sources.values() for name in source.names}) if checkpoint else 0,
         numbers=reader.numbers,
         hashed=tuple(dict.fromkeys(reader.hashed)),
         unhashed=tuple(sorted(weights - hashes.keys())),
+        notes=checkpoint.notes if checkpoint else (),
     )
 
 

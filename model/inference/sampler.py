@@ -85,6 +85,8 @@ class Sampler:
         """Invert the distribution function at `draw`, over the kept tokens in the order of their ids."""
         weights = self.probabilities(logits).cpu().double()
         cumulative = weights.cumsum(-1)
+        if not 0 < float(cumulative[-1]) < math.inf:  # also of a number that is none
+            raise _no_numbers(float(logits.max()))
         index = int(torch.searchsorted(cumulative, draw * float(cumulative[-1]), right=True))
         # Rounding may put the target at the very end, on a token that was cut: step back to the last kept one.
         while index >= weights.shape[-1] or weights[index] == 0:

@@ -185,7 +185,7 @@ def test_what_cannot_be_is_refused(changes):
         ({"hidden_act": "gelu"}, "activation"),
         ({"attention_bias": False}, "biases"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised with 'bitsandbytes'"),
-        ({"quantization_config": {}}, "quantised with None"),
+        ({"quantization_config": {}}, "does not say how the weights were quantised"),
         ({"quantization": {"group_size": 64, "bits": 4}}, "MLX"),
     ],
 )
@@ -271,7 +271,7 @@ def test_no_generation_config_asks_for_nothing(tmp_path):
         {"temperature": 1e9},
         {"top_p": 0},
         {"top_p": 1.5},
-        {"top_k": -1},
+        {"top_k": -2},
         {"top_k": 1.5},
         {"min_p": 2},
         {"do_sample": 0},

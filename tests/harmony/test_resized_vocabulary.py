@@ -1,0 +1,37 @@
+"""Models whose vocabulary was resized to their tokenizer, and tokenizers of other models."""
+
+import json
+
+import pytest
+
+from gptoss.harmony import Encoding, VocabularyError
+
+
+@pytest.mark.parametrize("vocab_size", [200019, 200020, 200064, 201088])
+def test_reserved_ids_beyond_the_model_do_not_count(monkeypatch, tmp_path, vocab_size):
+    encoding = Encoding.o200k_harmony()
+    (tmp_path / "tokenizer.json").write_text("{}")
+    monkeypatch.setattr(Encoding, "from_tokenizer_json", lambda path: encoding)
+    found = Encoding.for_checkpoint(tmp_path, vocab_size)
+    assert found.vocab_size <= vocab_size
+    assert found.encode("Hello") == encoding.encode("Hello")
+    assert found.specials["<|call|>"] == 200012
+
+
+def test_own_tokens_beyond_the_model_do(monkeypatch, tmp_path):
+    encoding = Encoding.o200k_harmony()
+    own = encoding.with_specials({**{n: i for n, i in encoding.specials.items() if i < 200019}, "<|mine|>": 200019})
+    (tmp_path / "tokenizer.json").write_text("{}")
+    monkeypatch.setattr(Encoding, "from_tokenizer_json", lambda path: own)
+    assert Encoding.for_checkpoint(tmp_path, 200020).specials["<|mine|>"] == 200019
+    with pytest.raises(VocabularyError, match="has ids up to 200019, but the model has 200019 tokens"):
+        Encoding.for_checkpoint(tmp_path, 200019)
+
+
+def test_tokenizer_without_the_tokens_of_the_format_is_named(monkeypatch, tmp_path):
+    encoding = Encoding.o200k_harmony()
+    other = encoding.with_specials({"<|im_start|>": 199999, "<|start|>": 200000})
+    (tmp_path / "tokenizer.json").write_text(json.dumps({}))
+    monkeypatch.setattr(Encoding, "from_tokenizer_json", lambda path: other)
+    with pytest.raises(VocabularyError, match=r"tokenizer\.json has no special token <\|end\|>: it is not the"):
+        Encoding.for_checkpoint(tmp_path)
