@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 100.0
-"""Bounds of temperatures but 0. Logits are divided in float32, where much smaller ones are 0 and larger ones infinite."""
+"""Bounds of temperatures but 0: in float32, smaller ones come near 0 and larger ones near infinity."""
 
 
 @dataclass(frozen=True)
