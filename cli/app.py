@@ -35,6 +35,11 @@ from gptoss.cli.startup.options import HomeOption, Invocation, with_settings
 
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
 _OUT_OF_MEMORY = "out of memory: try a smaller model, a shorter --ctx, or --dense bf16"
+_MEMORY_WORDS = (
+    *("allocate memory", "not enough memory", "bad_alloc", "unable to mmap", "cannot map", "out of memory"),
+    *("failed to map segment", "cannot allocate", "cannot enable executable stack"),
+)
+_OUT_OF_THREADS = "the system starts no more threads or processes for you (ulimit -u): end some, or set --threads 1"
 
 StatsOption = Annotated[bool, typer.Option("--stats", help="Tokens, times and speeds on standard error at the end.")]
 HarmonyModel = Annotated[
@@ -81,6 +86,8 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     except typer.TyperException as error:
         # Words of the library that checks values, of no use to who gave one.
         text = error.format_message().replace(": Value error, ", ": ")
+        if text.startswith("No such option") and list(arguments[:1]) == ["ask"]:
+            text += ". A prompt that begins with a dash goes after --: gptoss ask -- '-5+3'"
         return _complain(messages, text, ExitStatus(error.exit_code))
     except Terminated as error:
         if error.signal is not signal.SIGHUP:
@@ -98,6 +105,8 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
     except OSError as error:
         if error.errno == errno.ENOMEM:
             return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
+        if error.errno == errno.EAGAIN and error.filename is None:
+            return _complain(messages, _OUT_OF_THREADS, ExitStatus.FAILED)
         # Typer writes what a shell completes past our Output; what is stuck in Python's buffer is not tried again.
         environment.output().abandon()
         place = "" if error.filename is None else f"{error.filename}: "
@@ -108,6 +117,8 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
             return _complain(messages, str(error), status)
         if isinstance(error, UnicodeEncodeError) and not all(map(_is_text, arguments)):
             return _complain(messages, "an argument is not UTF-8 text", ExitStatus.USAGE)
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
+            return _complain(messages, _OUT_OF_THREADS, ExitStatus.FAILED)
         if _is_out_of_memory(error):
             return _complain(messages, _OUT_OF_MEMORY, ExitStatus.FAILED)
         if environment.variables.get(_TRACEBACK_VARIABLE):
@@ -132,8 +143,9 @@ def _is_text(argument: str) -> bool:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether this is how torch says it: of a GPU by a class of its own, of the CPU by a RuntimeError."""
+    text = str(error)
     return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+        isinstance(error, RuntimeError | ImportError) and any(words in text for words in _MEMORY_WORDS)
     )
 
 

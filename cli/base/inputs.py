@@ -3,31 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.text import one_line
 
+_SILENT_S = 1.0  # a pipe that ends sooner needs no word
 MAX_BYTES = 64 << 20
 """Largest part of a prompt. No context holds as much; up to this size an error can name the number of tokens."""
 
 
-def gather_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None, *, optional: bool = False) -> str:
+def gather_prompt(
+    words: Sequence[str],
+    files: Sequence[Path],
+    stdin: TextIO | None,
+    *,
+    optional: bool = False,
+    waiting: Callable[[], None] = lambda: None,
+) -> str:
     """Join all parts of a prompt by blank lines.
 
     The words are joined by spaces. A file has its name above it and a fence around it, unless it is all there is.
     Standard input is read when it is not a terminal, and stands as it is; among the files, as `-`, it is one of them.
 
+    Args:
+        words, files: the arguments.
+        stdin: standard input; None when it is closed.
+        optional: whether the prompt may be empty.
+        waiting: called when standard input has not ended after a second.
+
     Raises:
         InputError: a part cannot be read, or is not text in UTF-8.
-        UsageError: the prompt is empty, and not `optional`.
+        UsageError: the prompt is empty, and not `optional`; or standard input stands twice.
     """
+    if [str(path) for path in files].count("-") > 1:
+        raise UsageError("-f - stands twice, but standard input can be read only once")
     said = _encodable(" ".join(words)).strip("\n")
     contents = [(_name(path, files), read_named(path, stdin)[1]) for path in files]
     is_file = any(str(path) == "-" for path in files)
-    piped = "" if stdin is None or is_file or stdin.isatty() else read_standard_input(stdin)
+    piped = ""
+    if stdin is not None and not is_file and not stdin.isatty():
+        timer = threading.Timer(_SILENT_S, waiting)
+        timer.daemon = True
+        timer.start()
+        try:
+            piped = read_standard_input(stdin)
+        finally:
+            timer.cancel()
     if len(contents) == 1 and not said.strip() and not piped.strip():
         parts = [contents[0][1]]
     else:

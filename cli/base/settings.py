@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss.cli.base.errors import SettingsError
+from gptoss.cli.base.ownership import require_own
 from gptoss.cli.base.text import one_line
 from gptoss.model.checkpoints.catalog import default_hub_cache
 from gptoss.model.storage.regular_file import open_regular_file
@@ -276,6 +277,7 @@ def read_config_text(path: Path) -> str:
     """
     try:
         with open_regular_file(path) as file:
+            require_own(path, file.fileno())
             data = file.read(_MAX_CONFIG_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return ""

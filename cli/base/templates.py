@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.inputs import read_text
+from gptoss.cli.base.ownership import require_own
 from gptoss.cli.base.text import one_line
 
 SUFFIXES = (".md", ".txt")
@@ -43,17 +44,23 @@ def read_template(which: str, folder: Path) -> str:
         UsageError: there is none.
         InputError: it, or the folder, cannot be read, or it is not text.
     """
-    if os.sep in which and Path(which).is_file():  # no name: whether the folder can be read does not matter
+    if os.sep in which and _is_readable(Path(which)):  # no name: whether the folder can be read does not matter
         return read_text(Path(which))
     paths = paths_of(folder)
     named = {**{path.stem: path for path in reversed(paths)}, **{path.name: path for path in paths}}
     if which in named:
+        require_own(named[which])
         return read_text(named[which])
-    if Path(which).is_file():
+    if _is_readable(Path(which)):
         return read_text(Path(which))
     near = get_close_matches(which, named, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"templates lie in {one_line(str(folder))}"
     raise UsageError(f"there is no template {one_line(which)!r}: {hint}")
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether something can be read there: a file, or a pipe, as a shell's <(...) gives it."""
+    return path.exists() and not path.is_dir()
 
 
 def variables_of(settings: Sequence[str]) -> dict[str, str]:

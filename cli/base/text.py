@@ -21,6 +21,11 @@ def _translations() -> dict[int, str]:
     # Embeddings, overrides and isolates make text read otherwise than it is (Boucher & Anderson 2021, "Trojan
     # Source"). Right-to-left script needs none of them, and has no use for a sign where one stood.
     table |= dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "")
+    # Characters that nobody sees and a model reads: marks of direction, spaces without width, operators without a sign,
+    # tags, and the variation selectors beyond those of emoji. The joiners of emoji and of many scripts (U+200C, U+200D)
+    # stay, and so do the selectors U+FE00 to U+FE0F.
+    table |= dict.fromkeys([0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0xFEFF, *range(0x2060, 0x2065)], "")
+    table |= dict.fromkeys([*range(0xE0000, 0xE0080), *range(0xE0100, 0xE01F0)], "")
     return table
 
 

@@ -74,10 +74,17 @@ def ask(invocation: Invocation, options: AskOptions) -> ExitStatus:
 def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitStatus:
     environment, settings = invocation.environment, invocation.settings
     template = options.template
-    prompt = gather_prompt(options.words, options.files, environment.stdin, optional=template is not None)
+    messages = environment.messages()
+
+    def waiting() -> None:
+        if messages.is_terminal:
+            messages.write("gptoss: waiting for the end of standard input (</dev/null if there is none)\n")
+
+    prompt = gather_prompt(
+        options.words, options.files, environment.stdin, optional=template is not None, waiting=waiting
+    )
     if template is not None:
         prompt = fill(template, options.variables, prompt)
-    messages = environment.messages()
     status_line = StatusLine(messages)
     reasoning_file = [ReasoningFile(options.reasoning_file)] if options.reasoning_file else []
     notices = Notices(messages)

@@ -21,6 +21,7 @@ from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.groups import command_group
 from gptoss.cli.startup.options import HomeOption
+from gptoss.model.storage.regular_file import make_private_folder
 
 app = command_group("The settings, and the file that keeps them.")
 
@@ -134,7 +135,7 @@ def _replace(config: Path, text: str) -> None:
     target = config.resolve()
     unfinished = target.with_name(f".{target.name}-{secrets.token_hex(4)}.new")
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(target.parent)
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(text.encode("utf-8"))

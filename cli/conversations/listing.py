@@ -17,4 +17,4 @@ def listing_line(saved: SavedConversation) -> str:
     title = saved.title
     shown = title if len(title) <= _SHOWN_CHARACTERS else title[: _SHOWN_CHARACTERS - 1] + "…"
     when = one_line(saved.changed[:16].replace("T", " "))
-    return f"{saved.id}  {when}  {len(saved.questions):>3}  {one_line(saved.model or '-')}  {shown}"
+    return f"{one_line(saved.id)}  {when}  {len(saved.questions):>3}  {one_line(saved.model or '-')}  {shown}"

@@ -16,7 +16,7 @@ from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.text import one_line
 from gptoss.cli.conversations.log import SUFFIX, ConversationLog, DamagedError, GoneError, SavedConversation
 from gptoss.harmony import Conversation
-from gptoss.model.storage.regular_file import open_regular_file
+from gptoss.model.storage.regular_file import make_private_folder, open_regular_file
 
 _LATEST = "latest"
 _FILES = "files"
@@ -199,7 +199,7 @@ class Store:
             return None
 
     def _make_folder(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self.folder)
         for left in self.folder.glob(".*.new"):  # by a program that was killed
             with suppress(OSError):
                 if time.time() - left.stat().st_mtime > _ABANDONED_S:

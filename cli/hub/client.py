@@ -126,6 +126,9 @@ def hub_errors(reference: HubReference, what: str) -> Iterator[None]:
     except httpx2.TimeoutException:
         raise TransientError(f"{hub} did not answer for {read_timeout_s():g} s ({what})") from None
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
+        if hub.startswith(("http://", "https://")):
+            reason = f"{hub} redirects to an address that is none of the web ({what})"
+            raise PullError(f"{reason}: use another mirror (HF_ENDPOINT)") from None
         raise PullError(f"{quote(hub)} is no address of a hub: set HF_ENDPOINT to one such as https://host") from None
     except httpx2.ConnectError as error:
         raise TransientError(f"{hub} cannot be reached ({one_line(str(error))})") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gptoss.model.errors import CheckpointError
 from gptoss.model.storage.json_file import read_json_object
+from gptoss.model.storage.regular_file import make_private_folder
 
 _FILE = "models.json"
 _MAX_BYTES = 1 << 20
@@ -51,7 +52,7 @@ def forget_use(state: Path, folder: Path) -> None:
 
 def _write(state: Path, uses: dict[Path, float]) -> None:
     latest = sorted(uses.items(), key=lambda item: item[1])[-_MAX_FOLDERS:]
-    state.mkdir(parents=True, exist_ok=True)
+    make_private_folder(state)
     new = state / f"{_FILE}.{os.getpid()}.tmp"
     new.write_text(json.dumps({str(folder): round(when) for folder, when in latest}, indent=1), encoding="utf-8")
     new.replace(state / _FILE)

@@ -113,7 +113,7 @@ class _Growing:
         self._url = transfer.url(file)
         self._headers = request_headers() | {"Accept-Encoding": "identity"}
         self._have = 0
-        self._fetched = False
+        self._peak = 0
 
     def complete(self) -> str:
         """Fetch the missing bytes; return the hash of the whole file."""
@@ -128,13 +128,16 @@ class _Growing:
                 self._have += len(chunk)
                 self._watch.checking(self._file.name, len(chunk))
             self._watch.there(self._file.name, self._have)
+            self._peak = self._have
             retrying(self._attempt, lambda text: self._watch.note(f"{self._file.name}: {text}"), self._progressed)
             os.fsync(self._out.fileno())
         return self._hasher.hexdigest()
 
     def _progressed(self) -> bool:
-        fetched, self._fetched = self._fetched, False
-        return fetched
+        """Return whether there is more of the file than ever before; a server that begins again makes none."""
+        grew = self._have > self._peak
+        self._peak = max(self._peak, self._have)
+        return grew
 
     def _attempt(self) -> None:
         from huggingface_hub import get_session
@@ -187,7 +190,6 @@ class _Growing:
             self._hasher.update(rest[:written])
             self._have += written
             rest = rest[written:]
-            self._fetched = True
         self._watch.moved(self._file.name, len(chunk))
 
 

@@ -13,6 +13,7 @@ from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.interrupts import Terminated, ending_calls, with_interrupts
 from gptoss.cli.base.output import Output
 from gptoss.cli.line.keyboard import echo
+from gptoss.model.storage.regular_file import make_private_folder
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -197,7 +198,7 @@ def _open_history(path: Path | None) -> History:
     if path is None:
         return InMemoryHistory()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(path.parent)
         # Created with its mode before it is used: prompts are private.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     except OSError:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptoss.model.storage.regular_file import open_regular_file
+from gptoss.model.storage.regular_file import make_private_folder, open_regular_file
 
 Buffer = bytes | bytearray | memoryview
 
@@ -86,7 +86,7 @@ class CheckpointFiles:
         Raises:
             OSError: it cannot be created.
         """
-        self.cache.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self.cache.path)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         name = self.cache.name[:_MAX_NAME]
         if _read_name(self.folder) != name:

@@ -8,6 +8,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a folder and its missing parents for their owner alone, whatever the umask; one that exists stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for each in (*reversed(folder.parents), folder):
+        if not each.exists():
+            each.mkdir(mode=0o700, exist_ok=True)
+
+
 def open_regular_file(path: Path) -> BinaryIO:
     """Open `path` for reading bytes, without waiting for the other end of a pipe.
 

@@ -67,6 +67,14 @@ def test_a_server_without_ranges_begins_the_file_anew(gptoss, hub, checkpoint) -
     assert hub.sent[SHARD] == len(checkpoint[SHARD]) + 300_000
 
 
+def test_a_server_that_begins_again_and_again_makes_no_progress(gptoss, hub) -> None:
+    hub.ranges = False
+    hub.faults = [Fault(SHARD, cut_after=300_000)]
+    result = gptoss("pull", "owner/made")
+    assert result.status == 1
+    assert "broke off" in last_line(result)
+
+
 @pytest.mark.parametrize("name", [SHARD, "README.md"])
 def test_a_wrong_hash_is_thrown_away(gptoss, hub, cache, name) -> None:
     hub.faults = [Fault(name, corrupt=True)]

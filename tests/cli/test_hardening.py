@@ -1,0 +1,181 @@
+"""What users and files from outside do to the command line that nobody meant."""
+
+import os
+import stat
+import threading
+import time
+
+import pytest
+
+from gptoss.cli.base.inputs import gather_prompt
+from gptoss.cli.base.text import one_line, sanitize
+from gptoss.cli.conversations.listing import listing_line
+from gptoss.cli.conversations.log import SavedConversation
+from gptoss.model.storage.regular_file import make_private_folder
+
+
+@pytest.fixture
+def no_umask():
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def test_folders_are_their_owners_alone_whatever_the_umask(no_umask, tmp_path) -> None:
+    make_private_folder(tmp_path / "a/b/c")
+    assert [stat.S_IMODE((tmp_path / each).stat().st_mode) for each in ("a", "a/b", "a/b/c")] == [0o700] * 3
+    (tmp_path / "open").mkdir(mode=0o777)
+    make_private_folder(tmp_path / "open")
+    assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o777
+
+
+def test_everything_that_a_run_makes_is_its_owners_alone(no_umask, gptoss, reply, tmp_path) -> None:
+    home = tmp_path / "deep/home"
+    assert gptoss("ask", "Hi", "--home", str(home), completions=[reply("Hello")]).status == 0
+    assert gptoss("config", "set", "effort", "high", "--home", str(home)).status == 0
+    shared = [path for path in (tmp_path / "deep", *(tmp_path / "deep").rglob("*")) if path.stat().st_mode & 0o077]
+    assert shared == []
+
+
+def test_config_and_templates_that_others_can_change_are_refused(gptoss, reply, tmp_path, caplog) -> None:
+    home = tmp_path / "home"
+    (home / "templates").mkdir(parents=True, mode=0o700)
+    for name, text, arguments in (
+        ("config.toml", 'effort = "high"\n', ()),
+        ("templates/t.md", "{{input}}", ("--template", "t")),
+    ):
+        path = home / name
+        path.write_text(text)
+        path.chmod(0o666)
+        result = gptoss("ask", "Hi", *arguments, completions=[reply("Hello")])
+        assert result.status == 1
+        assert f"{name} is not used, as every user of this machine can change it: chmod go-w" in result.stderr
+        path.chmod(0o664)
+        assert gptoss("ask", "Hi", *arguments, completions=[reply("Hello")]).status == 0
+        assert "can be changed by a group of users" in caplog.text
+        caplog.clear()
+        path.chmod(0o600)
+        path.parent.chmod(0o777)
+        assert "is not used" in gptoss("ask", "Hi", *arguments, completions=[reply("Hello")]).stderr
+        path.parent.chmod(0o700)
+
+
+class Silent:
+    """Standard input that does not end for a while."""
+
+    def __init__(self) -> None:
+        self.buffer = self
+
+    def isatty(self) -> bool:
+        return False
+
+    def read(self, _size: int) -> bytes:
+        time.sleep(0.3)
+        return b""
+
+
+def test_waiting_for_standard_input_is_said(monkeypatch) -> None:
+    said: list[bool] = []
+    monkeypatch.setattr("gptoss.cli.base.inputs._SILENT_S", 0.05)
+    assert gather_prompt(["Hi"], [], Silent(), waiting=lambda: said.append(True)) == "Hi"
+    assert said == [True]
+    monkeypatch.setattr("gptoss.cli.base.inputs._SILENT_S", 5)
+    gather_prompt(["Hi"], [], Silent(), waiting=lambda: said.append(True))
+    assert said == [True]
+
+
+def test_template_from_a_pipe(gptoss, reply, tmp_path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text("Translate: {{input}}"))
+    writer.start()
+    result = gptoss("ask", "Hi", "--template", str(pipe), completions=[reply("Hallo")], stdin=b"")
+    writer.join()
+    assert result.status == 0
+    assert "Translate: Hi" in result.prompts[0]
+
+
+def test_standard_input_twice_is_wrong_usage(gptoss) -> None:
+    result = gptoss("ask", "Hi", "-f", "-", "-f", "-", stdin=b"x")
+    assert (result.status, result.stderr) == (
+        2,
+        "gptoss: -f - stands twice, but standard input can be read only once\n",
+    )
+
+
+def test_prompt_that_begins_with_a_dash_is_explained(gptoss, reply) -> None:
+    result = gptoss("ask", "-5+3")
+    assert result.status == 2
+    assert result.stderr.endswith(". A prompt that begins with a dash goes after --: gptoss ask -- '-5+3'\n")
+    assert gptoss("ask", "--", "-5+3", completions=[reply("-2")]).stdout == "-2\n"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "\u200b",
+        "\u200e",
+        "\u200f",
+        "\u061c",
+        "\u2060",
+        "\u2064",
+        "\ufeff",
+        "\u180e",
+        "\U000e0041",
+        "\U000e0101",
+        "\u202e",
+    ],
+)
+def test_characters_that_nobody_sees_are_dropped(hidden) -> None:
+    assert sanitize(f"a{hidden}b") == "ab"
+    assert one_line(f"{hidden}name") == "name"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\U0001f469\u200d\U0001f680", "\u2764\ufe0f", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0b95\u0bcd"],
+)
+def test_joiners_of_emoji_and_scripts_stay(text) -> None:
+    assert sanitize(text) == text
+
+
+def test_file_name_with_hidden_text_reaches_neither_prompt_nor_screen(gptoss, reply, tmp_path) -> None:
+    path = tmp_path / "a\U000e0049\U000e0047\u200b.txt"
+    path.write_text("text")
+    other = tmp_path / "b.txt"
+    other.write_text("other")
+    result = gptoss("ask", "Hi", "-f", str(path), "-f", str(other), completions=[reply("Hello")], stdin=b"")
+    assert "a.txt:\n" in result.prompts[0]
+
+
+def test_saved_conversation_cannot_forge_a_row() -> None:
+    saved = SavedConversation(
+        "id\nforged  row", "now", "2026-11-25T10:00\x1b[2J\nx", "name\n2", "m\nm", "low", messages=()
+    )
+    line = listing_line(saved)
+    assert "\n" not in line
+    assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("unable to mmap 1234 bytes from file <x>: Cannot allocate memory (12)"), "out of memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "out of memory"),
+        (RuntimeError("std::bad_alloc"), "out of memory"),
+        (MemoryError(), "out of memory"),
+        (OSError(12, "Cannot allocate memory"), "out of memory"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "ulimit -u"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_exhausted_memory_and_threads_are_said_as_such(gptoss, error, words) -> None:
+    def load(_request: object) -> None:
+        raise error
+
+    result = gptoss("ask", "Hi", load=load, stdin=b"")
+    assert result.status == 1
+    assert words in result.stderr
+    assert "internal error" not in result.stderr
+    assert result.stderr.count("\n") == 1
