@@ -140,4 +140,10 @@ class Output:
 
 _UNKNOWN_SIZE = (80, 24)
 # Select Graphic Rendition: on and off (ECMA-48, 8.3.117).
-_STYLES = {"dim": ("\x1b[2m", "\x1b[22m"), "bold": ("\x1b[1m", "\x1b[22m"), "warning": ("\x1b[33m", "\x1b[39m")}
+_STYLES = {
+    "dim": ("\x1b[2m", "\x1b[22m"),
+    "bold": ("\x1b[1m", "\x1b[22m"),
+    "warning": ("\x1b[33m", "\x1b[39m"),
+    "added": ("\x1b[32m", "\x1b[39m"),
+    "removed": ("\x1b[31m", "\x1b[39m"),
+}

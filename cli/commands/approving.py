@@ -18,6 +18,8 @@ from gptoss.cli.tools.rules import Rule
 from gptoss.cli.tools.tool import Preview
 
 _MAX_ROWS = 200
+_QUOTED = 60
+_DIFF_STYLES = {"+": "added", "-": "removed"}
 _CHOICES: dict[str, Choice] = {"y": "once", "yes": "once", "c": "conversation", "a": "always", "n": "no", "no": "no"}
 
 
@@ -28,10 +30,14 @@ class AskingPerson:
         say: shows a line to the person.
         line: where the person answers.
         folders: has the config file.
+        messages: where diffs are shown in colours; None: without.
     """
 
-    def __init__(self, say: Callable[[str], None], line: InputLine, folders: Folders) -> None:
+    def __init__(
+        self, say: Callable[[str], None], line: InputLine, folders: Folders, messages: Output | None = None
+    ) -> None:
         self._say = say
+        self._messages = messages
         self._line = line
         self._folders = folders
 
@@ -40,16 +46,23 @@ class AskingPerson:
         lines = sanitize(preview.text).split("\n")
         self._say(f"{tool} wants to run; it can reach {preview.reaches}:")
         for text in lines[:_MAX_ROWS]:
-            self._say(f"  {text}")
+            self._show(text, preview.language)
         if len(lines) > _MAX_ROWS:
             self._say(f"  and {len(lines) - _MAX_ROWS:,} more lines")
         self._say(
             f"y: yes, this once; c: yes, {tool} in all of this conversation; a: always, by the rule "
-            f"{one_line(str(rule))}; n, or why not: no"
+            f"{_beginning(one_line(str(rule)))}; n, or why not: no"
         )
         said = self._line.choose("[n] ").strip()
         choice = _CHOICES.get(said.lower())
         return Answer("no", said or None) if choice is None else Answer(choice)
+
+    def _show(self, line: str, language: str) -> None:
+        style = _DIFF_STYLES.get(line[:1]) if language == "diff" else None
+        if self._messages is None or style is None:
+            self._say(f"  {line}")
+        else:
+            self._messages.write(f"  {self._messages.styled(line, style)}\n")
 
     def may_exceed(self, limit: ToolLimit, call: ToolCall) -> bool:
         """Ask whether the turn goes on after a limit."""
@@ -67,6 +80,10 @@ class AskingPerson:
             self._say(f"the rule holds for this run alone: {error}")
 
 
+def _beginning(text: str) -> str:
+    return text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
+
+
 TOOL_LIMITS: dict[ToolLimit, str] = {
     "tool_calls": "the tools were called as often as --max-tool-calls allows",
     "tool_time": "the tools took as long as --max-tool-time allows",
@@ -80,4 +97,4 @@ def asking_person(invocation: Invocation, messages: Output) -> AskingPerson | No
     stdin = invocation.environment.stdin
     if stdin is None or not stdin.isatty() or not messages.is_terminal:
         return None
-    return AskingPerson(lambda text: messages.write(f"{text}\n"), Lines(stdin, messages), invocation.folders)
+    return AskingPerson(lambda text: messages.write(f"{text}\n"), Lines(stdin, messages), invocation.folders, messages)

@@ -94,7 +94,8 @@ class Chat:
         self._worst = ExitStatus.ANSWERED
         self._measured: tuple[Transcript, int] | None = None
         self._line = self._open_line()
-        asks_about_tools = self.person_types and self.messages.is_terminal
+        asking = self.person_types and self.messages.is_terminal
+        approver = AskingPerson(self.say, self._line, invocation.folders, self.messages) if asking else None
         asks = self.person_types and invocation.settings.overflow is None
         self._overflow = MakingRoom(self.say, self._line) if asks else None
         with echo(stdin, on=False):
@@ -103,7 +104,7 @@ class Chat:
                 StatusLine(self.messages),
                 self._notices.add,
                 overflow=self._overflow,
-                approver=AskingPerson(self.say, self._line, invocation.folders) if asks_about_tools else None,
+                approver=approver,
             )
 
     @property

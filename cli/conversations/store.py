@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -163,13 +164,16 @@ class Store:
             raise InputError(f"cannot write {one_line(str(log.path))}: {error.strerror}") from None
 
     def delete(self, path: Path) -> None:
-        """Remove a conversation's file for good.
+        """Remove a conversation's log, and the files that tools made in it.
 
         Raises:
             InputError: that is not possible.
         """
         try:
             path.unlink(missing_ok=True)
+            files = self.folder / _FILES / path.stem
+            if files.is_dir() and not files.is_symlink():
+                shutil.rmtree(files)
             if self._latest() == path.name:
                 (self.folder / _LATEST).unlink(missing_ok=True)
         except OSError as error:

@@ -13,6 +13,7 @@ from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.session.events import TurnFinished
 from gptoss.cli.session.session import Session
+from gptoss.cli.tools.toolbox import Toolbox
 
 
 class Surroundings(Protocol):
@@ -46,6 +47,7 @@ class Chat(Protocol):
         ending: the end of the last turn; None before the first.
         leaving: set to leave after this command.
         person_types: whether standard input is a terminal.
+        toolbox: the tools that run here; None: none.
     """
 
     session: Session
@@ -57,6 +59,7 @@ class Chat(Protocol):
     ending: TurnFinished | None
     leaving: bool
     person_types: bool
+    toolbox: Toolbox | None
 
     @property
     def environment(self) -> Surroundings:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.settings import Effort, ReasoningView
-from gptoss.cli.base.text import counted
+from gptoss.cli.base.sizes import show_bytes
+from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.slash.chat import Chat
+from gptoss.cli.tools.made_files import listing
+from gptoss.cli.tools.patch.tool import PatchTool
+from gptoss.cli.tools.workspace import WorkspaceError
 
 LOOKS = tuple(view.value for view in ReasoningView if view is not ReasoningView.AUTO)
 _LOOK_NAMES = {
@@ -74,6 +78,35 @@ def tools(chat: Chat, _argument: str) -> None:
         lines += [] if namespace.tools else [namespace.name]
     for line in lines or ["no tools are offered to the model"]:
         chat.say(line)
+
+
+def files(chat: Chat, _argument: str) -> None:
+    """`/files`: the folder of the conversation's files, and what is in it."""
+    identifier = chat.recorder.id
+    folder = None if identifier is None else chat.recorder.store.folder / "files" / identifier
+    if folder is None or not folder.is_dir():
+        chat.say("this conversation has no files")
+        return
+    chat.say(one_line(str(folder)))
+    for path, (_, size, _) in listing(folder).items():
+        chat.say(f"  {one_line(str(path.relative_to(folder)))}  {show_bytes(size)}")
+
+
+def undo_patch(chat: Chat, _argument: str) -> None:
+    """`/undo-patch`: take back the latest patch of this conversation.
+
+    Raises:
+        UsageError: there is none, or a file has changed since.
+    """
+    tools = () if chat.toolbox is None else chat.toolbox.tools
+    patch_tool = next((tool for tool in tools if isinstance(tool, PatchTool)), None)
+    if patch_tool is None:
+        raise UsageError("no patches are applied here: --tool apply_patch lets the model change files")
+    try:
+        names = patch_tool.undo()
+    except WorkspaceError as error:
+        raise UsageError(str(error)) from None
+    chat.say(f"taken back: {one_line(', '.join(names))}")
 
 
 def _cost(again: int) -> str:

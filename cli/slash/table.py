@@ -39,13 +39,13 @@ class Command:
 def find(line: str) -> tuple[Command, str] | None:
     """Return the command that a line is, and its argument; None for a line that is a message.
 
-    A command is a word of letters after a slash at the very beginning, so a path is none, nor is anything that begins
-    with a space.
+    A command is words of letters, joined by hyphens, after a slash at the very beginning, so a path is none, nor is
+    anything that begins with a space.
 
     Raises:
         UsageError: it looks like a command, but there is none of that name.
     """
-    match = re.match(r"(/[a-z]+)(?:\s+(.*))?\s*$", line, re.DOTALL)
+    match = re.match(r"(/[a-z]+(?:-[a-z]+)*)(?:\s+(.*))?\s*$", line, re.DOTALL)
     if match is None:
         return None
     name, argument = match[1], (match[2] or "").strip()
@@ -85,10 +85,12 @@ _COMMANDS = (
     Command("/system", "[TEXT|off]", "the instructions; alone, shows them", settings.system, ("off",)),
     Command("/reasoning", "[show|fold|hide]", "what is seen of reasoning", settings.reasoning, settings.LOOKS),
     Command("/tools", "", "the tools that the model may call", settings.tools),
+    Command("/files", "", "the files that tools have made in this conversation", settings.files),
     Command("/file", "[PATH|off]", "send a text file with the next message", turns.attach, ("off",), "paths"),
     Command("/retry", "[EFFORT] [SEED]", "answer the last message again, for once otherwise", turns.retry, _EFFORTS),
     Command("/edit", "", "change the last message in $EDITOR and answer that", turns.edit_last),
     Command("/undo", "", "take the last message and its answer back", turns.undo),
+    Command("/undo-patch", "", "take the latest patch of a file back", settings.undo_patch),
     Command("/why", "[TURN]", "the reasoning of the last turn, or of an earlier one", outputs.why),
     Command("/context", "", "what takes how many tokens", outputs.context),
     Command("/stats", "", "tokens and speeds of the last answer", outputs.stats),

@@ -25,6 +25,7 @@ from gptoss.cli.session.events import (
     RoundStarted,
     Sampled,
     ToolCall,
+    ToolOutput,
     ToolResult,
     TurnFinished,
 )
@@ -40,6 +41,14 @@ _REDRAW_S = 1 / 30
 # Largest share of time spent on drawing, so that it hardly slows the model.
 _SHARE = 0.2
 _CALL_ROWS = 8
+_TAIL_CHARACTERS = 4000
+_STATUSES = {
+    "error": "the call failed",
+    "cancelled": "ended by you",
+    "timeout": "ended at its time limit",
+    "limit": "a limit of this turn is reached",
+    "unknown": "there is no result",
+}
 
 
 class View(Protocol):
@@ -93,6 +102,7 @@ class TurnView(Display):
         self._pending = 0
         """Tokens of which it is not known yet what they say."""
         self._next_draw = 0.0
+        self._output_tail = ""
 
     def show(self, event: Event) -> None:
         """Show one event, or count it."""
@@ -112,10 +122,17 @@ class TurnView(Display):
                 self._region.update(self._call(recipient, arguments), [])
             case Approval(allowed=False):
                 self.close()
-                self._note("the call is not allowed")
+                self._note("not allowed" if event.rule is None else f"not allowed, by the rule {event.rule}")
+            case ToolOutput(text=text):
+                self._show_output(text)
             case ToolResult(message):
                 self.close()
+                self._output_tail = ""
                 self._region.update(self._result(message.text), [])
+                if event.status not in ("ok", "denied"):
+                    self._note(_STATUSES[event.status])
+                for path in event.files:
+                    self._region.update([[Segment(f"  file: {one_line(str(path))}", theme.TOOL)]], [])
             case ProblemFound(description):
                 self.close()
                 self._note(f"the model's output was not well-formed: {description}")
@@ -124,6 +141,16 @@ class TurnView(Display):
                 self._note(text)
             case TurnFinished():
                 self.close()
+
+    def _show_output(self, text: str) -> None:
+        """Show the end of what a running tool writes; its result stands there in the end."""
+        self._output_tail = (self._output_tail + sanitize(text))[-_TAIL_CHARACTERS:]
+        now = self._clock()
+        if now < self._next_draw:
+            return
+        rows = [row.line for row in wrap([Segment(self._output_tail.rstrip("\n"), theme.DIM)], self._region.width - 2)]
+        self._region.update([], [[Segment("  "), *line] for line in rows[-_CALL_ROWS:]])
+        self._next_draw = now + _REDRAW_S
 
     def close(self) -> None:
         """End the section that is open."""
