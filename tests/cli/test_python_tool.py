@@ -1,6 +1,7 @@
 """The tool python: a stateful interpreter in a sandbox, and a turn of `ask` that uses it."""
 
 import json
+import shutil
 import sys
 import tempfile
 import threading
@@ -18,7 +19,10 @@ from gptoss.cli.tools.tool import ToolInputError
 from gptoss.harmony import Message
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
-MECHANISMS = ("bubblewrap", "landlock", "off")
+HAS_BUBBLEWRAP = shutil.which("bwrap") is not None
+needs_bubblewrap = pytest.mark.skipif(not HAS_BUBBLEWRAP, reason="bwrap is not there")
+MECHANISMS = (pytest.param("bubblewrap", marks=needs_bubblewrap), "landlock", "off")
+FIRST = "bubblewrap" if HAS_BUBBLEWRAP else "landlock"
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def folder() -> Iterator[Path]:
 def python(folder) -> Iterator:
     tools = []
 
-    def make(mechanism: str = "bubblewrap", seconds: float = 30, limits: Limits = Limits()) -> PythonTool:
+    def make(mechanism: str = FIRST, seconds: float = 30, limits: Limits = Limits()) -> PythonTool:
         tools.append(PythonTool(Sandbox(mechanism, limits), lambda: folder, seconds=seconds))
         return tools[-1]
 
@@ -178,6 +182,7 @@ def test_code_in_a_json_object_is_taken_and_no_code_is_a_slip(python) -> None:
         python().prepare(ToolCall("python", " \n"), ())
 
 
+@needs_bubblewrap
 def test_description_says_what_is_so(python) -> None:
     inside, beside = python("bubblewrap").namespace.description, python("landlock").namespace.description
     assert "'/mnt/data'" in inside
@@ -259,6 +264,6 @@ def test_sandbox_command_says_what_works(gptoss) -> None:
     result = gptoss("sandbox", "--json")
     found = {each["mechanism"]: each["works"] for each in map(json.loads, result.stdout.splitlines())}
     assert result.status == 0
-    assert found["bubblewrap"]
+    assert found["bubblewrap"] == HAS_BUBBLEWRAP
     assert found["landlock"]
-    assert gptoss("sandbox").stdout.startswith("bubblewrap  works\n")
+    assert "landlock    works\n" in gptoss("sandbox").stdout

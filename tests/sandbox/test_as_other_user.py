@@ -16,6 +16,7 @@ import gptoss.cli
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
 UID = 12321
+needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not there")
 ATTEMPTS = Path(__file__).with_name("attempts.py")
 DRIVER = """
 import contextlib, json, os, sys
@@ -71,7 +72,15 @@ def base() -> Iterator[Path]:
         yield base
 
 
-@pytest.mark.parametrize("mechanism", ["bubblewrap", "landlock"])
+@pytest.mark.parametrize(
+    "mechanism",
+    [
+        pytest.param(
+            "bubblewrap", marks=pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not there")
+        ),
+        "landlock",
+    ],
+)
 def test_no_attempt_works(mechanism, base) -> None:
     python = sys.executable if os.geteuid() else reachable_python()
     if python is None:

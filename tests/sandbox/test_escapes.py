@@ -21,7 +21,10 @@ from gptoss.cli.sandbox.sandbox import Sandbox, trial
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
 ATTEMPTS = Path(__file__).with_name("attempts.py")
-MECHANISMS = ("bubblewrap", "landlock")
+MECHANISMS = (
+    pytest.param("bubblewrap", marks=pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not there")),
+    "landlock",
+)
 # What fails without the sandbox too, for a reason of the machine; in the sandbox it has to fail all the same.
 NEEDS_MORE = {
     "become_root": "another user than root",
