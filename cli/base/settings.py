@@ -140,11 +140,9 @@ class Settings:
     cache_gb: float = 4.0
     tools: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
-    mcp: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
-    tool_choice: str = "auto"
     workspace: str | None = None
     python: str | None = None
     sandbox: Sandbox = Sandbox.AUTO
@@ -387,11 +385,9 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "cache_gb": _gigabytes,
     "tools": (_texts, "a list of names, such as ['python', 'files']"),
     "functions": (_texts, "a list of files"),
-    "mcp": (_texts, "a list of names or commands"),
     "allow": _rules,
     "ask": _rules,
     "deny": _rules,
-    "tool_choice": (_text, "auto, none, required, or the name of a tool"),
     "workspace": (_text, "a folder"),
     "python": (_text, "the path of an interpreter"),
     "sandbox": (Sandbox, f"one of {', '.join(Sandbox)}"),

@@ -163,10 +163,6 @@ _TOOLS: dict[str, Any] = {
             help="Let the model call functions of yours: a FILE.py, or a FILE.json of command lines.",
         ),
     ],
-    "mcp": Annotated[
-        list[str] | None,
-        typer.Option("--mcp", metavar="NAME|COMMAND", help="Let the model use the tools of an MCP server."),
-    ],
     "allow": Annotated[
         list[str] | None,
         typer.Option(
@@ -178,10 +174,6 @@ _TOOLS: dict[str, Any] = {
     ],
     "deny": Annotated[
         list[str] | None, typer.Option("--deny", metavar="RULE", help="Never run calls that match; goes before all.")
-    ],
-    "tool_choice": Annotated[
-        str | None,
-        typer.Option(metavar="CHOICE", help="auto, none, required, or the one tool to call first. [default: auto]"),
     ],
     "workspace": Annotated[
         str | None,
