@@ -15,7 +15,7 @@ def make_private_folder(folder: Path) -> None:
         OSError: it cannot be made.
     """
     for each in (*reversed(folder.parents), folder):
-        if not each.exists():
+        if not each.is_dir():
             each.mkdir(mode=0o700, exist_ok=True)
 
 
