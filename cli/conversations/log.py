@@ -3,15 +3,18 @@
 The first line has the version and what never changes; every line after it is a change: a splice of the messages
 (`[at, removed]` and what stands there instead), a name, a model, an effort. A change is written by one `write` under a
 lock and then synced, so a program that is killed leaves whole lines and at most one torn one at the end, which is left
-aside when the file is read and cut off before the next change is written. A line that is damaged otherwise ends what
-can be read; the file is then no longer written.
+aside when the file is read and cut off before the next change is written. Every line ends in a digest of itself; logs
+of 0.2.0 and before have none. A line that is damaged ends what can be read; the file is then no longer written, so that
+nothing of it is lost.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,6 +30,8 @@ VERSION = 1
 SUFFIX = ".jsonl"
 
 _MAX_BYTES = 256 << 20  # larger than any real conversation
+_DIGEST_CHARACTERS = 16
+_DIGEST = re.compile(rb', "digest": "([0-9a-f]{16})"\}$')
 
 
 class DivergedError(Exception):
@@ -85,11 +90,20 @@ class ConversationLog:
         damage: where and why it cannot be read any further, if so.
     """
 
-    def __init__(self, path: Path, saved: SavedConversation, size: int, damage: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        saved: SavedConversation,
+        size: int,
+        damage: str | None = None,
+        *,
+        has_digests: bool = True,
+    ) -> None:
         self.path = path
         self.saved = saved
         self.damage = damage
         self._size = size
+        self._has_digests = has_digests
 
     @classmethod
     def create(cls, path: Path, saved: SavedConversation) -> ConversationLog:
@@ -124,21 +138,23 @@ class ConversationLog:
             with open_regular_file(path) as file:
                 if os.fstat(file.fileno()).st_size > _MAX_BYTES:
                     raise InputError(f"{where} is too large for a conversation (more than {_MAX_BYTES >> 20} MiB)")
-                data = _whole_lines(file.read())
+                data = _untorn(file.read())
         except OSError as error:
             raise InputError(f"cannot read {where}: {error.strerror}") from None
         first, *changes = data.split(b"\n")[:-1] or [b""]
-        saved, size, damage = _begun(first, where), len(first) + 1, None
+        has_digests = _DIGEST.search(first) is not None
+        saved = _begun(first, where)
+        _sound(first, f"{where}, line 1", required=has_digests)
+        size, damage = len(first) + 1, None
         for number, line in enumerate(changes, 2):
             try:
-                saved = _changed(saved, line, f"{where}, line {number}")
+                place = f"{where}, line {number}"
+                saved = _changed(saved, _sound(line, place, required=has_digests), place)
             except InputError as error:
-                # After a power cut the last line can have its end and lack its middle: it is torn, too.
-                if number < len(changes) + 1 or _is_object(line):
-                    damage = str(error)
+                damage = str(error)
                 break
             size += len(line) + 1
-        return cls(path, saved, size, damage)
+        return cls(path, saved, size, damage, has_digests=has_digests)
 
     def write(self, saved: SavedConversation) -> None:
         """Append what differs between `saved` and what is there; nothing when nothing does.
@@ -171,13 +187,14 @@ class ConversationLog:
     def _catch_up(self, descriptor: int, saved: SavedConversation) -> SavedConversation:
         """Take over what other programs have written, and cut a torn last line."""
         data = _read_from(descriptor, self._size)
-        whole = _whole_lines(data)
-        last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
-        if last and not _is_object(last):
-            whole = whole[: -len(last)]
+        whole = _untorn(data)
         theirs = self.saved
         for line in whole.split(b"\n")[:-1]:
-            theirs = _changed(theirs, line, one_line(str(self.path)))
+            where = one_line(str(self.path))
+            try:
+                theirs = _changed(theirs, _sound(line, where, required=self._has_digests), where)
+            except InputError:
+                raise DamagedError from None
         if theirs.messages != self.saved.messages:
             raise DivergedError
         if len(whole) < len(data):
@@ -249,10 +266,6 @@ def _object(line: bytes, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _is_object(line: bytes) -> bool:
-    return isinstance(_parsed(line), dict)
-
-
 def _parsed(line: bytes) -> object:
     try:
         return json.loads(line)
@@ -268,11 +281,43 @@ def _text(value: object, where: str) -> str:
 
 def _line(value: Mapping[str, Any]) -> bytes:
     # Escaped to ASCII: lone surrogates cannot be encoded, and no terminal obeys what is in such a file.
-    return json.dumps(value).encode("ascii") + b"\n"
+    return sealed(json.dumps(value).encode("ascii"))
 
 
-def _whole_lines(data: bytes) -> bytes:
-    return data[: data.rfind(b"\n") + 1]
+def sealed(body: bytes) -> bytes:
+    """Return a line of a log: a JSON object with a digest of itself at its end, and a line feed."""
+    return body[:-1] + b', "digest": "%s"}\n' % _digest(body)
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest()[:_DIGEST_CHARACTERS].encode()
+
+
+def _sound(line: bytes, where: str, *, required: bool) -> bytes:
+    """Return a line, whose digest matches if it has one.
+
+    Raises:
+        InputError: it does not, or there is none though it is required.
+    """
+    match = _DIGEST.search(line)
+    if match is None:
+        _object(line, where)
+        if required:
+            raise InputError(f"{where}: damaged, its digest is missing")
+        return line
+    if match[1] != _digest(line[: match.start()] + b"}"):
+        raise InputError(f"{where}: damaged, its digest does not match")
+    return line
+
+
+def _untorn(data: bytes) -> bytes:
+    """Return the data without a last line that was being written when the program or the machine stopped.
+
+    Such a line lacks its end. After a power cut it can have its end and lack its middle, which is zeros then.
+    """
+    whole = data[: data.rfind(b"\n") + 1]
+    last = whole.rfind(b"\n", 0, -1) + 1
+    return whole[:last] if whole.count(b"\0", last) > 1 else whole
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The file of a conversation: it always opens, and two programs do not lose a word in it."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from gptoss.cli.base.errors import InputError
-from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError
+from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError, sealed
 from gptoss.harmony import Conversation, HeaderOrder, Message
 
 HELLO = Conversation.of(Message.user("Hello"), Message.assistant("Hi", channel="final"))
@@ -50,11 +51,11 @@ def test_the_order_of_a_calls_header_is_kept(create, member, order) -> None:
     )
     log = create()
     with log.path.open("ab") as file:
-        file.write(CALL % member)
+        file.write(sealed((CALL % member).rstrip()))
     assert ConversationLog.read(log.path).saved.messages == (*HELLO, call)
     other = create()
     other.write(replace(other.saved, messages=(*HELLO, call)))
-    assert other.path.read_bytes().endswith(CALL % member)
+    assert other.path.read_bytes().endswith(sealed((CALL % member).rstrip()))
     assert ConversationLog.read(other.path).saved == other.saved
 
 
@@ -112,9 +113,9 @@ def test_torn_line_is_cut_before_the_next_is_written(create, said) -> None:
 )
 def test_damaged_line_is_named_and_what_was_said_before_it_is_read(create, said, line, reason) -> None:
     log = create()
-    with log.path.open("a") as file:
-        file.write(line + "\n")
-    log.path.write_bytes(log.path.read_bytes() + b'{"name": "later"}\n')
+    with log.path.open("ab") as file:
+        file.write(sealed(line.encode()) if line.endswith("}") else line.encode() + b"\n")
+        file.write(sealed(b'{"name": "later"}'))
     before = log.path.read_bytes()
     again = ConversationLog.read(log.path)
     assert "line 3" in again.damage
@@ -123,6 +124,40 @@ def test_damaged_line_is_named_and_what_was_said_before_it_is_read(create, said,
     with pytest.raises(DamagedError):
         again.write(replace(again.saved, messages=(*HELLO, Message.user("More"))))
     assert log.path.read_bytes() == before
+
+
+def test_every_flipped_bit_is_found_and_nothing_is_lost(create, said) -> None:
+    log = create()
+    log.write(replace(log.saved, messages=(*HELLO, Message.user("More"))))
+    whole = log.path.read_bytes()
+    begin = whole.index(b"\n") + 1
+    for at in range(begin, len(whole) - 1, 3):
+        for bit in (1, 64):
+            damaged = whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :]
+            if damaged.count(b"\n") != whole.count(b"\n"):
+                continue
+            log.path.write_bytes(damaged)
+            again = ConversationLog.read(log.path)
+            assert again.damage is not None
+            assert "damaged" in again.damage
+            assert said(again) in ([], ["Hello", "Hi"])
+            with pytest.raises(DamagedError):
+                again.write(replace(again.saved, messages=(*again.saved.messages, Message.user("Again"))))
+            assert log.path.read_bytes() == damaged
+
+
+def test_log_without_digests_is_read_and_goes_on(create, said) -> None:
+    log = create()
+    lines = log.path.read_bytes().splitlines()
+    log.path.write_bytes(b"".join(re.sub(rb', "digest": "[0-9a-f]+"', b"", line) + b"\n" for line in lines))
+    old = ConversationLog.read(log.path)
+    assert (old.damage, said(old)) == (None, ["Hello", "Hi"])
+    old.write(replace(old.saved, messages=(*HELLO, Message.user("More"))))
+    again = ConversationLog.read(log.path)
+    assert (again.damage, said(again)) == (None, ["Hello", "Hi", "More"])
+    flipped = log.path.read_bytes().replace(b"More", b"Mord")
+    log.path.write_bytes(flipped)
+    assert "digest does not match" in ConversationLog.read(log.path).damage
 
 
 @pytest.mark.parametrize("torn", [b'{"spl\0\0\0\0 "x"}]}\n', b"\0\0\0\n", b'{"torn": [2, 0]', b"\0\r\0\n"])
