@@ -6,7 +6,6 @@ the rest. A result belongs to the line of the batch whose number and digest it h
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any, TextIO
 from gptoss.cli.base.errors import InputError, OutputError, UsageError, status_of
 from gptoss.cli.base.exit_status import ExitStatus, worse
 from gptoss.cli.base.inputs import read_named
+from gptoss.cli.base.locking import lock
 from gptoss.cli.base.templates import fill
 from gptoss.cli.base.text import one_line
 from gptoss.cli.commands.turns import play
@@ -223,10 +223,8 @@ def _results(path: Path | None, items: list[Item]) -> Iterator[tuple[ResultsFile
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InputError(f"{name} is no file that can be gone on with; without --results answers are printed")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another gptoss is writing into {name}") from None
+        if not lock(descriptor, wait=False):
+            raise InputError(f"another gptoss is writing into {name}")
         yield ResultsFile(descriptor, name), _done(descriptor, name, items)
     finally:
         os.close(descriptor)

@@ -10,7 +10,6 @@ nothing of it is lost.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.locking import lock
 from gptoss.cli.base.text import one_line
 from gptoss.harmony import Conversation, ConversationError, Message, Role, message_from_dict, message_to_dict
 from gptoss.model.storage.regular_file import open_regular_file
@@ -173,7 +173,7 @@ class ConversationLog:
             raise DamagedError
         try:
             with _opened(self.path, os.O_RDWR | os.O_APPEND) as descriptor:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                lock(descriptor)
                 if os.fstat(descriptor).st_nlink == 0:
                     raise GoneError
                 saved = self._catch_up(descriptor, saved)

@@ -1,5 +1,7 @@
 """What users and files from outside do to the command line that nobody meant."""
 
+import errno
+import fcntl
 import os
 import stat
 import threading
@@ -179,3 +181,27 @@ def test_exhausted_memory_and_threads_are_said_as_such(gptoss, error, words) -> 
     assert words in result.stderr
     assert "internal error" not in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_file_system_without_locks_costs_no_answer(gptoss, reply, tmp_path, monkeypatch, caplog) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr("gptoss.cli.base.locking._reported", False)
+    assert gptoss("ask", "Hi", completions=[reply("Hello")]).status == 0
+    result = gptoss("ask", "-c", "And?", completions=[reply("Yes")])
+    assert "Hello" in result.prompts[0]
+    assert "not saved" not in result.stderr
+    (tmp_path / "batch.jsonl").write_text('"Hi"\n')
+    arguments = ("--batch", str(tmp_path / "batch.jsonl"), "--results", str(tmp_path / "results.jsonl"))
+    assert gptoss("ask", *arguments, completions=[reply("Hello")]).status == 0
+    assert caplog.text.count("the file system has no locks") == 1
+
+
+def test_batch_whose_results_another_program_writes_is_refused(gptoss, tmp_path) -> None:
+    (tmp_path / "batch.jsonl").write_text('"Hi"\n')
+    with (tmp_path / "results.jsonl").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        arguments = ("--batch", str(tmp_path / "batch.jsonl"), "--results", str(tmp_path / "results.jsonl"))
+        assert "another gptoss is writing into" in gptoss("ask", *arguments).stderr
