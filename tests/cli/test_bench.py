@@ -106,7 +106,8 @@ def test_a_folder_and_the_kernels(bench, tmp_path, make_checkpoint, make_byte_to
     pytest.importorskip("gptoss.model.kernels._cpu")
     kernels = {"variables": {"GPTOSS_BACKEND": "cpu"}}
     folder = make_checkpoint(tmp_path / "mine", vocabulary=264)
-    make_byte_tokenizer(folder, [])
+    format_tokens = ("start", "end", "message", "channel", "constrain", "return", "call")
+    make_byte_tokenizer(folder, [f"<|{name}|>" for name in format_tokens])
     told = json.loads(bench("-m", str(folder), "--dense", "bf16", "--json", **kernels).stdout)
     assert told["model"] == str(folder)
     assert "dense layers in bf16" in told["backend"]

@@ -59,7 +59,9 @@ def test_experts_on_the_host_are_told_of(tmp_path, make_checkpoint, make_byte_to
     """In Triton's interpreter, where the CPU passes for the card."""
     pytest.importorskip("triton", reason="Triton runs on Linux")
     folder = make_checkpoint(tmp_path / "model", vocabulary=300)
-    make_byte_tokenizer(folder, ["<|return|>", "<|call|>", "<|end|>", "<|start|>", "<|message|>", "<|channel|>"])
+    make_byte_tokenizer(
+        folder, [f"<|{name}|>" for name in ("return", "call", "end", "start", "message", "channel", "constrain")]
+    )
     loaded = load_model(load_request(str(folder), tmp_path, "gpu", cpu_experts=1))
     assert loaded.engine.transformer.ops.name == "gpu"
     assert loaded.notes == ("the experts of 1 of 2 layers are computed on the CPU",)
