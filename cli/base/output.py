@@ -143,7 +143,7 @@ _UNKNOWN_SIZE = (80, 24)
 _STYLES = {
     "dim": ("\x1b[2m", "\x1b[22m"),
     "bold": ("\x1b[1m", "\x1b[22m"),
-    "warning": ("\x1b[33m", "\x1b[39m"),
-    "added": ("\x1b[32m", "\x1b[39m"),
+    "warning": ("\x1b[31m", "\x1b[39m"),
+    "added": ("\x1b[1m", "\x1b[22m"),
     "removed": ("\x1b[31m", "\x1b[39m"),
 }

@@ -71,3 +71,8 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+
+
+def whole_number(text: str) -> int | None:
+    """Return the whole number, 0 or more, that a word is; None if it is something else or has more than 18 digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None

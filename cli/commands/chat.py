@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from gptoss.cli.commands.making_room import MakingRoom
 from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.displays.text import Answer, Display, Displays, Stats, Warnings
+from gptoss.cli.hub.inventory import installed_models
 from gptoss.cli.line.keyboard import echo, key_calls
 from gptoss.cli.line.prompt import InputLine, Lines, TerminalLine
 from gptoss.cli.line.status_bar import Part, context_part, status_bar
@@ -29,6 +30,7 @@ from gptoss.cli.session.events import Event, TurnFinished
 from gptoss.cli.session.options import SessionModel, TurnOptions
 from gptoss.cli.session.session import ReportProgress, Session
 from gptoss.cli.session.transcript import Transcript
+from gptoss.cli.session.turns import PastTurn
 from gptoss.cli.slash import table
 from gptoss.cli.slash.conversations import going_on
 from gptoss.cli.startup.completions import model_names
@@ -37,6 +39,7 @@ from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
 from gptoss.cli.startup.tools import offered, with_tool_instructions
 from gptoss.cli.terminal.notices import Notices
+from gptoss.cli.terminal.past_turn import MARK, show_question, show_turn
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
@@ -129,6 +132,8 @@ class Chat:
             )
             if self.recorder.log is not None:
                 self.say(going_on(self.recorder.log.saved))
+                if self.person_types:
+                    self.show_turns(self.session.transcript.turns[-1:])
         with without_interrupts(), echo(self.environment.stdin, on=False):
             while not self.leaving:
                 try:
@@ -156,6 +161,26 @@ class Chat:
             rows = wrap([Segment(text[hang:].expandtabs(4))], width - hang)
             text = text[:hang] + f"\n{' ' * hang}".join(plain(row.line) for row in rows)
         self.messages.write(self.messages.styled(text, "dim") + "\n")
+
+    def show_question(self, text: str) -> None:
+        """Show a message of the person that was not typed at the input line."""
+        if self._has_screen:
+            show_question(self.output, text)
+        else:
+            self.say(MARK + text)
+
+    def show_turns(self, turns: Iterable[PastTurn]) -> None:
+        """Show what was said in turns of the conversation, without their reasoning."""
+        for turn in turns:
+            if self._has_screen:
+                show_turn(self.output, turn)
+            else:
+                self.say(MARK + turn.question.text)
+                self.say(turn.answer or "(no answer)")
+
+    def model_names(self) -> list[str]:
+        """Return the names of the models that are on this machine."""
+        return [model.name for model in installed_models(self._invocation.folders) if model.is_complete]
 
     def set_effort(self, effort: Effort) -> int:
         """Reason so long from the next turn on; return how many tokens have to be prefilled again for it.
@@ -281,7 +306,7 @@ class Chat:
             names = ", ".join(path.name for path, _ in self.attachments)
             parts.append(Part(f"with {names}", f"+{len(self.attachments)}"))
         parts.append(context_part(self.context_used, self.session.max_context))
-        if self.ending is not None and self.ending.timing.decode_s > 0:
+        if self.ending is not None and self.ending.usage.completion_tokens and self.ending.timing.decode_s > 0:
             speed = self.ending.usage.completion_tokens / self.ending.timing.decode_s
             parts.append(Part(f"{speed:.1f} tokens/s", f"{speed:.0f}/s"))
         return status_bar(parts, columns)
@@ -332,8 +357,8 @@ class Chat:
     def _display(self) -> Displays:
         displays: list[Display] = [Warnings(self.messages, notices=not self._has_screen)]
         if self._has_screen:
-            hint = f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now" if self.person_types else ""
-            displays.append(TurnView(self.output, look=self.reasoning, hint=hint))
+            hints = ("; Ctrl-C stops", f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now") if self.person_types else ()
+            displays.append(TurnView(self.output, look=self.reasoning, hints=hints))
         else:
             if self.messages.is_terminal or self.reasoning is not ReasoningView.HIDE:
                 displays.append(Aside(self.messages, self.reasoning, StatusLine(self.messages)))
@@ -344,7 +369,10 @@ class Chat:
 
     def _show_ending(self, ending: TurnFinished) -> None:
         if ending.finish_reason == "interrupted":
-            self.say("stopped; what was said is kept")
+            kept = (
+                "what was said is kept" if ending.usage.completion_tokens else "nothing was said yet; /retry asks again"
+            )
+            self.say(f"stopped; {kept}")
         elif ending.limit == "context":
             self.say("cut, as the context is full: /clear starts a new conversation, /undo takes the last turn back")
         elif ending.limit == "max_tokens":

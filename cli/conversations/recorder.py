@@ -9,7 +9,7 @@ from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.interrupts import uninterrupted
 from gptoss.cli.base.text import one_line
 from gptoss.cli.conversations.log import ConversationLog, DamagedError, DivergedError, GoneError, SavedConversation
-from gptoss.cli.conversations.store import Store
+from gptoss.cli.conversations.store import LISTED_BY, Store
 from gptoss.cli.session.session import Session
 
 
@@ -79,16 +79,20 @@ class Recorder:
         if name:
             self.store.rename(self.log, name)
 
-    def go_on_in(self, which: str) -> SavedConversation:
+    def go_on_in(self, which: str, *, listed_by: str = LISTED_BY) -> SavedConversation:
         """Open another conversation and record what is said next there, as this one was recorded.
 
         The caller gives its transcript to the session.
+
+        Args:
+            which: as `Store.find` takes it.
+            listed_by: as `Store.find` takes it.
 
         Raises:
             UsageError: there is no such conversation.
             InputError: its file is damaged.
         """
-        self.log = self.store.find(which)
+        self.log = self.store.find(which, listed_by=listed_by)
         self._saving = self._wanted
         if self.log.damage is not None:
             self._notify(f"{self.log.damage}; what was said from there on is left out")

@@ -26,6 +26,10 @@ _MAX_FILE_NAME = 255  # bytes, of all file systems in use
 _ABANDONED_S = 24 * 3600.0
 
 
+LISTED_BY = "gptoss sessions list shows"
+"""What lists the conversations, in an error of the command line."""
+
+
 class Store:
     """Conversations that are kept.
 
@@ -96,17 +100,21 @@ class Store:
         paths = self._paths()
         return ConversationLog.read(paths[0]) if paths else None
 
-    def find(self, which: str) -> ConversationLog:
+    def find(self, which: str, *, listed_by: str = LISTED_BY) -> ConversationLog:
         """Return the conversation with this id, or an id that begins so, or this name.
+
+        Args:
+            which: the id, its beginning, or the name.
+            listed_by: what lists the conversations, for an error.
 
         Raises:
             UsageError: there is none, or there are several.
             InputError: its file cannot be read.
         """
-        return ConversationLog.read(self.find_file(which))
+        return ConversationLog.read(self.find_file(which, listed_by=listed_by))
 
-    def find_file(self, which: str) -> Path:
-        """Return the file of the conversation with this id, or an id that begins so, or this name.
+    def find_file(self, which: str, *, listed_by: str = LISTED_BY) -> Path:
+        """Return the file of the conversation with this id, or an id that begins so, or this name; as `find`.
 
         Raises:
             UsageError: there is none, or there are several.
@@ -123,7 +131,7 @@ class Store:
             raise UsageError(f"{one_line(which)!r} could be several conversations: give more of the id")
         names = [log.saved.name for log in self.readable() if log.saved.name]
         near = get_close_matches(which, names, n=1)
-        hint = f"did you mean {one_line(near[0])!r}?" if near else "gptoss sessions list shows them"
+        hint = f"did you mean {one_line(near[0])!r}?" if near else f"{listed_by} them"
         raise UsageError(f"there is no conversation {one_line(which)!r}: {hint}")
 
     def readable(self, damaged: list[str] | None = None) -> Iterator[ConversationLog]:

@@ -115,18 +115,26 @@ class TerminalLine:
     ) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.application import get_app
+        from prompt_toolkit.filters import Condition
+        from prompt_toolkit.lexers import SimpleLexer
         from prompt_toolkit.output import ColorDepth
         from prompt_toolkit.styles import Style
 
         self._session: PromptSession[str] = PromptSession(
             history=_open_history(history),
-            key_bindings=_key_bindings(),
+            key_bindings=_key_bindings(completer),
             multiline=True,
             completer=completer,
-            complete_while_typing=False,
+            complete_while_typing=Condition(lambda: _is_command_name(get_app().current_buffer.text)),
+            lexer=SimpleLexer("class:typed"),
             prompt_continuation="  ",
             bottom_toolbar=lambda: status(get_app().output.get_size().columns),
-            style=Style.from_dict({"bottom-toolbar": "noreverse dim" if styles else "noreverse"}),
+            style=Style.from_dict(
+                # The person's own words can be told from the model's, in the history of the screen too.
+                {"bottom-toolbar": "noreverse dim", "prompt": "bold ansimagenta", "typed": "bold"}
+                if styles
+                else {"bottom-toolbar": "noreverse"}
+            ),
             color_depth=None if styles else ColorDepth.DEPTH_1_BIT,
             enable_open_in_editor=True,
             enable_suspend=True,
@@ -178,6 +186,11 @@ def _prompted(session: PromptSession[str], prompt: str) -> str:
         raise
 
 
+def _is_command_name(text: str) -> bool:
+    """Whether a slash and letters alone have been typed, so that a menu of the commands is of use."""
+    return text.startswith("/") and (text == "/" or text[1:].replace("-", "").isalpha())
+
+
 def is_open_block(text: str) -> bool:
     """Whether `text` begins a block that it does not end."""
     text = text.strip()
@@ -222,9 +235,11 @@ def _open_history(path: Path | None) -> History:
     return PrivateHistory(str(path))
 
 
-def _key_bindings() -> KeyBindings:
+def _key_bindings(completer: Completer) -> KeyBindings:
+    from prompt_toolkit.application import get_app
+    from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
     from prompt_toolkit.enums import DEFAULT_BUFFER
-    from prompt_toolkit.filters import has_focus
+    from prompt_toolkit.filters import Condition, has_focus
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
     bindings = KeyBindings()
@@ -236,6 +251,24 @@ def _key_bindings() -> KeyBindings:
             buffer.insert_text("\n")
         else:
             buffer.validate_and_handle()
+
+    @Condition
+    def is_command() -> bool:
+        text = get_app().current_buffer.text
+        return text.startswith("/") and "\n" not in text
+
+    @bindings.add("tab", filter=has_focus(DEFAULT_BUFFER) & is_command)
+    def _(event: KeyPressEvent) -> None:
+        # The menu may still be on its way, and prompt_toolkit forgets a Tab that comes before it.
+        buffer = event.current_buffer
+        found = list(completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+        suffix = get_common_complete_suffix(buffer.document, found)
+        if suffix:
+            buffer.insert_text(suffix)
+        elif buffer.complete_state:
+            buffer.complete_next()
+        elif len(found) > 1:
+            buffer.start_completion()
 
     @bindings.add("escape", "enter")
     def _(event: KeyPressEvent) -> None:

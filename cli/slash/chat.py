@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -13,6 +13,7 @@ from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.session.events import TurnFinished
 from gptoss.cli.session.session import Session
+from gptoss.cli.session.turns import PastTurn
 from gptoss.cli.tools.toolbox import Toolbox
 
 
@@ -73,6 +74,18 @@ class Chat(Protocol):
 
     def say(self, text: str, hang: int = 0) -> None:
         """Show a note that is not part of the conversation; continuation rows are indented by `hang` columns."""
+        ...
+
+    def show_question(self, text: str) -> None:
+        """Show a message of the person that was not typed at the input line."""
+        ...
+
+    def show_turns(self, turns: Iterable[PastTurn]) -> None:
+        """Show what was said in turns of the conversation, without their reasoning."""
+        ...
+
+    def model_names(self) -> list[str]:
+        """Return the names of the models that are on this machine."""
         ...
 
     def ask(self, text: str) -> None:

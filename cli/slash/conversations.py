@@ -37,9 +37,11 @@ def load(talk: Chat, argument: str) -> None:
     """`/load`: go on in another conversation, with the model that is loaded."""
     if not argument:
         raise UsageError("/load takes the id or the name of a conversation; /sessions lists them")
-    saved = talk.recorder.go_on_in(argument)
+    saved = talk.recorder.go_on_in(argument, listed_by="/sessions lists")
     talk.go_on_with(saved)
     talk.say(going_on(saved))
+    if talk.person_types:
+        talk.show_turns(talk.session.transcript.turns[-1:])
 
 
 def going_on(saved: SavedConversation) -> str:

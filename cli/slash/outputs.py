@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.sizes import show_bytes
-from gptoss.cli.base.text import counted, one_line
+from gptoss.cli.base.text import counted, one_line, whole_number
 from gptoss.cli.conversations.export import export as write_export, unused_path
 from gptoss.cli.displays.text import stats_line
 from gptoss.cli.line import clipboard
@@ -32,6 +32,17 @@ def why(chat: Chat, argument: str) -> None:
     if not 1 <= number <= len(turns):
         raise UsageError(f"/why takes the number of a turn, 1 to {len(turns)}")
     chat.say(turns[number - 1].reasoning.strip("\n") or f"turn {number} has no reasoning")
+
+
+def show(chat: Chat, argument: str) -> None:
+    """`/show`: the last turn again, the last N, or all."""
+    turns = chat.session.transcript.turns
+    if not turns:
+        raise UsageError("nothing has been said yet")
+    number = len(turns) if argument == "all" else whole_number(argument or "1")
+    if number is None or not 1 <= number <= len(turns):
+        raise UsageError(f"/show takes a number of turns, 1 to {len(turns):,}, or all")
+    chat.show_turns(turns[-number:])
 
 
 def context(chat: Chat, _argument: str) -> None:

@@ -41,12 +41,17 @@ def effort_named(text: str) -> Effort:
 
 
 def model(chat: Chat, argument: str) -> None:
-    """`/model`: which model goes on with the conversation."""
-    if argument and argument != chat.session.model:
-        chat.set_model(argument)
-        chat.say(f"{argument} from now on; it reads the whole conversation before its first answer")
-    else:
-        chat.say(chat.session.model)
+    """`/model`: another model goes on with the conversation; alone, those of this machine, a star at the current one."""
+    if argument:
+        if argument != chat.session.model:
+            chat.set_model(argument)
+            chat.say(f"{argument} from now on; it reads the whole conversation before its first answer")
+        else:
+            chat.say(f"{argument} it is already")
+        return
+    current, names = chat.session.model, chat.model_names()
+    for name in names if current in names else [current, *names]:
+        chat.say(("* " if name == current else "  ") + one_line(name))
 
 
 def system(chat: Chat, argument: str) -> None:

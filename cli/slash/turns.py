@@ -7,7 +7,7 @@ from pathlib import Path
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.inputs import read_text
 from gptoss.cli.base.interrupts import without_interrupts
-from gptoss.cli.base.text import counted, one_line
+from gptoss.cli.base.text import counted, one_line, whole_number
 from gptoss.cli.line.editor import edit
 from gptoss.cli.line.keyboard import echo
 from gptoss.cli.slash.chat import Chat
@@ -36,10 +36,13 @@ def retry(chat: Chat, argument: str) -> None:
     """`/retry`: another answer, for this once with another effort or seed where one is named."""
     seed, effort = None, None
     for word in argument.split():
-        if word.isascii() and word.isdigit() and len(word) < 19:
-            seed = int(word)
-        else:
+        number = whole_number(word)
+        if number is not None and seed is None:
+            seed = number
+        elif number is None and effort is None:
             effort = effort_named(word)
+        else:
+            raise UsageError("/retry takes one effort and one seed at most")
     chat.retry(seed, effort)
 
 
@@ -58,7 +61,7 @@ def edit_last(chat: Chat, _argument: str) -> None:
     if turns:
         chat.undo()
     shorter = chat.session.transcript
-    chat.say(f"> {_beginning(text)}")
+    chat.show_question(text)
     try:
         chat.ask(text)
     except Exception:
@@ -67,9 +70,16 @@ def edit_last(chat: Chat, _argument: str) -> None:
         raise
 
 
-def undo(chat: Chat, _argument: str) -> None:
-    """`/undo`: the last message and all that came of it."""
-    chat.say(f"took back: {_beginning(chat.undo())}")
+def undo(chat: Chat, argument: str) -> None:
+    """`/undo`: the last message and all that came of it, or the last N."""
+    known = len(chat.session.transcript.turns)
+    if not known:
+        raise UsageError("nothing has been said yet")
+    number = whole_number(argument or "1")
+    if number is None or not 1 <= number <= known:
+        raise UsageError(f"/undo takes a number of messages, 1 to {known:,}")
+    for text in [chat.undo() for _ in range(number)]:
+        chat.say(f"took back: {_beginning(text)}")
 
 
 def clear(chat: Chat, _argument: str) -> None:

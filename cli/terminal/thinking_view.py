@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.segment import Segment
 
 from gptoss.cli.base.text import counted, duration
@@ -20,14 +22,14 @@ class ThinkingView:
         folded: show only its last rows while it is written, and one line in the end.
         hidden: show only what it has taken so far, and nothing in the end.
         line: the character of rules.
-        hint: what a person can do meanwhile; empty: nothing.
+        hints: what a person can do meanwhile, the most important first; as many are shown as there is room for.
     """
 
-    def __init__(self, *, folded: bool, hidden: bool, line: str, hint: str = "") -> None:
+    def __init__(self, *, folded: bool, hidden: bool, line: str, hints: Sequence[str] = ()) -> None:
         self._folded = folded
         self._hidden = hidden
         self._line = line
-        self._hint = hint
+        self._hints = tuple(hints)
         self._text: Line = []
         self._begun = False
         self.tokens = 0
@@ -43,19 +45,19 @@ class ThinkingView:
         rows = wrap(self._text, min(width, _PROSE_WIDTH))
         taken = f"{counted(self.tokens, 'token')}, {duration(self.seconds)}"
         if self._hidden:
-            return [], [self._rule(f"thinking: {taken}", width, self._hint)]
+            return [], [self._rule(f"thinking: {taken}", width, self._hints)]
         if self._folded:
             window = [row.line for row in rows[-_WINDOW_ROWS:]]
             if len(rows) > 20 * _WINDOW_ROWS:  # what has scrolled out of the window need not be wrapped again
                 self._text = skip(self._text, rows[-_WINDOW_ROWS - 1].end)
-            return [], [self._rule(f"thinking: {taken}", width, self._hint), *window]
+            return [], [self._rule(f"thinking: {taken}", width, self._hints), *window]
         done = [] if self._begun else [self._rule("thinking", width)]
         done += [row.line for row in rows[:-1]]
         self._begun = True
         if len(rows) > 1:
             self._text = skip(self._text, rows[-2].end)
         last = [rows[-1].line] if rows else []
-        return done, [*last, self._rule(f"{taken}", width, self._hint)]
+        return done, [*last, self._rule(f"{taken}", width, self._hints)]
 
     def finish(self, width: int) -> list[Line]:
         """Return the remaining rows; then another reasoning can begin."""
@@ -68,7 +70,8 @@ class ThinkingView:
             return [[Segment(f"{self._line * 2} {summary}", theme.DIM)]]
         return [*done, *open_rows[:-1], self._rule(summary, width)]
 
-    def _rule(self, title: str, width: int, hint: str = "") -> Line:
+    def _rule(self, title: str, width: int, hints: Sequence[str] = ()) -> Line:
         text = f"{self._line * 2} {title}"
-        text += f"{hint} " if width_of(text + hint) < width else " "
-        return [Segment(text.ljust(min(_RULE_WIDTH, width), self._line), theme.DIM)]
+        for hint in hints:
+            text += hint if width_of(text + hint) < width else ""
+        return [Segment(f"{text} ".ljust(min(_RULE_WIDTH, width), self._line), theme.DIM)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from rich.segment import Segment
@@ -73,7 +73,7 @@ class TurnView(Display):
     Args:
         output: the terminal.
         look: how to show reasoning.
-        hint: what a person can do while the model reasons.
+        hints: what a person can do while the model reasons, as `ThinkingView` takes them.
         clock: seconds.
     """
 
@@ -82,14 +82,14 @@ class TurnView(Display):
         output: Output,
         *,
         look: ReasoningView,
-        hint: str = "",
+        hints: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
         self._region = LiveRegion(output)
         self._clock = clock
         folded, hidden = look is ReasoningView.FOLD, look is ReasoningView.HIDE
-        self._reasoning = ThinkingView(folded=folded, hidden=hidden, line=output.line, hint=hint)
+        self._reasoning = ThinkingView(folded=folded, hidden=hidden, line=output.line, hints=hints)
         markdown = {"marks": not output.has_styles, "unicode": output.is_unicode}
         self._views: dict[type[Event], View] = {
             ReasoningDelta: self._reasoning,

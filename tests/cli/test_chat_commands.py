@@ -19,8 +19,90 @@ def chat(gptoss):
 
 
 def test_every_command_has_its_place_in_the_help(chat) -> None:
-    shown = chat("/help").stderr
+    shown = chat("/help all").stderr
     assert all(f"{command.name} {command.argument}".strip() in shown for command in TABLE.values())
+
+
+@pytest.mark.parametrize("line", ["/clear the cache", "/exit now", "/stats all", "/context 2", "/EDIT it"])
+def test_words_behind_a_command_that_takes_none_are_refused(chat, reply, line) -> None:
+    result = chat("a", line, "b", completions=[reply("A"), reply("B")])
+    name, words = line.split(" ", 1)
+    assert result.stderr == f"{name} takes nothing, and {words!r} follows it (a message may begin with a space)\n"
+    assert "<|message|>a<|end|>" in result.prompts[1]
+
+
+def test_undo_of_several_messages(chat, reply) -> None:
+    lines = ["a", "b", "c", "/undo 2", "/undo 2", "/undo x", "d"]
+    result = chat(*lines, completions=[reply(letter) for letter in "ABCD"])
+    assert result.stderr.splitlines() == [
+        "took back: c",
+        "took back: b",
+        "/undo takes a number of messages, 1 to 1",
+        "/undo takes a number of messages, 1 to 1",
+    ]
+    assert "<|message|>A<|end|><|start|>user<|message|>d<|end|>" in result.prompts[3]
+
+
+def test_retry_takes_one_seed_and_one_effort(chat, reply) -> None:
+    result = chat("a", "/retry 1 2", "/retry low high", completions=[reply("A")])
+    assert len(result.prompts) == 1
+    assert result.stderr == "/retry takes one effort and one seed at most\n" * 2
+
+
+@pytest.mark.parametrize("line", ["/", "/?", "/Help", "/HELP"])
+def test_help_is_asked_for_in_many_ways(chat, line) -> None:
+    assert chat(line).stderr.startswith("/help [NAME|all] ")
+
+
+def test_help_of_one_command(chat) -> None:
+    said = chat("/help UNDO", "/help /clear", "/help nosuch").stderr.splitlines()
+    assert said[0].startswith("/undo [N]: take the last message")
+    assert said[1].startswith("/clear: start a new conversation")
+    assert said[2].startswith("there is no command /nosuch")
+
+
+@pytest.mark.parametrize("line", ["/EXIT", "/bye", "/quit", "/Quit"])
+def test_names_of_leaving(chat, reply, line) -> None:
+    assert chat("a", line, "b", completions=[reply("A")]).stdout == "A\n"
+
+
+def test_new_begins_anew(chat, reply) -> None:
+    result = chat("a", "/new", "b", completions=[reply("A"), reply("B")])
+    assert result.stderr == "a new conversation\n"
+    assert "<|message|>a<|end|>" not in result.prompts[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("/set system Be brief.", "/system TEXT"),
+        ("/set parameter temperature 1", "--temperature"),
+        ("/SET think", "/effort low"),
+        ("/set", "gptoss config set"),
+        ("/set whatever", "/help lists"),
+        ("/regen", "/retry"),
+    ],
+)
+def test_commands_of_other_programs_are_pointed_to_ours(chat, line, hint) -> None:
+    result = chat(line)
+    assert result.stderr.startswith(f"there is no command {line.split()[0]}: ")
+    assert hint in result.stderr
+    assert result.prompts == []
+
+
+def test_show_has_the_last_turns(chat, reply) -> None:
+    lines = ["/show", "a", "b", "/show", "/show 2", "/show all", "/show 3", "/show x"]
+    result = chat(*lines, completions=[reply("A"), reply("B")])
+    assert result.stderr.splitlines() == [
+        "nothing has been said yet",
+        *["> b", "B"],
+        *["> a", "A", "> b", "B"] * 2,
+        *["/show takes a number of turns, 1 to 2, or all"] * 2,
+    ]
+
+
+def test_load_of_a_conversation_that_there_is_not_names_the_command_that_lists_them(chat) -> None:
+    assert chat("/load nosuch").stderr == "there is no conversation 'nosuch': /sessions lists them\n"
 
 
 def test_retry_with_a_seed_and_an_effort(chat, reply) -> None:
@@ -224,11 +306,17 @@ def test_another_model_goes_on_with_the_conversation(chat, scripted, encoding, r
     assert result.stdout == "nano says 0\nother says 0\nother says 1\nother says 0\n"
     assert models.loaded == ["nano", "other", "other"]
     assert result.stderr.splitlines() == [
-        "nano",
+        "* nano",
         "other from now on; it reads the whole conversation before its first answer",
         "it is not there",
         "it is broken",
     ]
+
+
+def test_models_of_this_machine_are_listed(chat, tmp_path, scripted, encoding, reply) -> None:
+    assert chat("/model").stderr == "* nano\n"
+    result = chat("/model other", "/model", "/model other", load=Models(scripted, encoding, reply))
+    assert result.stderr.splitlines()[1:] == ["* other", "  nano", "other it is already"]
 
 
 def test_model_that_needs_its_reasoning_refuses_effort_none(chat, gptoss, scripted, encoding, reply) -> None:
@@ -239,7 +327,7 @@ def test_model_that_needs_its_reasoning_refuses_effort_none(chat, gptoss, script
     result = chat("/model puzzle", "/effort none", "/effort", "a", load=models)
     assert result.stderr.splitlines()[1:] == [f"puzzle {refusal}", "effort medium"]
     result = chat("/effort none", "/model puzzle", "/model", load=models)
-    assert result.stderr.splitlines()[1:] == [f"puzzle {refusal}", "nano"]
+    assert result.stderr.splitlines()[1:] == [f"puzzle {refusal}", "* nano"]
 
 
 def test_the_rule_comes_from_the_models_config() -> None:

@@ -82,8 +82,9 @@ def test_ctrl_c_before_the_first_token(terminal, reply) -> None:
     screen.type("Count\r")
     time.sleep(0.3)
     screen.type("\x03")
-    screen.wait_for("stopped; what was said is kept")
+    screen.wait_for("stopped; nothing was said yet; /retry asks again")
     screen.wait_for_prompt()
+    assert "tokens/s" not in screen.status_bar()
 
 
 def test_what_is_typed_during_an_answer_waits_for_its_end(terminal, reply) -> None:
@@ -164,7 +165,57 @@ def test_help_stands_in_columns_where_there_is_room(terminal, columns) -> None:
     screen = terminal(columns=columns, rows=70, completions=[])
     screen.wait_for_prompt()
     screen.type("/help\r")
-    lines = screen.wait_for("Ctrl-D leaves.")
+    lines = screen.wait_for("During an answer")
     number = next(number for number, line in enumerate(lines) if line.startswith("/why"))
-    indent = " " * lines[number].find("the reasoning") if columns == 80 else ""
-    assert lines[number + 1] == indent + ("earlier one" if columns == 80 else "reasoning of the last turn, or of an")
+    name = "/why [TURN]                     " if columns == 80 else "/why     "
+    assert lines[number].startswith(name + "the reasoning")
+
+
+def test_help_fits_a_screen(terminal) -> None:
+    screen = terminal(completions=[])
+    screen.wait_for_prompt()
+    screen.type("/help\r")
+    lines = screen.wait_for("During an answer")
+    screen.wait_for_prompt()
+    assert "> /help" in lines
+    assert screen.history() == screen.lines()
+    assert [line.split()[0] for line in lines if line.startswith(" ")] == ["/sessions"]
+
+
+def test_a_slash_opens_a_menu_of_the_commands(terminal) -> None:
+    screen = terminal(completions=[])
+    screen.wait_for_prompt()
+    screen.type("/")
+    screen.wait_for(r" */help +this list")
+    screen.type("unk")
+    screen.wait_for("> /unk$")
+    screen.type("\x15/cl")
+    screen.wait_for(r" */clear +start a new conversation")
+    screen.type("\r")
+    screen.wait_for("there is no command /cl: did you mean /clear")
+
+
+def test_going_on_shows_the_last_turn(terminal, gptoss, reply) -> None:
+    answer = "A **bold** word."
+    gptoss("ask", "First?", completions=[reply("One.")])
+    gptoss("ask", "-c", "Second,\n\nof lines?", completions=[reply(answer, "hm")])
+    screen = terminal("-c", completions=[])
+    lines = screen.wait_for_prompt()
+    assert lines[2:] == ["> Second,", "", "  of lines?", "A bold word.", "", ">"]
+    assert "\x1b[1;35m> \x1b[0m\x1b[1mSecond," in screen.raw
+    screen.type("/load " + lines[1].split()[3].rstrip(":") + "\r")
+    screen.type("/show all\r")
+    screen.wait_for("> First")
+    whole = screen.wait_for_prompt()
+    assert whole[whole.index("> First?") :] == ["> First?", "One.", "", *lines[2:]]
+    assert whole.count("A bold word.") == 3
+
+
+def test_own_words_stand_out_from_the_models(terminal, reply) -> None:
+    screen = terminal(completions=[reply("Hi", "")])
+    screen.wait_for_prompt()
+    screen.type("Hello\r")
+    screen.wait_for("Hi")
+    screen.wait_for_prompt()
+    row = next(row for row in screen.screen.buffer.values() if row[2].data == "H" and row[3].data == "e")
+    assert (row[0].data, row[0].fg, row[0].bold, row[2].bold) == (">", "magenta", True, True)

@@ -57,8 +57,8 @@ class Screen(Output):
 def show():
     """Show events on a screen; each text stands for one token."""
 
-    def run(screen, *events, look=ReasoningView.SHOW, hint=""):
-        view = TurnView(screen, look=look, hint=hint, clock=lambda: screen.now)
+    def run(screen, *events, look=ReasoningView.SHOW, hints=()):
+        view = TurnView(screen, look=look, hints=hints, clock=lambda: screen.now)
         for event in events:
             if isinstance(event, ReasoningDelta | CommentaryDelta | FinalDelta):
                 view.show(Sampled(None))
@@ -103,9 +103,11 @@ def test_hidden_reasoning_leaves_nothing(show) -> None:
     assert show(Screen(), *THINK, FinalDelta("Hi"), FINISHED, look=ReasoningView.HIDE) == ["Hi"]
 
 
-def test_hint_is_shown_where_it_fits(show) -> None:
-    assert "; press it" in show(Screen(60), *THINK, hint="; press it")[-1]
-    assert "; press it" not in show(Screen(25), *THINK, hint="; press it")[-1]
+def test_hints_are_shown_where_they_fit(show) -> None:
+    hints = ("; press it", "; or this")
+    assert show(Screen(60), *THINK, hints=hints)[-1].startswith(f"{RULE * 2} 3 tokens, 2.0 s; press it; or this {RULE}")
+    assert show(Screen(35), *THINK, hints=hints)[-1].startswith(f"{RULE * 2} 3 tokens, 2.0 s; press it {RULE}")
+    assert ";" not in show(Screen(25), *THINK, hints=hints)[-1]
 
 
 def test_long_prompt_shows_how_much_of_it_is_read(show) -> None:

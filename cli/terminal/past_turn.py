@@ -1,0 +1,52 @@
+"""Turns of a conversation shown again: the person's message under its mark, then what the model said and called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.segment import Segment
+
+from gptoss.cli.base.output import Output
+from gptoss.cli.base.settings import ReasoningView
+from gptoss.cli.base.text import sanitize
+from gptoss.cli.session.events import CommentaryDelta, Event, FinalDelta, ToolCall, ToolResult
+from gptoss.cli.session.turns import PastTurn
+from gptoss.cli.terminal import theme
+from gptoss.cli.terminal.live import LiveRegion
+from gptoss.cli.terminal.styled_text import wrap
+from gptoss.cli.terminal.turn_view import TurnView
+from gptoss.harmony import Channel, Role
+
+MARK = "> "
+"""Stands before a message of the person; the input line has the same."""
+
+
+def show_turn(output: Output, turn: PastTurn) -> None:
+    """Write a turn, without its reasoning, to a terminal whose cursor stands at the beginning of a row."""
+    show_question(output, turn.question.text)
+    view = TurnView(output, look=ReasoningView.HIDE)
+    for event in _events_of(turn):
+        view.show(event)
+    view.close()
+    output.write("\n")
+
+
+def show_question(output: Output, text: str) -> None:
+    """Write a message of the person as the input line leaves it."""
+    region = LiveRegion(output)
+    rows = [row.line for row in wrap([Segment(sanitize(text).expandtabs(4), theme.PERSON)], region.width - len(MARK))]
+    marks = [Segment(MARK, theme.PERSON_MARK), *[Segment(" " * len(MARK))] * len(rows)]
+    region.update([[mark, *row] for mark, row in zip(marks, rows or [[]], strict=False)], [])
+
+
+def _events_of(turn: PastTurn) -> Iterator[Event]:
+    """Yield what a turn said as the events with which it was said, each message as one."""
+    for message in turn.reply:
+        if message.role is Role.TOOL:
+            yield ToolResult(message)
+        elif message.recipient is not None:
+            yield ToolCall(message.recipient, message.text, message.channel)
+        elif message.channel in (Channel.FINAL, None):
+            yield FinalDelta(message.text)
+        elif message.channel != Channel.ANALYSIS:
+            yield CommentaryDelta(message.text)
