@@ -150,7 +150,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _complain(messages: Output, text: str, status: ExitStatus) -> ExitStatus:
-    messages.write(f"gptoss: {one_line(text)}\n")
+    messages.write_line(f"gptoss: {one_line(text)}", hang=len("gptoss: "))
     return status
 
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from gptoss.cli.base.errors import OutputClosed, OutputError
 from gptoss.cli.base.interrupts import Terminated
-from gptoss.cli.base.text import Sanitizer, sanitize
+from gptoss.cli.base.text import Sanitizer, in_rows, sanitize
 
 
 class Output:
@@ -66,6 +66,17 @@ class Output:
             return _UNKNOWN_SIZE
         return columns or _UNKNOWN_SIZE[0], rows or _UNKNOWN_SIZE[1]
 
+    def write_line(self, text: str, hang: int = 0) -> None:
+        """Write a line of the program's own, on a terminal in rows that end between words.
+
+        Args:
+            text: the line, without control characters.
+            hang: columns by which all rows but the first are indented.
+
+        Raises: as `write`.
+        """
+        self.write((in_rows(text, self.columns - 1, hang) if self.is_terminal else text) + "\n")
+
     def write(self, text: str) -> None:
         """Write text of the program's own, at once.
 
@@ -114,6 +125,12 @@ class Output:
         """`text` in a style, where the stream shows styles."""
         begin, end = _STYLES[style]
         return f"{begin}{text}{end}" if self.has_styles and text else text
+
+    def as_shown(self, text: str) -> str:
+        """Return text as a terminal shows it: where that is not UTF-8, with a `?` for what it lacks, one cell wide."""
+        if self.is_unicode:
+            return text
+        return text.encode(self._encoding, "replace").decode(self._encoding, "replace")
 
     def text_stream(self) -> TextIO:
         """Return the stream itself, for a library that draws on a terminal.

@@ -7,9 +7,12 @@ sign, so that a sequence which begins with one is harmless text.
 
 from __future__ import annotations
 
+import textwrap
+
 # Kept as they are: line feed and tab. A carriage return is kept before a line feed only, see `Sanitizer`.
 _KEPT_CONTROLS = {0x09, 0x0A}
 
+_NARROWEST = 20  # characters in which a text is still easily read
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -76,3 +79,26 @@ def duration(seconds: float) -> str:
 def whole_number(text: str) -> int | None:
     """Return the whole number, 0 or more, that a word is; None if it is something else or has more than 18 digits."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def in_rows(text: str, columns: int, hang: int = 0) -> str:
+    """Return a line broken between words into rows of at most `columns` characters; longer words stay whole.
+
+    Args:
+        text: one line.
+        columns: characters of a row.
+        hang: columns by which all rows but the first are indented.
+    """
+    indent = " " * (len(text) - len(text.lstrip(" ")))
+    hang = hang if columns - hang >= _NARROWEST else len(indent)
+    rows = textwrap.wrap(
+        text.strip(" "),
+        columns,
+        initial_indent=indent,
+        subsequent_indent=" " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    )
+    return "\n".join(rows) or text

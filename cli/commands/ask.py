@@ -14,7 +14,7 @@ from gptoss.cli.base.inputs import gather_prompt
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import ReasoningView, Settings
 from gptoss.cli.base.templates import fill
-from gptoss.cli.base.text import one_line
+from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.commands.approving import asking_person
 from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.recorder import Recorder
@@ -143,16 +143,16 @@ def _status(ending: TurnFinished | None, messages: Output, settings: Settings) -
         return ExitStatus.INTERRUPTED
     if ending.finish_reason == "length":
         limits = {
-            "max_tokens": f"{settings.max_tokens} tokens were allowed (--max-tokens)",
-            "context": f"{ending.context_tokens} tokens fill the context (--ctx)",
+            "max_tokens": f"{counted(settings.max_tokens or 0, 'token')} were allowed (--max-tokens)",
+            "context": f"{counted(ending.context_tokens, 'token')} fill the context (--ctx)",
             "grammar": "the schema or pattern has grown too complex for the grammar engine",
             "repetition": "the model only repeated itself (--repetition allow)",
-            "tool_calls": f"{settings.tool_calls} calls of tools were allowed (--max-tool-calls)",
+            "tool_calls": f"{settings.tool_calls:,} calls of tools were allowed (--max-tool-calls)",
             "tool_time": f"{settings.tool_time:g} s were allowed for tools (--max-tool-time)",
             "tool_repeat": "the model made the same call again and again",
         }
         limit = limits[ending.limit or "max_tokens"]
-        messages.write(f"gptoss: the answer is incomplete: {limit}\n")
+        messages.write_line(f"gptoss: the answer is incomplete: {limit}", hang=8)
         return ExitStatus.INCOMPLETE
     if ending.answered:
         return ExitStatus.ANSWERED

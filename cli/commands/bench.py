@@ -180,7 +180,7 @@ def _measure_synthetic(invocation: Invocation, model: Synthetic, plan: Plan, sta
 
     whole = published_config(model)
     if plan.context > whole.max_context_length:
-        raise UsageError(f"{plan.context} tokens of prompt and answer: {model} can hold {whole.max_context_length}")
+        raise UsageError(f"{plan.context:,} tokens of prompt and answer: {model} can hold {whole.max_context_length:,}")
     loading = plan_load(SyntheticModel(whole), load_options(invocation.settings))
     if loading.fallback is not None:
         status_line.leave(f"gptoss: {loading.fallback}; falling back to the CPU", always=True)

@@ -46,7 +46,7 @@ def show(
             output.write(output.safe(json.dumps(row, ensure_ascii=False)) + "\n")
         else:
             day = used.astimezone().date().isoformat()
-            kept = f"{model.positions} tokens"
+            kept = f"{model.positions:,} tokens"
             if model.made_bytes:
                 kept += f", weights in 8 bits ({show_bytes(model.made_bytes)})"
             output.write(f"{one_line(model.name) or '?'}  {kept}  {show_bytes(model.nbytes)}  used {day}\n")

@@ -155,6 +155,7 @@ class Chat:
         """
         text = sanitize(text)
         if self.messages.is_terminal:
+            text = self.messages.as_shown(text)
             width = self.messages.columns - 1
             if width - hang < _NARROWEST:
                 hang = 0

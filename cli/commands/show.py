@@ -56,7 +56,7 @@ def show(
     checkpoint = Checkpoint.open(folder)
     longest = checkpoint.config.max_context_length
     if ctx is not None and ctx > longest:
-        raise UsageError(f"--ctx {ctx}: this model can hold {longest} tokens")
+        raise UsageError(f"--ctx {ctx}: this model can hold {longest:,} tokens")
     description = describe(checkpoint)
     tokenizer = load_encoding(folder, checkpoint.config.vocab_size).name
     here = _how_it_would_run(checkpoint, settings)
@@ -105,13 +105,13 @@ def _as_text(
             f"{config.num_attention_heads} heads, {config.num_key_value_heads} key/value heads, of {config.head_dim}",
         ),
         ("windows", _by_layer([str(each.sliding_window or "none") for each in config.layers])),
-        ("context", f"{config.max_context_length} tokens{yarn}"),
-        ("tokenizer", f"{tokenizer}; {config.vocab_size} tokens in the model"),
+        ("context", f"{config.max_context_length:,} tokens{yarn}"),
+        ("tokenizer", f"{tokenizer}; {config.vocab_size:,} tokens in the model"),
         ("precision", ", ".join(parts)),
         ("size", f"{_size(description.file_bytes)} in {_count(description.num_files, 'file')}"),
         (
             "memory",
-            f"{_size(whole)} at {ctx} tokens: {_size(description.weight_bytes)} of weights, {_size(cache)} of cache",
+            f"{_size(whole)} at {ctx:,} tokens: {_size(description.weight_bytes)} of weights, {_size(cache)} of cache",
         ),
         ("here", f"cannot run: {here}" if isinstance(here, ModelError) else str(here)),
         ("licence", description.licence or "not stated"),

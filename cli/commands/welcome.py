@@ -16,6 +16,7 @@ from gptoss.model.checkpoints.published_configs import PUBLISHED, published_conf
 from gptoss.model.tensors.sizes import token_bytes
 
 _SHOWN = tuple(PUBLISHED)
+_HANG = 4
 _BESIDE_WEIGHTS = 1 << 30
 """Memory beside the weights: the program, and the KV cache of a short context."""
 
@@ -25,7 +26,7 @@ def welcome(environment: Environment, folders: Folders) -> ExitStatus:
     models = installed_models(folders)
     output = environment.output()
     for line in _lines(models, look_at_machine(folders.hub_cache)):
-        output.write(line + "\n")
+        output.write_line(line, hang=_HANG)
     return ExitStatus.ANSWERED
 
 
@@ -33,14 +34,14 @@ def _lines(models: list[InstalledModel], machine: Machine) -> list[str]:
     memory = "" if machine.memory_bytes is None else f", {show_bytes(machine.memory_bytes)} of memory free"
     cores = "1 core" if machine.cores == 1 else f"{machine.cores} cores"
     lines = [
-        f"gptoss {installed_version('gptoss')} runs OpenAI's gpt-oss models in this terminal: no server, no account.",
+        f"gptoss {installed_version('gptoss')} runs OpenAI's gpt-oss models here: no server, no account.",
         "",
         f"This machine: {cores}{memory}, {show_bytes(machine.disk_bytes)} of disk",
     ]
     specs = [spec for spec in map(find_spec, _SHOWN) if spec is not None]
     lines += [f"  {spec.name:<5} {spec.size:>7}   {_prospect(spec, models, machine)}" for spec in specs]
     if machine.bandwidth is not None:
-        how = f"memory that moves {show_bytes(machine.bandwidth)}/s, as just measured, over the bytes a token needs"
+        how = f"the bytes of a token at {show_bytes(machine.bandwidth)}/s, as just measured"
         lines.append(f"  (an estimate: {how})")
     if machine.has_nvidia:
         lines.append("  There is an NVIDIA GPU too; how fast it would be is not estimated here.")
@@ -53,7 +54,7 @@ def _prospect(spec: ModelSpec, models: list[InstalledModel], machine: Machine) -
     if not is_here and spec.download_bytes > machine.disk_bytes:
         return "does not fit on the disk"
     if not _fits(spec, machine):
-        return "does not fit into memory: it would be read from the disk again and again, very slowly"
+        return "does not fit into memory; read from the disk, very slow"
     if machine.bandwidth is None:
         return "fits into memory"
     speed = machine.bandwidth / token_bytes(published_config(spec.name))
@@ -81,7 +82,7 @@ def _next_lines(models: list[InstalledModel], machine: Machine) -> list[str]:
         commands.append((f"gptoss pull {one_line(begun.name)}", f"goes on: {show_bytes(begun.nbytes)} are there"))
     elif _fits(default, machine):
         commands.append((f"gptoss pull {DEFAULT_MODEL} && gptoss chat", f"fetch {default.size}, then talk to it"))
-        commands.append((f"gptoss bench --synthetic {DEFAULT_MODEL}", "or first measure how fast it would be here"))
+        commands.append((f"gptoss bench --synthetic {DEFAULT_MODEL}", "first measure how fast it would be"))
     if built_in is not None and not real:
         commands.append((f'gptoss ask -m {built_in} "What is 347 + 85?"', "try the built-in model at once"))
     commands.append(("gptoss --help", "all commands"))

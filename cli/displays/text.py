@@ -10,7 +10,7 @@ from typing import TextIO
 
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.output import Output
-from gptoss.cli.base.text import one_line
+from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.session.events import Event, FinalDelta, Notice, ReasoningDelta, RoundStarted, TurnFinished
 
 
@@ -133,10 +133,12 @@ class Warnings(Display):
     def show(self, event: Event) -> None:
         """Write a line where the event brings one."""
         if isinstance(event, Notice) and self._notices:
-            self._output.write(f"gptoss: {one_line(event.text)}\n")
+            self._output.write_line(f"gptoss: {one_line(event.text)}", hang=8)
         if isinstance(event, RoundStarted) and event.dropped_turns and event.number == 1:
-            turns = "turn was" if event.dropped_turns == 1 else f"{event.dropped_turns} turns were"
-            self._output.write(f"gptoss: the oldest {turns} left out of the prompt (--overflow drop-oldest)\n")
+            turns = "turn was" if event.dropped_turns == 1 else f"{event.dropped_turns:,} turns were"
+            self._output.write_line(
+                f"gptoss: the oldest {turns} left out of the prompt (--overflow drop-oldest)", hang=8
+            )
 
 
 class Stats(Display):
@@ -156,12 +158,12 @@ def stats_line(turn: TurnFinished) -> str:
     usage, timing = turn.usage, turn.timing
     computed = usage.prompt_tokens - usage.cached_tokens
     return (
-        f"prompt {usage.prompt_tokens} tokens, {usage.cached_tokens} cached, "
-        f"{computed} in {timing.prefill_s:.2f} s{_speed(computed, timing.prefill_s)}; "
-        f"reply {usage.completion_tokens} tokens, {usage.reasoning_tokens} of reasoning, "
+        f"prompt {counted(usage.prompt_tokens, 'token')}, {usage.cached_tokens:,} cached, "
+        f"{computed:,} in {timing.prefill_s:.2f} s{_speed(computed, timing.prefill_s)}; "
+        f"reply {counted(usage.completion_tokens, 'token')}, {usage.reasoning_tokens:,} of reasoning, "
         f"in {timing.decode_s:.2f} s{_speed(usage.completion_tokens, timing.decode_s)}; {turn.finish_reason}"
     )
 
 
 def _speed(tokens: int, seconds: float) -> str:
-    return f" ({tokens / seconds:.1f}/s)" if tokens and seconds > 0 else ""
+    return f" ({tokens / seconds:,.1f}/s)" if tokens and seconds > 0 else ""

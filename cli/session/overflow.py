@@ -113,13 +113,13 @@ class TooLong:
         """On one line, for an error."""
         *earlier, last = self.turns
         said, instructions = sum(turn.tokens for turn in earlier), self.instructions
-        parts = [f"{instructions} of instructions"] if instructions else []
-        parts += [f"{said} of {counted(len(earlier), 'earlier turn')}"] if earlier else []
+        parts = [f"{instructions:,} of instructions"] if instructions else []
+        parts += [f"{said:,} of {counted(len(earlier), 'earlier turn')}"] if earlier else []
         hint = (
             "; --overflow drop-oldest leaves the oldest turns out" if last.tokens + instructions < self.context else ""
         )
-        listed = ", ".join([*parts, f"{last.tokens} of the last message"])
-        return f"{self.prompt_tokens} tokens do not fit a context of {self.context}: {listed}{hint}"
+        listed = ", ".join([*parts, f"{last.tokens:,} of the last message"])
+        return f"{self.prompt_tokens:,} tokens do not fit a context of {self.context:,}: {listed}{hint}"
 
 
 class OverflowPolicy(Protocol):

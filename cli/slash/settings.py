@@ -41,7 +41,7 @@ def effort_named(text: str) -> Effort:
 
 
 def model(chat: Chat, argument: str) -> None:
-    """`/model`: another model goes on with the conversation; alone, those of this machine, a star at the current one."""
+    """`/model`: go on with another model; alone, list those of this machine, with a star at the current one."""
     if argument:
         if argument != chat.session.model:
             chat.set_model(argument)

@@ -33,7 +33,7 @@ def require_memory(name: str, plan: LoadPlan, available: int | None) -> None:
     if available is None or need.resident <= available:
         return
     parts = (
-        (need.cache, f"of cache for {need.context} tokens"),
+        (need.cache, f"of cache for {need.context:,} tokens"),
         (need.made, "of weights made at load"),
         (need.working, "to compute with"),
     )

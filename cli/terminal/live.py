@@ -81,7 +81,7 @@ class LiveRegion:
         return "".join(self._paint(segment) for segment in line)
 
     def _paint(self, segment: Segment) -> str:
-        text = sanitize(segment.text).translate(_SPACES)
+        text = self._output.as_shown(sanitize(segment.text)).translate(_SPACES)
         if segment.style is None or not self._output.has_styles:
             return text
         return segment.style.render(text, color_system=ColorSystem.STANDARD)

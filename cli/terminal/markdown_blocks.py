@@ -13,8 +13,8 @@ from gptoss.cli.terminal.styled_text import Line, plain
 
 Kind = Literal["text", "heading", "code", "math", "table", "rule"]
 
-_QUOTE = "\N{LEFT ONE QUARTER BLOCK} "
-_BULLETS = ("\N{BULLET} ", "\N{WHITE BULLET} ", "- ")
+_QUOTES = {True: "\N{LEFT ONE QUARTER BLOCK} ", False: "| "}
+_BULLETS = {True: ("\N{BULLET} ", "\N{WHITE BULLET} ", "- "), False: ("* ", "+ ", "- ")}
 
 
 @dataclass
@@ -60,15 +60,16 @@ class Blocks:
     starts: list[int]
 
 
-def read_blocks(source: str, markdown: MarkdownIt, *, marks: bool) -> Blocks:
+def read_blocks(source: str, markdown: MarkdownIt, *, marks: bool, unicode: bool = True) -> Blocks:
     """Parse a source.
 
     Args:
         source: Markdown, without control characters.
         markdown: the parser.
         marks: whether to keep the signs of emphasis and code, where styles cannot be shown.
+        unicode: whether the terminal has every character.
     """
-    reader = _Reader(source.split("\n"), marks)
+    reader = _Reader(source.split("\n"), marks, unicode)
     for token in markdown.parse(source):
         reader.take(token)
     return Blocks(reader.leaves, reader.starts)
@@ -87,8 +88,9 @@ class _Container:
 class _Reader:
     """Turns the parser's tokens into leaves."""
 
-    def __init__(self, lines: list[str], marks: bool) -> None:
+    def __init__(self, lines: list[str], marks: bool, unicode: bool) -> None:
         self._lines = lines
+        self._unicode = unicode
         self._marks = marks
         self._containers: list[_Container] = []
         self._bullets = 0
@@ -103,13 +105,15 @@ class _Reader:
             self.starts.append(line)
         match token.type:
             case "blockquote_open":
-                self._containers.append(_Container(_QUOTE, _QUOTE, len(self.leaves), line))
+                quote = _QUOTES[self._unicode]
+                self._containers.append(_Container(quote, quote, len(self.leaves), line))
             case "bullet_list_open":
                 self._bullets += 1
             case "bullet_list_close":
                 self._bullets -= 1
             case "list_item_open":
-                bullet = _BULLETS[min(self._bullets, len(_BULLETS)) - 1]
+                bullets = _BULLETS[self._unicode]
+                bullet = bullets[min(self._bullets, len(bullets)) - 1]
                 marker = f"{token.info}{token.markup} " if token.info else bullet
                 self._containers.append(_Container(marker, " " * len(marker), len(self.leaves), line))
             case "list_item_close" | "blockquote_close":

@@ -13,7 +13,7 @@ from gptoss.cli.terminal import theme
 from gptoss.cli.terminal.code_highlight import highlight
 from gptoss.cli.terminal.markdown_blocks import Leaf, is_certain, read_blocks
 from gptoss.cli.terminal.markdown_parser import parser
-from gptoss.cli.terminal.markdown_table import table_rows
+from gptoss.cli.terminal.markdown_table import ROWS_OF_WIDTHS, TableLayout
 from gptoss.cli.terminal.styled_text import Line, line_width, skip, take, wrap
 
 _PROSE_WIDTH = 100
@@ -39,7 +39,9 @@ class MarkdownView:
         self._finished = 0
         """Leaves of the source that have been given out whole."""
         self._given = 0
-        """Characters (of a text) or lines (of code) of the next leaf that have been given out."""
+        """Characters (of a text), lines (of code) or rows (of a table) of the next leaf that have been given out."""
+        self._table: TableLayout | None = None
+        """The layout of the next leaf, a table of which rows have been given out."""
         self._begun = False
 
     def feed(self, piece: str) -> None:
@@ -48,7 +50,7 @@ class MarkdownView:
 
     def rows(self, width: int) -> tuple[list[Line], list[Line]]:
         """Return the rows finished since the last call, and the rows that may still change."""
-        blocks = read_blocks(self._source, self._markdown, marks=self._marks)
+        blocks = read_blocks(self._source, self._markdown, marks=self._marks, unicode=self._unicode)
         leaves = blocks.leaves
         if not leaves:
             return [], []
@@ -73,19 +75,29 @@ class MarkdownView:
     def finish(self, width: int) -> list[Line]:
         """Return the remaining rows; then another text can begin."""
         done: list[Line] = []
-        for leaf in read_blocks(self._source, self._markdown, marks=self._marks).leaves[self._finished :]:
+        for leaf in read_blocks(self._source, self._markdown, marks=self._marks, unicode=self._unicode).leaves[
+            self._finished :
+        ]:
             done += self._rest_of(leaf, width)
             self._given, self._begun = 0, True
         self._source, self._finished, self._given, self._begun = "", 0, 0, False
         return done
 
     def _forget(self, leaves: list[Leaf], starts: list[int]) -> None:
-        """Cut off the outermost blocks that are finished, with what they take to parse."""
+        """Cut off the outermost blocks and the rows of a table that are finished, with what they take to parse."""
         block = leaves[self._finished].block
         gone = sum(leaf.block < block for leaf in leaves)
-        if not gone:
+        is_table = leaves[self._finished].kind == "table" and self._given > 1
+        if not gone and not is_table:
             return
         lines = self._source.split("\n")
+        if is_table:
+            first = leaves[self._finished].line + 2  # behind the heads and the line below them
+            del lines[first : first + self._given - 1]
+            self._given = 1
+            if not gone:
+                self._source = "\n".join(lines)
+                return
         begin = starts[block]
         if begin and not lines[begin - 1].strip():
             begin -= 1  # so that the gap is seen again
@@ -111,7 +123,28 @@ class MarkdownView:
             done = self._code_rows(leaf, self._given, count)
             self._given = count
             return done
+        if leaf.kind == "table":
+            return self._settled_of_table(leaf, width)
         return []
+
+    def _settled_of_table(self, leaf: Leaf, width: int) -> list[Line]:
+        """Return the further rows of a table that is so long that its widths are known."""
+        complete = min(self._source.count("\n") - leaf.line - 2, len(leaf.cells) - 1)
+        if self._given == 0:
+            if complete <= ROWS_OF_WIDTHS:
+                return []
+            self._table = self._layout(leaf, width)
+        if self._table is None or complete + 1 <= self._given:
+            return []
+        at_start = self._given == 0
+        rows = self._table.heads() if at_start else []
+        rows += self._table.rows(leaf.cells[max(1, self._given) : complete + 1], first=at_start)
+        self._given = complete + 1
+        return self._prefixed(leaf, rows, at_start=at_start)
+
+    def _layout(self, leaf: Leaf, width: int) -> TableLayout:
+        room = width - line_width([Segment(leaf.rest)])
+        return TableLayout(leaf.cells, leaf.alignments, room, unicode=self._unicode)
 
     def _complete_code_lines(self, leaf: Leaf) -> int:
         """Return the number of lines of the last leaf that are known to be code: of a fence, the complete ones."""
@@ -143,9 +176,10 @@ class MarkdownView:
                 lines = [[Segment(line, theme.MATH)] for line in leaf.lines]
                 return self._prefixed(leaf, [row.line for line in lines for row in wrap(line, prose)], at_start=True)
             case "table":
-                room = width - line_width([Segment(leaf.rest)])
-                rows = table_rows(leaf.cells, leaf.alignments, room, unicode=self._unicode)
-                return self._prefixed(leaf, rows, at_start=True)
+                table = self._layout(leaf, width) if at_start or self._table is None else self._table
+                rows = table.heads() if at_start else []
+                rows += table.rows(leaf.cells[max(1, self._given) :], first=at_start)
+                return self._prefixed(leaf, [*rows, *table.end()], at_start=at_start)
             case "rule":
                 return self._prefixed(leaf, [[Segment(self._line * _RULE_WIDTH, theme.DIM)]], at_start=True)
 
@@ -186,4 +220,4 @@ def _settled_length(leaf: Leaf, source: str) -> int:
 
 
 def _prefix_style(prefix: str) -> Style | None:
-    return theme.DIM if prefix.strip() in ("", "\N{LEFT ONE QUARTER BLOCK}") else theme.MARKER
+    return theme.DIM if prefix.strip() in ("", "\N{LEFT ONE QUARTER BLOCK}", "|") else theme.MARKER

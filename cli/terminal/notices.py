@@ -36,4 +36,4 @@ class Notices:
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, []
         for line in waiting:
-            self._messages.write(f"gptoss: {one_line(line)}\n")
+            self._messages.write_line(f"gptoss: {one_line(line)}", hang=len("gptoss: "))

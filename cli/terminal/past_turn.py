@@ -34,7 +34,12 @@ def show_turn(output: Output, turn: PastTurn) -> None:
 def show_question(output: Output, text: str) -> None:
     """Write a message of the person as the input line leaves it."""
     region = LiveRegion(output)
-    rows = [row.line for row in wrap([Segment(sanitize(text).expandtabs(4), theme.PERSON)], region.width - len(MARK))]
+    rows = [
+        row.line
+        for row in wrap(
+            [Segment(output.as_shown(sanitize(text)).expandtabs(4), theme.PERSON)], region.width - len(MARK)
+        )
+    ]
     marks = [Segment(MARK, theme.PERSON_MARK), *[Segment(" " * len(MARK))] * len(rows)]
     region.update([[mark, *row] for mark, row in zip(marks, rows or [[]], strict=False)], [])
 

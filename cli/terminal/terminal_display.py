@@ -104,7 +104,7 @@ class Aside(Display):
         """Show one event, or count it."""
         match event:
             case PrefillProgress(done, total) if total - done > _QUIET_PREFILL_TOKENS:
-                self._status.show(f"reading the prompt: {done} of {total} tokens")
+                self._status.show(f"reading the prompt: {done:,} of {counted(total, 'token')}")
             case Sampled():
                 self._pending += 1
             case ReasoningDelta(text):

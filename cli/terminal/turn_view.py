@@ -175,7 +175,7 @@ class TurnView(Display):
             self._reasoning.tokens += self._pending
             self._reasoning.seconds = self._clock() - self._reasoning_since
         self._pending = 0
-        self._views[section].feed(self._sanitizer.feed(text))
+        self._views[section].feed(self._output.as_shown(self._sanitizer.feed(text)))
         self._draw()
 
     def _draw(self) -> None:

@@ -34,7 +34,7 @@ def require_context(config: ModelConfig, length: int) -> None:
     """
     made_for = config.max_context_length
     if not 1 <= length <= made_for:
-        raise ContextFullError(f"a context of {length} tokens: this model can hold 1 to {made_for}")
+        raise ContextFullError(f"a context of {length:,} tokens: this model can hold 1 to {made_for:,}")
 
 
 def common_prefix(ours: Sequence[int], theirs: Sequence[int], limit: int) -> int:

@@ -95,7 +95,7 @@ class LocalEngine:
             raise ModelError(f"token id {wrong} is not in the model's vocabulary of {vocab_size}")
         if len(ids) >= self.info.max_context:
             raise ContextFullError(
-                f"the prompt's {len(ids)} tokens leave no room in a context of {self.info.max_context}"
+                f"the prompt's {len(ids):,} tokens leave no room in a context of {self.info.max_context:,}"
             )
         stop = frozenset() if request.ignore_stop else request.stop | self.info.stop_tokens
         params = request.params or self.info.defaults

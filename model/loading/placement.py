@@ -81,7 +81,7 @@ def place(
     if free_bytes is not None and needed(chosen) > free_bytes and (cpu_experts is None or needed(layers) > free_bytes):
         raise DeviceError(
             f"the card has {_gb(free_bytes)} free, but with all experts on the CPU the model still takes "
-            f"{_gb(needed(layers))} of it for a context of {positions} tokens: use a shorter --ctx, or --device cpu"
+            f"{_gb(needed(layers))} of it for a context of {positions:,} tokens: use a shorter --ctx, or --device cpu"
         )
     if free_bytes is not None and needed(chosen) > free_bytes:
         fitting = next(n for n in range(layers + 1) if needed(n) <= free_bytes)

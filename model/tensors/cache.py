@@ -173,7 +173,7 @@ class KVCache:
 
     def _reserve(self, layer: int, positions: int) -> None:
         if positions > self.max_length:
-            raise ContextFullError(f"{positions} tokens do not fit in a context of {self.max_length}")
+            raise ContextFullError(f"{positions:,} tokens do not fit in a context of {self.max_length:,}")
         capacity = self._keys[layer].shape[0]
         if positions <= capacity:
             return

@@ -18,6 +18,8 @@ PIECES = [
     "---\n", "***\n", "**", "*", "_em_ ", "[link](http://e.x/) ", "[1] ", "中文字符很多很多，没有空格的长句子。",
     "foo | bar\n", "    indented code\n", "<b>hi</b> &amp; ", "\\* ", "![i](u)", "-", "=", "===\n", "+ z\n",
     "10) ten\n", "`", "``", "```", "word word word ",
+    "| n | text |\n|--:|---|\n" + "".join(f"| {n} | some `text` {n} |\n" for n in range(30)),
+    "> | n |\n> |---|\n" + "".join(f"> | {n} |\n" for n in range(23)), "| more | rows |\n", "> | more |\n",
 ]  # fmt: skip
 
 
@@ -92,6 +94,32 @@ def test_table_with_too_many_columns_is_told_row_by_row() -> None:
     heads = [f"h{n}" for n in range(6)]
     source = f"|{'|'.join(heads)}|\n{'|-' * 6}|\n|{'|'.join('abcdef')}|\n"
     assert whole(source, 39) == [f"h{n}: {cell}" for n, cell in enumerate("abcdef")]
+
+
+@pytest.mark.parametrize(("columns", "per_row"), [(3, 1), (30, 31)])
+def test_long_table_is_given_out_row_by_row_and_costs_no_more_for_its_length(columns, per_row) -> None:
+    row = "| " + " | ".join(f"cell {n}" for n in range(columns)) + " |\n"
+    view = MarkdownView()
+    view.feed(row + "|---" * columns + "|\n" + row * 20)
+    done, open_rows = view.rows(79)
+    assert (done, len(open_rows)) == ([], 20 * per_row + (4 if per_row == 1 else -1))
+    for _ in range(50):
+        view.feed(row)
+        done, open_rows = view.rows(79)
+        assert len(open_rows) == (1 if per_row == 1 else 0)
+        assert len(view._source) < 40 * columns
+    assert len(done) == per_row
+
+
+def test_table_takes_the_widths_of_its_first_rows() -> None:
+    rows = whole("| a |\n|---|\n" + "| b |\n" * 20 + "| c and more |\n", 30)
+    assert {len(row) for row in rows} == {5}
+    assert "".join(row[2] for row in rows[23:-1]).split() == ["candmore"]
+
+
+def test_signs_that_a_terminal_lacks_have_others_in_their_place() -> None:
+    source = "- a\n  - b\n    - c\n\n> q\n"
+    assert whole(source, 30, unicode=False) == ["* a", "  + b", "    - c", "", "| q"]
 
 
 def test_code_is_coloured_and_never_broken() -> None:

@@ -53,6 +53,18 @@ class Screen(Output):
         return lines
 
 
+class Latin1Screen(Screen):
+    """A terminal whose encoding is not UTF-8."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__(columns)
+        self._encoding = "latin-1"
+        self.line = "-"
+
+    def write(self, text: str) -> None:
+        super().write(text.encode("latin-1", "replace").decode("latin-1"))
+
+
 @pytest.fixture
 def show():
     """Show events on a screen; each text stands for one token."""
@@ -122,7 +134,7 @@ def test_preambles_and_calls_have_their_own_look(show) -> None:
     screen = Screen()
     shown = show(screen, ReasoningDelta("Hm."), CommentaryDelta("I will *look*."), call, FINISHED)
     assert shown[3:] == ["\u258e I will look.", "\u2192 functions.get_weather", '  city: "Paris"', "  days: [1, 2]"]
-    assert "\x1b[1;32m\u2192 functions.get_weather" in screen.written
+    assert "\x1b[1;35m\u2192 functions.get_weather" in screen.written
 
 
 def test_long_arguments_are_cut(show) -> None:
@@ -171,3 +183,9 @@ def test_results_and_notices_stand_below_the_call(show) -> None:
     assert "\x1b[2J" not in screen.written
     assert "  and 4 more rows" in shown
     assert shown[-2:] == ["the schema of f is not supported", "Hi"]
+
+
+def test_rows_are_full_where_the_terminal_lacks_wide_characters(show) -> None:
+    text = "\u4e2d\u6587" * 30 + "\n\n" + "e\u0301" * 30 + "\n\n- caf\u00e9"
+    shown = show(Latin1Screen(41), FinalDelta(text), FINISHED)
+    assert shown == ["?" * 40, "?" * 20, "", "e?" * 20, "e?" * 10, "", "* caf\u00e9"]
