@@ -55,8 +55,8 @@ _SETTINGS: dict[str, Any] = {
         ReasoningView | None,
         typer.Option(
             "--reasoning",
-            help="Reasoning, in chat among the answers, in ask on standard error: auto shows it on a terminal, fold leaves "
-            "one line. [default: auto]",
+            help="Reasoning, in chat among the answers, in ask on standard error: auto shows it at a terminal, fold "
+            "leaves one line. [default: auto]",
         ),
     ],
     "repetition": Annotated[

@@ -163,7 +163,7 @@ def test_synthetic_takes_fewer_layers_where_memory_is_short(bench, small_20b, mo
         (("--synthetic", "20b", "--quantize", "mxfp4"), 2, "--synthetic and --quantize exclude each other"),
         (("--synthetic", "20b", "--prompt-tokens", "131072"), 2, "20b can hold 131,072"),
         (("--synthetic", "20b", "--device", "gpu9"), 2, "device is 'gpu9', it must be one of auto, cpu, cuda, mps"),
-        (("-m", "nano", "--prompt-tokens", "5000"), 2, "a context of 5008 tokens: this model can hold 1 to 4096"),
+        (("-m", "nano", "--prompt-tokens", "5000"), 2, "a context of 5,008 tokens: this model can hold 1 to 4,096"),
         (("-m", "nano", "--dense", "int4"), 2, "'int4' is not one of 'int8', 'bf16'"),
         (("-m", "nano", "--effort", "high"), 2, "--effort"),
         (("-m", "20b"), 3, "--synthetic 20b measures without it"),

@@ -103,7 +103,7 @@ def test_what_would_fit_is_said_and_fits(model, context, free, fits):
     with pytest.raises(MemoryShortageError) as caught:
         require_memory(model, planned(model, context), int(free * GB))
     text = str(caught.value)
-    assert f"of cache for {context} tokens" in text
+    assert f"of cache for {context:,} tokens" in text
     assert "\n" not in text
     offers = text.rpartition(": ")[2].removesuffix(" would fit")
     assert re.sub("--ctx [0-9]+", "--ctx N", offers) == fits
