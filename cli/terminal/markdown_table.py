@@ -108,7 +108,7 @@ class TableLayout:
         return lines
 
     def _border(self, signs: str) -> Line:
-        left, line, between, right = signs
+        left, line, between, right = tuple(signs)
         return [Segment(left + between.join(line * (width + 2) for width in self._widths) + right, theme.DIM)]
 
 
