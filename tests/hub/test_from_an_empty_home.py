@@ -106,7 +106,7 @@ def loader() -> Asked:
 def test_a_terminal_is_offered_the_pull(gptoss, hub, cache, loader, command) -> None:
     result = gptoss(*command, "-m", "owner/made", typed="y\n", load_model=loader)
     assert "owner/made is not on this machine. Pull owner/made now? [y/N] " in result.stderr
-    assert f"found in {cache / 'snapshots' / COMMIT}" in result.stderr
+    assert f"found in {cache / 'snapshots' / COMMIT}" in " ".join(result.stderr.split())
     assert (result.status, loader.calls) == (1, 2)
 
 
