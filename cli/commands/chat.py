@@ -43,7 +43,7 @@ from gptoss.cli.terminal.past_turn import MARK, show_question, show_turn
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
-from gptoss.harmony import Message
+from gptoss.harmony import Channel, Message, Role
 
 ANSWER_NOW_KEY = "n"
 
@@ -275,6 +275,22 @@ class Chat:
         options = TurnOptions(effort=effort, seed=seed)
         self._play(lambda progress: self.session.respond_again(options, progress))
 
+    def go_on(self) -> None:
+        """Go on with the last answer where it was cut.
+
+        Raises:
+            UsageError: there is none, or it came to its end.
+        """
+        transcript = self.session.transcript
+        if not transcript.has_question:
+            raise UsageError("nothing has been said yet")
+        if self.ending is not None and self.ending.finish_reason == "stop" and self.ending.answered:
+            raise UsageError("the last answer came to its end; there is nothing to go on with")
+        if not transcript.is_open:
+            raise UsageError("there is nothing of an answer yet; /retry asks again")
+        last = transcript.messages[-1]
+        self._play(lambda progress: self.session.go_on(progress=progress), None if last.role is Role.TOOL else last)
+
     def undo(self) -> str:
         """Take back the user's last message and everything after it; return the message's text.
 
@@ -336,9 +352,11 @@ class Chat:
             self._worst = ExitStatus.FAILED
             self.say(one_line(str(error)))
 
-    def _play(self, begin: Callable[[ReportProgress], Generator[Event, None, None]]) -> None:
-        """Show a turn that `begin` begins."""
-        session, display = self.session, self._display()
+    def _play(
+        self, begin: Callable[[ReportProgress], Generator[Event, None, None]], opened: Message | None = None
+    ) -> None:
+        """Show a turn that `begin` begins, or that goes on with a message that was cut."""
+        session, display = self.session, self._display(opened)
 
         def show(event: Event) -> None:
             display.show(event)
@@ -355,11 +373,14 @@ class Chat:
         if self.output.is_terminal:
             self.output.write("\n")
 
-    def _display(self) -> Displays:
+    def _display(self, opened: Message | None) -> Displays:
         displays: list[Display] = [Warnings(self.messages, notices=not self._has_screen)]
         if self._has_screen:
             hints = ("; Ctrl-C stops", f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now") if self.person_types else ()
-            displays.append(TurnView(self.output, look=self.reasoning, hints=hints))
+            view = TurnView(self.output, look=self.reasoning, hints=hints)
+            if opened is not None and opened.channel in (Channel.FINAL, None):
+                view.resume_answer(opened.text)
+            displays.append(view)
         else:
             if self.messages.is_terminal or self.reasoning is not ReasoningView.HIDE:
                 displays.append(Aside(self.messages, self.reasoning, StatusLine(self.messages)))
@@ -370,14 +391,13 @@ class Chat:
 
     def _show_ending(self, ending: TurnFinished) -> None:
         if ending.finish_reason == "interrupted":
-            kept = (
-                "what was said is kept" if ending.usage.completion_tokens else "nothing was said yet; /retry asks again"
-            )
+            nothing = ending.usage.completion_tokens == 0
+            kept = "nothing was said yet; /retry asks again" if nothing else "what was said is kept, /continue goes on"
             self.say(f"stopped; {kept}")
         elif ending.limit == "context":
             self.say("cut, as the context is full: /clear starts a new conversation, /undo takes the last turn back")
         elif ending.limit == "max_tokens":
-            self.say("cut at --max-tokens; what was said is kept")
+            self.say("cut at --max-tokens; /continue goes on")
         elif ending.limit == "repetition":
             self.say("stopped, since it only repeated itself: /retry asks again, /undo takes it back")
         elif ending.limit in TOOL_LIMITS:

@@ -100,6 +100,7 @@ class ConstraintFactory:
         self,
         conversation: Conversation,
         header: Iterable[int] = (),
+        said: Iterable[int] = (),
         *,
         answer: Grammar | None = None,
         think_budget: int | None = None,
@@ -109,13 +110,15 @@ class ConstraintFactory:
         Args:
             conversation: what the prompt is rendered from; its tools are those that can be called.
             header: tokens of the first header that already stand in the prompt.
+            said: tokens of the content below that header that already stand there.
             answer: the grammar of the answer; None allows any text.
             think_budget: the most tokens of reasoning in the turn; None sets no limit.
 
         Raises:
             HeaderError: `header` is no beginning of a completion.
+            ConstraintError: `said` does not follow the grammar.
         """
-        header = tuple(header)
+        header, said = tuple(header), tuple(said)
         headers = self._headers(legal_heads(conversation))
         grammars = TurnGrammars(conversation, answer, self._schemas)
         budget = ReasoningBudget(self._encoding, headers, headers.walk(header), think_budget)
@@ -123,5 +126,8 @@ class ConstraintFactory:
         if not grammars.is_empty:
             self.warm()
             parts.append(ContentConstraint(headers.walk(header), self._engine, grammars))
-        describe = partial(describe_turn, self._encoding, headers, header, grammars, think_budget)
-        return TurnConstraint(Constraints(*parts), budget, grammars, describe)
+        describe = partial(describe_turn, self._encoding, headers, (*header, *said), grammars, think_budget)
+        turn = TurnConstraint(Constraints(*parts), budget, grammars, describe)
+        for token in said:
+            turn.accept(token)
+        return turn

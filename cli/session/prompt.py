@@ -29,7 +29,8 @@ class Prompt:
     Attributes:
         conversation: what it was rendered from.
         ids: token ids.
-        header: its last tokens, where they begin the header of the answer after the author's name.
+        header: its last tokens but `said`, where they begin the header of the answer after the author's name.
+        said: its last tokens, where they begin the content of the answer.
         dropped_turns: how many of the oldest turns it lacks.
         shortened_results: how many results of tools were shortened to make room.
     """
@@ -37,6 +38,7 @@ class Prompt:
     conversation: Conversation
     ids: tuple[int, ...]
     header: tuple[int, ...] = ()
+    said: tuple[int, ...] = ()
     dropped_turns: int = 0
     shortened_results: int = 0
 
@@ -66,6 +68,26 @@ class Continuation:
         return [*ids, encoding.special(Special.START), *encoding.encode(Role.ASSISTANT.value)]
 
 
+@dataclass(frozen=True)
+class _Opening:
+    """The tokens behind the author's name with which the prompt begins the answer.
+
+    Attributes:
+        before: messages of the author, and the name again.
+        header: of the answer.
+        said: the beginning of its content.
+    """
+
+    before: tuple[int, ...] = ()
+    header: tuple[int, ...] = ()
+    said: tuple[int, ...] = ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """All of it."""
+        return (*self.before, *self.header, *self.said)
+
+
 class PromptBuilder:
     """Renders prompts for one model and context.
 
@@ -85,31 +107,34 @@ class PromptBuilder:
         self._room = max_context - min(max_tokens or max_context // 4, max_context // 2)
         self._overflow = overflow
 
-    def build(self, transcript: Transcript, sampled: Continuation | None = None) -> Prompt:
+    def build(
+        self, transcript: Transcript, sampled: Continuation | None = None, opened: Message | None = None
+    ) -> Prompt:
         """Return the prompt for the next round.
 
         Args:
             transcript: ends with the message to respond to.
             sampled: the previous round; where the conversation goes on from it, its exact ids are the beginning.
+            opened: a message of the assistant that was cut, to go on with; it is not part of the transcript.
 
         Raises:
             ContextFullError: the prompt leaves no room at all.
             HarmonyError: the conversation cannot be rendered.
         """
-        skips = transcript.settings.skip_reasoning
+        opening = self._opening(transcript, opened)
         whole = transcript.conversation
-        prompt = self._render(whole, skips, sampled)
+        prompt = self._render(whole, opening, sampled)
         if len(prompt.ids) <= self._room:
             return prompt
         whole, shortened = make_room(whole, self._room, self._encoding)
         if shortened:
-            prompt = replace(self._render(whole, skips, sampled), shortened_results=shortened)
+            prompt = replace(self._render(whole, opening, sampled), shortened_results=shortened)
             if len(prompt.ids) <= self._room:
                 return prompt
-        too_long = self._too_long(whole, prompt.ids, skips)
+        too_long = self._too_long(whole, prompt.ids, opening)
         dropped = 0 if self._overflow is None else self._overflow.decide(too_long)
         if dropped:
-            fitting = self._render(without_oldest(whole, dropped), skips, sampled, dropped)
+            fitting = self._render(without_oldest(whole, dropped), opening, sampled, dropped)
             prompt = replace(fitting, shortened_results=shortened)
         if len(prompt.ids) >= self._max_context:
             raise ContextFullError(str(too_long))
@@ -121,32 +146,40 @@ class PromptBuilder:
         if self._overflow is None:
             return whole
         waiting = whole.extended([Message.user("")])
-        skips = transcript.settings.skip_reasoning
-        ids = self._render(waiting, skips).ids
+        opening = self._opening(transcript, None)
+        ids = self._render(waiting, opening).ids
         if len(ids) <= self._room:
             return whole
-        return without_oldest(whole, self._overflow.agreed(self._too_long(waiting, ids, skips)))
+        return without_oldest(whole, self._overflow.agreed(self._too_long(waiting, ids, opening)))
 
     def _render(
-        self, conversation: Conversation, skips: bool, sampled: Continuation | None = None, dropped: int = 0
+        self, conversation: Conversation, opening: _Opening, sampled: Continuation | None = None, dropped: int = 0
     ) -> Prompt:
-        ids = sampled.next_prompt(conversation, self._encoding) if sampled is not None and not skips else None
+        ids = sampled.next_prompt(conversation, self._encoding) if sampled is not None and not opening.ids else None
         if ids is None:
             ids = render_for_completion(conversation, self._encoding)
-        opening, header = self._closed_reasoning() if skips else ([], [])
-        return Prompt(conversation, (*ids, *opening), tuple(header), dropped)
+        return Prompt(conversation, (*ids, *opening.ids), opening.header, opening.said, dropped)
 
-    def _too_long(self, conversation: Conversation, prompt: Sequence[int], skips: bool) -> TooLong:
-        opening = self._render(Conversation(), skips).ids
-        return TooLong(
-            conversation, self._encoding, len(prompt), len(opening), context=self._max_context, room=self._room
-        )
+    def _too_long(self, conversation: Conversation, prompt: Sequence[int], opening: _Opening) -> TooLong:
+        ids = self._render(Conversation(), opening).ids
+        return TooLong(conversation, self._encoding, len(prompt), len(ids), context=self._max_context, room=self._room)
 
-    def _closed_reasoning(self) -> tuple[list[int], list[int]]:
-        """Return an empty analysis with the header of the answer after it; and that header."""
+    def _opening(self, transcript: Transcript, opened: Message | None) -> _Opening:
+        """Return how the prompt begins the answer: as the conversation's effort asks, and with what was said of it."""
+        closed = self._closed_reasoning() if transcript.settings.skip_reasoning else _Opening()
+        if opened is None:
+            return closed
+        author = 1 + len(self._encoding.encode(Role.ASSISTANT.value))
+        rest = render_message(opened, self._encoding)[author:-1]
+        content = rest.index(self._encoding.special(Special.MESSAGE)) + 1
+        before = closed.before if opened.channel == Channel.FINAL else ()
+        return _Opening(before, tuple(rest[:content]), tuple(rest[content:]))
+
+    def _closed_reasoning(self) -> _Opening:
+        """Return an empty analysis with the header of the answer after it."""
         special, encode = self._encoding.special, self._encoding.encode
         message, end = special(Special.MESSAGE), special(Special.END)
         analysis = [special(Special.CHANNEL), *encode(Channel.ANALYSIS.value), message, end]
         final = [special(Special.CHANNEL), *encode(Channel.FINAL.value), message]
         author = [special(Special.START), *encode(Role.ASSISTANT.value)]
-        return [*analysis, *author, *final], final
+        return _Opening((*analysis, *author), tuple(final))

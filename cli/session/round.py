@@ -17,7 +17,8 @@ class Round:
 
     Args:
         encoding: of the tokens.
-        header: tokens of the first message's header that already stand in the prompt.
+        begun: tokens of the first message that already stand in the prompt: its header, or a part of it, and of its
+            content; they are no events.
         first_call: the number in the conversation of the first call.
 
     Attributes:
@@ -27,7 +28,7 @@ class Round:
         reasoning_tokens: tokens of what was said in the analysis channel.
     """
 
-    def __init__(self, encoding: Encoding, header: Iterable[int] = (), first_call: int = 1) -> None:
+    def __init__(self, encoding: Encoding, begun: Iterable[int] = (), first_call: int = 1) -> None:
         self._first_call = first_call
         self._parser = StreamableParser(encoding, Role.ASSISTANT)
         self._channel: str | None = None
@@ -39,8 +40,9 @@ class Round:
         self.calls: tuple[ToolCall, ...] = ()
         self.answered = False
         self.reasoning_tokens = 0
-        for token in header:
+        for token in begun:
             self.feed(token)
+        self.reasoning_tokens = 0
 
     def feed(self, token: int) -> list[Event]:
         """Take the next token; return its events."""

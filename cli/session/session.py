@@ -169,6 +169,25 @@ class Session:
         """Take back everything after the user's last message and respond to it again; as `respond` otherwise."""
         return self._turn(self._transcript.without_last_reply(), options, progress)
 
+    def go_on(
+        self,
+        options: TurnOptions = TurnOptions(),  # noqa: B008 - frozen
+        progress: ReportProgress | None = None,
+    ) -> Generator[Event, None, None]:
+        """Go on with a turn that was cut, where it was; as `respond` otherwise.
+
+        The events have what is new alone; the transcript then has the message as one.
+
+        Raises:
+            ValueError: `Transcript.is_open` is false.
+        """
+        if not self._transcript.is_open:
+            raise ValueError("there is no turn to go on with")
+        *before, last = self._transcript.messages
+        if last.role is Role.TOOL:
+            return self._turn(self._transcript, options, progress)
+        return self._turn(replace(self._transcript, messages=tuple(before)), options, progress, last)
+
     def stop(self) -> bool:
         """End the turn at the next opportunity, from any thread or a signal handler; False if none is running."""
         if not self._is_running:
@@ -209,7 +228,11 @@ class Session:
         self._model.engine.close()
 
     def _turn(
-        self, transcript: Transcript, options: TurnOptions, progress: ReportProgress | None
+        self,
+        transcript: Transcript,
+        options: TurnOptions,
+        progress: ReportProgress | None,
+        opened: Message | None = None,
     ) -> Generator[Event, None, None]:
         began = time.perf_counter()
         self._is_running, self._is_stopping = True, False
@@ -223,7 +246,7 @@ class Session:
         try:
             while True:
                 try:
-                    result = yield from self._round(transcript, options, rounds, progress, total)
+                    result = yield from self._round(transcript, options, rounds, progress, total, opened)
                 except ContextFullError:
                     if total is None:
                         raise
@@ -242,7 +265,7 @@ class Session:
                 if self._params.max_tokens is not None and total.usage.completion_tokens >= self._params.max_tokens:
                     total = replace(total, ending="length")
                     break
-                transcript = self._transcript
+                transcript, opened = self._transcript, None
         finally:
             self._is_running = False
         if total.ending == "stop" and tools.limit is not None:
@@ -271,27 +294,32 @@ class Session:
         number: int,
         progress: ReportProgress | None,
         before: _RoundResult | None,
+        opened: Message | None,
     ) -> Generator[Event, None, _RoundResult]:
         """Yield one generation: prompt, tokens, messages."""
         began = time.perf_counter()
         shown = transcript
         if options.effort is not None:
             shown = transcript.with_settings(transcript.settings.with_effort(options.effort))
-        prompt = self._prompts.build(shown, self._continuation)
+        prompt = self._prompts.build(shown, self._continuation, opened)
         constraint = self._model.constraints.turn(
-            prompt.conversation, prompt.header, answer=self._rules.answer, think_budget=self._rules.think_budget
+            prompt.conversation,
+            prompt.header,
+            prompt.said,
+            answer=self._rules.answer,
+            think_budget=self._rules.think_budget,
         )
         request = Request(prompt.ids, self._params_of(options, before, number), self.encoding.stop_tokens, constraint)
         report = None if progress is None else lambda done, of: progress(PrefillProgress(done, of))
         generation = self._model.engine.generate(request, report)
-        if transcript is not self._transcript:
+        if transcript is not self._transcript and opened is None:  # what was said of a cut message is not lost
             self.go_on_with(transcript)
         self._continuation, self._dropped_turns = None, prompt.dropped_turns
         self._constraint, self._generation = constraint, generation
         if self._is_stopping:
             generation.cancel()
         first_call = len(calls_of(transcript.messages)) + 1
-        sampling = _Sampling(generation, constraint, Round(self.encoding, prompt.header, first_call))
+        sampling = _Sampling(generation, constraint, Round(self.encoding, (*prompt.header, *prompt.said), first_call))
         shortened, self._shortened_results = self._shortened_results, prompt.shortened_results
         try:
             yield RoundStarted(

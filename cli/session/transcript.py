@@ -39,6 +39,14 @@ class Transcript:
         """Whether the user has said anything."""
         return any(message.role is Role.USER for message in self.messages)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the assistant could go on: with its last message, or after a tool's result."""
+        if not self.messages or not self.has_question:
+            return False
+        last = self.messages[-1]
+        return last.role is Role.TOOL or (last.role is Role.ASSISTANT and last.recipient is None)
+
     def extended(self, messages: Iterable[Message]) -> Self:
         """Return the transcript with these messages after it."""
         return replace(self, messages=(*self.messages, *messages))

@@ -100,6 +100,14 @@ class Chat(Protocol):
         """
         ...
 
+    def go_on(self) -> None:
+        """Go on with the last answer where it was cut.
+
+        Raises:
+            UsageError: there is none, or it came to its end.
+        """
+        ...
+
     def undo(self) -> str:
         """Remove the user's last message and everything after it; return its text.
 

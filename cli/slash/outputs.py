@@ -12,8 +12,8 @@ from gptoss.cli.conversations.export import export as write_export, unused_path
 from gptoss.cli.displays.text import stats_line
 from gptoss.cli.line import clipboard
 from gptoss.cli.session.context_size import message_sizes
+from gptoss.cli.slash.answer_code import code_blocks, last_command
 from gptoss.cli.slash.chat import Chat
-from gptoss.cli.terminal.markdown_parser import parser
 from gptoss.harmony import DeveloperContent, Role
 
 _QUOTED = 40
@@ -77,16 +77,17 @@ def stats(chat: Chat, _argument: str) -> None:
 
 
 def copy(chat: Chat, argument: str) -> None:
-    """`/copy`: the last answer as the model wrote it, or the last code in it."""
-    if argument not in ("", "code"):
-        raise UsageError("/copy takes nothing, or code")
+    """`/copy`: the last answer as the model wrote it, the last code in it, or the last command in that."""
+    if argument not in ("", "code", "command"):
+        raise UsageError("/copy takes nothing, code or command")
     turns = chat.session.transcript.turns
     text = turns[-1].answer if turns else ""
     if argument:
-        blocks = [token.content for token in parser().parse(text) if token.type in ("fence", "code_block")]
-        text = blocks[-1] if blocks else ""
+        blocks = code_blocks(text)
+        code = blocks[-1].text if blocks else ""
+        text = code if argument == "code" else last_command(blocks) or ""
     if not text:
-        raise UsageError(f"there is no {'code in the last answer' if argument else 'answer'} to copy")
+        raise UsageError(f"there is no {f'{argument} in the last answer' if argument else 'answer'} to copy")
     way = clipboard.copy(text, chat.output, chat.environment.variables)
     chat.say(f"copied {counted(len(text), 'character')} by {way}")
 

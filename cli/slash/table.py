@@ -119,6 +119,7 @@ _COMMANDS = (
     Command("/files", "", "the files that tools have made in this conversation", settings.files),
     Command("/file", "[PATH|off]", "send a text file with the next message", turns.attach, ("off",), "paths", True),
     Command("/retry", "[EFFORT] [SEED]", "answer the last message again", turns.retry, _EFFORTS, is_common=True),
+    Command("/continue", "", "go on with an answer that was cut", turns.go_on, is_common=True),
     Command("/edit", "", "change the last message in $EDITOR", turns.edit_last, is_common=True),
     Command("/undo", "[N]", "take the last message, or the last N, and what was answered back", turns.undo),
     Command("/undo-patch", "", "take the latest patch of a file back", settings.undo_patch),
@@ -126,7 +127,9 @@ _COMMANDS = (
     Command("/why", "[TURN]", "the reasoning of the last turn, or another", outputs.why, is_common=True),
     Command("/context", "", "what takes how many tokens", outputs.context),
     Command("/stats", "", "tokens and speeds of the last answer", outputs.stats),
-    Command("/copy", "[code]", "the last answer, or its last code", outputs.copy, ("code",), is_common=True),
+    Command(
+        "/copy", "[code|command]", "the last answer, or its last code", outputs.copy, ("code", "command"), "", True
+    ),
     Command("/export", "[PATH]", "write the conversation into a .md or .json file", outputs.export, (), "paths"),
     *(Command(*row) for row in _KEEPING),
     Command("/clear", "", "start a new conversation; so does /new", turns.clear, is_common=True),

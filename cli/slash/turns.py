@@ -46,6 +46,11 @@ def retry(chat: Chat, argument: str) -> None:
     chat.retry(seed, effort)
 
 
+def go_on(chat: Chat, _argument: str) -> None:
+    """`/continue`: the last answer from where it was cut."""
+    chat.go_on()
+
+
 def edit_last(chat: Chat, _argument: str) -> None:
     """`/edit`: the last message changed and answered in the place of what was said since; a new one where none is."""
     if not chat.person_types:

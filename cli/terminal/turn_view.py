@@ -104,6 +104,12 @@ class TurnView(Display):
         self._next_draw = 0.0
         self._output_tail = ""
 
+    def resume_answer(self, text: str) -> None:
+        """Prepare for the rest of an answer whose beginning is shown already: of that, the last row comes again."""
+        view = self._views[FinalDelta]
+        view.feed(self._output.as_shown(sanitize(text)))
+        view.rows(self._region.width)
+
     def show(self, event: Event) -> None:
         """Show one event, or count it."""
         match event:

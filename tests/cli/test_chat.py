@@ -157,7 +157,7 @@ def test_message_that_does_not_fit_is_taken_back_and_the_chat_goes_on(chat, scri
 def test_cut_answer_is_said_so(chat, reply) -> None:
     result = chat("a", arguments=["-n", "15"], completions=[reply("one two three four")])
     assert (result.status, result.stdout) == (4, "one two\n")
-    assert result.stderr == "cut at --max-tokens; what was said is kept\n"
+    assert result.stderr == "cut at --max-tokens; /continue goes on\n"
 
 
 def test_turn_without_an_answer_is_said_so(chat) -> None:

@@ -192,7 +192,7 @@ def test_copy_asks_the_terminal(chat, reply) -> None:
     shown = chat("/copy", "a", "/copy", "/copy code", "/copy x", completions=[reply(answer)], **options)
     for text in (answer, "x = 1\n"):
         assert f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x07" in shown.stdout
-    for said in ("there is no answer to copy", "by the terminal", "/copy takes nothing, or code"):
+    for said in ("there is no answer to copy", "by the terminal", "/copy takes nothing, code or command"):
         assert said in shown.stderr
 
 
