@@ -167,7 +167,7 @@ def test_help_stands_in_columns_where_there_is_room(terminal, columns) -> None:
     screen.type("/help\r")
     lines = screen.wait_for("During an answer")
     number = next(number for number, line in enumerate(lines) if line.startswith("/why"))
-    name = "/why [TURN]                     " if columns == 80 else "/why     "
+    name = "/why [TURN]                     " if columns == 80 else "/why       "
     assert lines[number].startswith(name + "the reasoning")
 
 
