@@ -13,6 +13,7 @@ from typing import TextIO
 
 from gptoss.cli.base.errors import OutputClosed, OutputError
 from gptoss.cli.base.interrupts import Terminated
+from gptoss.cli.base.switches import ACCESSIBLE_VARIABLE, is_on
 from gptoss.cli.base.text import Sanitizer, in_rows, sanitize
 
 
@@ -25,7 +26,8 @@ class Output:
     Args:
         stream: the stream; None when the program was started with it closed.
         name: for messages.
-        variables: the environment; NO_COLOR and TERM say whether the terminal wants styles.
+        variables: the environment; NO_COLOR and TERM say whether the terminal wants styles, GPTOSS_ACCESSIBLE whether
+            nothing may be written over, and sections are named by words.
         essential: whether the program has failed when this cannot be written. What goes to standard error is not
             essential: a broken one must not cost the answer.
     """
@@ -38,7 +40,9 @@ class Output:
         self._essential = essential
         self._sanitizer = Sanitizer()
         self.is_terminal = stream is not None and stream.isatty()
-        self.is_dumb = variables.get("TERM", "dumb") in ("dumb", "unknown", "")
+        self.obeys_sequences = variables.get("TERM", "dumb") not in ("dumb", "unknown", "")
+        self.is_accessible = self.is_terminal and _asks_for_access(variables)
+        self.is_dumb = not self.obeys_sequences or self.is_accessible
         self.has_styles = self.is_terminal and not self.is_dumb and not variables.get("NO_COLOR")
         encoding = getattr(stream, "encoding", None) if self.is_terminal else None
         self._encoding: str = encoding or "utf-8"
@@ -153,6 +157,13 @@ class Output:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
+
+
+def _asks_for_access(variables: Mapping[str, str]) -> bool:
+    try:
+        return is_on(variables.get(ACCESSIBLE_VARIABLE) or "0")
+    except ValueError:
+        return False  # the settings say what is wrong with it
 
 
 _UNKNOWN_SIZE = (80, 24)

@@ -17,6 +17,7 @@ from typing import Any
 
 from gptoss.cli.base.errors import SettingsError
 from gptoss.cli.base.ownership import require_own
+from gptoss.cli.base.switches import ACCESSIBLE_VARIABLE, is_on
 from gptoss.cli.base.text import one_line
 from gptoss.model.checkpoints.catalog import default_hub_cache
 from gptoss.model.storage.regular_file import open_regular_file
@@ -119,6 +120,9 @@ class Settings:
     effort: Effort = Effort.MEDIUM
     instructions: str | None = None
     reasoning: ReasoningView = ReasoningView.AUTO
+    notify_after: float | None = None
+    title: bool = False
+    accessible: bool = False
     repetition: Repetition = Repetition.STOP
     temperature: float | None = None
     top_p: float | None = None
@@ -230,7 +234,7 @@ def load_settings(flags: Mapping[str, Any], variables: Mapping[str, str], config
 
 
 _MAX_CONFIG_BYTES = 1 << 20
-_VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT"}
+_VARIABLES = {"model": "GPTOSS_MODEL", "effort": "GPTOSS_EFFORT", "accessible": ACCESSIBLE_VARIABLE}
 _KERNEL_VARIABLES = {
     "backend": "GPTOSS_BACKEND",
     "cpu_isa": "GPTOSS_CPU_ISA",
@@ -327,6 +331,11 @@ def _yes_or_no(value: Any) -> bool:
     return value
 
 
+def _switch(value: Any) -> bool:
+    """Return the value of a switch in a file, or in a variable, which has words for it."""
+    return is_on(value) if isinstance(value, str) else _yes_or_no(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError
@@ -364,6 +373,9 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "effort": (Effort, f"one of {', '.join(Effort)}"),
     "instructions": (_instructions, "text in UTF-8"),
     "reasoning": (ReasoningView, f"one of {', '.join(ReasoningView)}"),
+    "notify_after": (_number(float, lambda seconds: 0 <= seconds < float("inf")), "a number of seconds, 0 or more"),
+    "title": (_yes_or_no, "true or false"),
+    "accessible": (_switch, "true or false; in a variable 1 or 0"),
     "repetition": (Repetition, f"one of {', '.join(Repetition)}"),
     "temperature": (_number(float, lambda t: 0 <= t < float("inf")), "a number, 0 or more"),
     "top_p": (_number(float, lambda p: 0 < p <= 1), "a number above 0 and at most 1"),

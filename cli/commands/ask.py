@@ -25,6 +25,7 @@ from gptoss.cli.session.events import TurnFinished
 from gptoss.cli.session.session import Session
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
+from gptoss.cli.terminal.attention import Attention
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.harmony import Message
@@ -105,6 +106,11 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
             *reasoning_file,
             _main_display(options, output, session, recorder),
             *([Stats(messages)] if options.stats else []),
+            *(
+                []
+                if settings.notify_after is None
+                else [Attention(messages, environment.variables, settings.notify_after)]
+            ),
         ]
     )
     with notices.held(), closing(display):

@@ -22,7 +22,7 @@ from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.displays.text import Answer, Display, Displays, Stats, Warnings
 from gptoss.cli.hub.inventory import installed_models
 from gptoss.cli.line.keyboard import echo, key_calls
-from gptoss.cli.line.prompt import InputLine, Lines, TerminalLine
+from gptoss.cli.line.prompt import ACCESSIBLE_PROMPT, PROMPT, InputLine, Lines, TerminalLine
 from gptoss.cli.line.status_bar import Part, context_part, status_bar
 from gptoss.cli.session.context_size import prompt_size, tokens_read_again
 from gptoss.cli.session.conversation_settings import ConversationSettings
@@ -38,8 +38,9 @@ from gptoss.cli.startup.opening import check_effort, load, session_rules
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
 from gptoss.cli.startup.tools import offered, with_tool_instructions
+from gptoss.cli.terminal.attention import Attention, Title
 from gptoss.cli.terminal.notices import Notices
-from gptoss.cli.terminal.past_turn import MARK, show_question, show_turn
+from gptoss.cli.terminal.past_turn import show_question, show_turn
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
@@ -85,6 +86,7 @@ class Chat:
         self.output, self.messages = self.environment.output(), self.environment.messages()
         self._notices = Notices(self.messages)
         self._stats = stats
+        self._title = Title(self.output, wanted=invocation.settings.title)
         stdin = self.environment.stdin
         self.person_types = stdin is not None and stdin.isatty()
         self._has_screen = self.output.is_terminal and self.messages.is_terminal and not self.output.is_dumb
@@ -134,7 +136,8 @@ class Chat:
                 self.say(going_on(self.recorder.log.saved))
                 if self.person_types:
                     self.show_turns(self.session.transcript.turns[-1:])
-        with without_interrupts(), echo(self.environment.stdin, on=False):
+        titled = self._title.kept(lambda: self.session.model)
+        with without_interrupts(), echo(self.environment.stdin, on=False), titled:
             while not self.leaving:
                 try:
                     self._take_next()
@@ -168,7 +171,11 @@ class Chat:
         if self._has_screen:
             show_question(self.output, text)
         else:
-            self.say(MARK + text)
+            self.say(self._mark + text)
+
+    @property
+    def _mark(self) -> str:
+        return ACCESSIBLE_PROMPT if self.messages.is_accessible else PROMPT
 
     def show_turns(self, turns: Iterable[PastTurn]) -> None:
         """Show what was said in turns of the conversation, without their reasoning."""
@@ -176,8 +183,8 @@ class Chat:
             if self._has_screen:
                 show_turn(self.output, turn)
             else:
-                self.say(MARK + turn.question.text)
-                self.say(turn.answer or "(no answer)")
+                self.say(self._mark + turn.question.text)
+                self.say(("Answer: " if self.messages.is_accessible else "") + (turn.answer or "(no answer)"))
 
     def model_names(self) -> list[str]:
         """Return the names of the models that are on this machine."""
@@ -366,7 +373,7 @@ class Chat:
                 self._show_ending(event)
 
         now = key_calls(self.environment.stdin, ANSWER_NOW_KEY, session.answer_now)
-        with self._notices.held(), closing(display), now:
+        with self._notices.held(), closing(display), now, self._title.answering(lambda: self.session.model):
             play(session, begin(display.show), show, "conversation" if self.recorder.is_saving else "nothing")
         if self.ending is not None and self.ending.finish_reason == "interrupted" and not self.person_types:
             raise KeyboardInterrupt
@@ -385,6 +392,8 @@ class Chat:
             if self.messages.is_terminal or self.reasoning is not ReasoningView.HIDE:
                 displays.append(Aside(self.messages, self.reasoning, StatusLine(self.messages)))
             displays.append(Answer(self.output))
+        if (after := self._invocation.settings.notify_after) is not None:
+            displays.append(Attention(self.output, self.environment.variables, after))
         if self._stats:
             displays.append(Stats(self.messages))
         return Displays(displays)

@@ -38,7 +38,7 @@ def copy(text: str, output: Output, variables: Mapping[str, str]) -> str:
             continue
         if done.returncode == 0:
             return command[0]
-    if not output.is_terminal or output.is_dumb:
+    if not output.is_terminal or not output.obeys_sequences:
         raise InputError("no clipboard can be reached from here: /export writes a file")
     encoded = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
     if len(encoded) > _LONGEST_SEQUENCE:

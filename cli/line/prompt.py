@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BLOCK = '"""'
 PROMPT = "> "
+ACCESSIBLE_PROMPT = "You: "
 
 
 class InputLine(Protocol):
@@ -53,6 +54,7 @@ class Lines:
         self._stdin = stdin
         self._messages = messages
         self._prompts = stdin is not None and stdin.isatty() and messages.is_terminal
+        self._prompt = ACCESSIBLE_PROMPT if messages.is_accessible else PROMPT
 
     def read(self) -> str | None:
         """Return the next message, without its line break."""
@@ -73,9 +75,9 @@ class Lines:
         except KeyboardInterrupt:
             return ""
 
-    def _line(self, prompt: str = PROMPT) -> str | None:
+    def _line(self, prompt: str | None = None) -> str | None:
         with with_interrupts():
-            data = self._read_prompted(prompt) if self._prompts else self._read_bytes()
+            data = self._read_prompted(prompt or self._prompt) if self._prompts else self._read_bytes()
         if not data:
             return None
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,7 @@ from gptoss.cli.base.settings import (
     Settings,
     load_settings,
 )
+from gptoss.cli.base.switches import ACCESSIBLE_VARIABLE
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.policy import PolicyOption, policy_as_instructions
@@ -57,6 +58,26 @@ _SETTINGS: dict[str, Any] = {
             "--reasoning",
             help="Reasoning, in chat among the answers, in ask on standard error: auto shows it at a terminal, fold "
             "leaves one line. [default: auto]",
+        ),
+    ],
+    "notify_after": Annotated[
+        float | None,
+        typer.Option(
+            "--notify-after",
+            min=0.0,
+            metavar="SECONDS",
+            help="Ring the bell, or notify where the terminal can, after an answer that took longer. [default: never]",
+        ),
+    ],
+    "title": Annotated[
+        bool | None,
+        typer.Option("--title/--no-title", help="Name the model in the title of the window. [default: no-title]"),
+    ],
+    "accessible": Annotated[
+        bool | None,
+        typer.Option(
+            "--accessible/--no-accessible",
+            help="For screen readers: nothing is written over, and words say who speaks. [variable: GPTOSS_ACCESSIBLE]",
         ),
     ],
     "repetition": Annotated[
@@ -286,6 +307,10 @@ def with_settings(
         resuming = {name: values.pop(name) for name in resuming_options}
         given = frozenset(name for name, value in flags.items() if value is not None)
         formats = {name: values.pop(name) for name in formats_options}
+        if settings.accessible or ACCESSIBLE_VARIABLE in environment.variables:
+            # Streams are opened by the variables alone, also where no settings are known.
+            access = {ACCESSIBLE_VARIABLE: "1" if settings.accessible else "0"}
+            environment = replace(environment, variables={**environment.variables, **access})
         invocation = Invocation(
             environment, folders, settings, given, **resuming, answer_format=_answer_format(**formats)
         )

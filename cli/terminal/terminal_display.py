@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ _RULE_WIDTH = 40
 class StatusLine:
     """A line that is overwritten in place and removed at the end; only on a terminal that can do that.
 
-    Several threads may use it.
+    For a screen reader it is a line for each thing that goes on, which stays. Several threads may use it.
     """
 
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,16 +42,25 @@ class StatusLine:
         self._clock = clock
         self._lock = threading.Lock()
         self._shown_at: float | None = None
+        self._announced = ""
         self.works = output.is_terminal and not output.is_dumb
 
     def show(self, text: str) -> None:
         """Show `text` in place of what stood there, at most ten times a second."""
         now = self._clock()
         with self._lock:
+            if self._output.is_accessible:
+                self._announce(text)
             if self.works and (self._shown_at is None or now - self._shown_at >= _REDRAW_S):
                 self._shown_at = now
                 row = _cropped(one_line(text), self._output.columns - 1)
                 self._output.write("\r\x1b[K" + self._output.styled(row, "dim"))
+
+    def _announce(self, text: str) -> None:
+        what = re.split(r"[:(]", one_line(text))[0].strip()
+        if what != self._announced:
+            self._announced = what
+            self._output.write(what + "\n")
 
     def leave(self, text: str, *, always: bool = False) -> None:
         """Show a line that stays: on every terminal, or `always`, in a pipe or a file too."""
@@ -65,6 +75,7 @@ class StatusLine:
             self._clear()
 
     def _clear(self) -> None:
+        self._announced = ""
         if self._shown_at is not None:
             self._shown_at = None
             self._output.write("\r\x1b[K")
@@ -99,6 +110,7 @@ class Aside(Display):
         self._tokens = 0
         self._pending = 0
         """Tokens of which it is not known yet what they say."""
+        self._answers = False
 
     def show(self, event: Event) -> None:
         """Show one event, or count it."""
@@ -112,7 +124,7 @@ class Aside(Display):
             case CommentaryDelta(text):
                 self._write("preamble", text)
             case FinalDelta():
-                self.close()
+                self._begin_answer()
             case ToolCall(recipient, arguments):
                 self.close()
                 self._note(f"call of {recipient}: {arguments}")
@@ -127,6 +139,13 @@ class Aside(Display):
                 self._note(f"the model's output was not well-formed: {description}")
             case TurnFinished():
                 self.close()
+                self._answers = False
+
+    def _begin_answer(self) -> None:
+        self.close()
+        if self._output.is_accessible and not self._answers:
+            self._output.write("Answer:\n")
+        self._answers = True
 
     def _show_reasoning(self, text: str) -> None:
         if self._since is None:
@@ -145,7 +164,7 @@ class Aside(Display):
             if section != "thinking":
                 self.close()
             if self._output.is_terminal:
-                self._rule(section)
+                self._rule(section, begins=True)
             self._section = section
         if text:
             self._at_line_start = text.endswith("\n")
@@ -161,7 +180,7 @@ class Aside(Display):
             self._since = None
         if self._section is None:
             if thought and self._reasoning is ReasoningView.FOLD:
-                self._status.leave(f"{self._output.line * 2} {thought}")
+                self._status.leave(thought if self._output.is_accessible else f"{self._output.line * 2} {thought}")
             return
         self._section = None
         self._output.finish_untrusted()
@@ -171,7 +190,10 @@ class Aside(Display):
         if self._output.is_terminal:
             self._rule(thought)
 
-    def _rule(self, title: str) -> None:
+    def _rule(self, title: str, *, begins: bool = False) -> None:
+        if self._output.is_accessible:
+            self._output.write(f"{title.capitalize()}{':' if begins else '.'}\n" if title else "")
+            return
         line = self._output.line
         text = f"{line * 2} {title} ".ljust(_RULE_WIDTH, line) if title else line * _RULE_WIDTH
         self._output.write(self._output.styled(text, "dim") + "\n")
