@@ -123,6 +123,7 @@ class Settings:
     notify_after: float | None = None
     title: bool = False
     accessible: bool = False
+    pictures: bool = True
     repetition: Repetition = Repetition.STOP
     temperature: float | None = None
     top_p: float | None = None
@@ -375,6 +376,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "reasoning": (ReasoningView, f"one of {', '.join(ReasoningView)}"),
     "notify_after": (_number(float, lambda seconds: 0 <= seconds < float("inf")), "a number of seconds, 0 or more"),
     "title": (_yes_or_no, "true or false"),
+    "pictures": (_yes_or_no, "true or false"),
     "accessible": (_switch, "true or false; in a variable 1 or 0"),
     "repetition": (Repetition, f"one of {', '.join(Repetition)}"),
     "temperature": (_number(float, lambda t: 0 <= t < float("inf")), "a number, 0 or more"),

@@ -41,6 +41,7 @@ from gptoss.cli.startup.tools import offered, with_tool_instructions
 from gptoss.cli.terminal.attention import Attention, Title
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.past_turn import show_question, show_turn
+from gptoss.cli.terminal.pictures import protocol_of
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
@@ -384,7 +385,8 @@ class Chat:
         displays: list[Display] = [Warnings(self.messages, notices=not self._has_screen)]
         if self._has_screen:
             hints = ("; Ctrl-C stops", f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now") if self.person_types else ()
-            view = TurnView(self.output, look=self.reasoning, hints=hints)
+            pictures = protocol_of(self.environment.variables) if self._invocation.settings.pictures else None
+            view = TurnView(self.output, look=self.reasoning, hints=hints, pictures=pictures)
             if opened is not None and opened.channel in (Channel.FINAL, None):
                 view.resume_answer(opened.text)
             displays.append(view)

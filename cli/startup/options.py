@@ -80,6 +80,13 @@ _SETTINGS: dict[str, Any] = {
             help="For screen readers: nothing is written over, and words say who speaks. [variable: GPTOSS_ACCESSIBLE]",
         ),
     ],
+    "pictures": Annotated[
+        bool | None,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Show pictures that tools have made, where the terminal can. [default: pictures]",
+        ),
+    ],
     "repetition": Annotated[
         Repetition | None,
         typer.Option(help="What to do with a model stuck in a repetition loop. [default: stop]"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from rich.segment import Segment
@@ -32,6 +33,7 @@ from gptoss.cli.session.events import (
 from gptoss.cli.terminal import theme
 from gptoss.cli.terminal.live import LiveRegion
 from gptoss.cli.terminal.markdown_view import MarkdownView
+from gptoss.cli.terminal.pictures import PictureProtocol, picture
 from gptoss.cli.terminal.styled_text import Line, wrap
 from gptoss.cli.terminal.thinking_view import ThinkingView
 
@@ -74,6 +76,7 @@ class TurnView(Display):
         output: the terminal.
         look: how to show reasoning.
         hints: what a person can do while the model reasons, as `ThinkingView` takes them.
+        pictures: how the terminal shows pictures that a tool has made; None: their files are named alone.
         clock: seconds.
     """
 
@@ -83,11 +86,13 @@ class TurnView(Display):
         *,
         look: ReasoningView,
         hints: Sequence[str] = (),
+        pictures: PictureProtocol | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
         self._region = LiveRegion(output)
         self._clock = clock
+        self._pictures = pictures
         folded, hidden = look is ReasoningView.FOLD, look is ReasoningView.HIDE
         self._reasoning = ThinkingView(folded=folded, hidden=hidden, line=output.line, hints=hints)
         markdown = {"marks": not output.has_styles, "unicode": output.is_unicode}
@@ -139,6 +144,7 @@ class TurnView(Display):
                     self._note(_STATUSES[event.status])
                 for path in event.files:
                     self._region.update([[Segment(f"  file: {one_line(str(path))}", theme.TOOL)]], [])
+                    self._show_picture(path)
             case ProblemFound(description):
                 self.close()
                 self._note(f"the model's output was not well-formed: {description}")
@@ -147,6 +153,13 @@ class TurnView(Display):
                 self._note(text)
             case TurnFinished():
                 self.close()
+
+    def _show_picture(self, path: Path) -> None:
+        if self._pictures is None:
+            return
+        shown = picture(path, self._output, self._pictures)
+        if shown is not None:
+            self._output.write(shown)
 
     def _show_output(self, text: str) -> None:
         """Show the end of what a running tool writes; its result stands there in the end."""
