@@ -13,9 +13,9 @@ import gptoss.model
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-# numpy is used through Tensor.numpy() alone. torch brings triton where there is a card.
-NEVER_IMPORTED, OPTIONAL = {"numpy"}, {"triton"}
-DISTRIBUTIONS = {"markdown_it": "markdown-it-py"}
+# torch brings triton where there is a card; pillow is an extra.
+OPTIONAL = {"triton", "pillow"}
+DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "PIL": "pillow"}
 
 
 def test_packages_have_the_version_of_pyproject() -> None:
@@ -36,7 +36,7 @@ def test_another_name_is_an_attribute_error(package) -> None:
 
 def test_each_dependency_is_imported_and_has_a_reason() -> None:
     declared = {re.match(r"[\w-]+", each)[0] for each in PROJECT["dependencies"]}
-    assert declared - NEVER_IMPORTED == third_party_imports() - OPTIONAL
+    assert declared == third_party_imports() - OPTIONAL
     table = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").partition("\n\n`triton`")[0]
     rows = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == declared
