@@ -21,7 +21,7 @@ from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.displays.text import Answer, Display, Displays, Stats, Warnings
 from gptoss.cli.hub.inventory import installed_models
-from gptoss.cli.line.keyboard import echo, key_calls
+from gptoss.cli.line.keyboard import echo
 from gptoss.cli.line.prompt import ACCESSIBLE_PROMPT, PROMPT, InputLine, Lines, TerminalLine
 from gptoss.cli.line.status_bar import Part, context_part, status_bar
 from gptoss.cli.session.context_size import prompt_size, tokens_read_again
@@ -48,6 +48,7 @@ from gptoss.cli.terminal.turn_view import TurnView
 from gptoss.harmony import Channel, Message, Role
 
 ANSWER_NOW_KEY = "n"
+FOLD_KEY = "t"
 
 
 def chat(invocation: Invocation, *, stats: bool) -> ExitStatus:
@@ -314,7 +315,7 @@ class Chat:
 
     def _open_line(self) -> InputLine:
         stdin = self.environment.stdin
-        if not (self.person_types and self.output.is_terminal and not self.output.is_dumb):
+        if stdin is None or not (self.person_types and self.output.is_terminal and not self.output.is_dumb):
             return Lines(stdin, self.messages)
         from gptoss.cli.line.completion import CommandCompleter
 
@@ -322,7 +323,7 @@ class Chat:
         completer = CommandCompleter(table.TABLE, lambda: model_names(folders.models))
         # The history holds prompts: a run that saves nothing has none.
         history = folders.state / "history" if self._invocation.settings.save else None
-        return TerminalLine(history, completer, self._status, styles=self.output.has_styles)
+        return TerminalLine(history, completer, self._status, stdin, styles=self.output.has_styles)
 
     def _status(self, columns: int) -> str:
         effort = self.session.settings.effort
@@ -364,7 +365,9 @@ class Chat:
         self, begin: Callable[[ReportProgress], Generator[Event, None, None]], opened: Message | None = None
     ) -> None:
         """Show a turn that `begin` begins, or that goes on with a message that was cut."""
-        session, display = self.session, self._display(opened)
+        session = self.session
+        view = self._view(opened) if self._has_screen else None
+        display = self._display(view)
 
         def show(event: Event) -> None:
             display.show(event)
@@ -373,22 +376,34 @@ class Chat:
                 self._worst = worse(self._worst, _status(event))
                 self._show_ending(event)
 
-        now = key_calls(self.environment.stdin, ANSWER_NOW_KEY, session.answer_now)
-        with self._notices.held(), closing(display), now, self._title.answering(lambda: self.session.model):
+        actions: dict[str, Callable[[], object]] = {ANSWER_NOW_KEY: session.answer_now}
+        if view is not None:
+            actions[FOLD_KEY] = view.toggle_reasoning
+        keys = self._line.keys(actions)
+        with self._notices.held(), closing(display), keys, self._title.answering(lambda: self.session.model):
             play(session, begin(display.show), show, "conversation" if self.recorder.is_saving else "nothing")
         if self.ending is not None and self.ending.finish_reason == "interrupted" and not self.person_types:
             raise KeyboardInterrupt
         if self.output.is_terminal:
             self.output.write("\n")
 
-    def _display(self, opened: Message | None) -> Displays:
-        displays: list[Display] = [Warnings(self.messages, notices=not self._has_screen)]
-        if self._has_screen:
-            hints = ("; Ctrl-C stops", f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now") if self.person_types else ()
-            pictures = protocol_of(self.environment.variables) if self._invocation.settings.pictures else None
-            view = TurnView(self.output, look=self.reasoning, hints=hints, pictures=pictures)
-            if opened is not None and opened.channel in (Channel.FINAL, None):
-                view.resume_answer(opened.text)
+    def _view(self, opened: Message | None) -> TurnView:
+        hints = []
+        if self.person_types:
+            hints = [
+                "; Ctrl-C stops",
+                f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now",
+                f"; Ctrl-{FOLD_KEY.upper()}: fold",
+            ]
+        pictures = protocol_of(self.environment.variables) if self._invocation.settings.pictures else None
+        view = TurnView(self.output, look=self.reasoning, hints=hints, pictures=pictures)
+        if opened is not None and opened.channel in (Channel.FINAL, None):
+            view.resume_answer(opened.text)
+        return view
+
+    def _display(self, view: TurnView | None) -> Displays:
+        displays: list[Display] = [Warnings(self.messages, notices=view is None)]
+        if view is not None:
             displays.append(view)
         else:
             if self.messages.is_terminal or self.reasoning is not ReasoningView.HIDE:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.interrupts import Terminated, ending_calls, with_interrupts
 from gptoss.cli.base.output import Output
-from gptoss.cli.line.keyboard import echo
+from gptoss.cli.line.keyboard import echo, key_calls
+from gptoss.cli.line.keys_meanwhile import KeysMeanwhile
 from gptoss.model.storage.regular_file import make_private_folder
 
 if TYPE_CHECKING:
@@ -39,6 +41,15 @@ class InputLine(Protocol):
 
     def choose(self, question: str) -> str:
         """Return the answer to a question; empty for Ctrl-C and at the end of the input."""
+        ...
+
+    def keys(self, actions: Mapping[str, Callable[[], object]]) -> AbstractContextManager[None]:
+        """Within this context, in which an answer is shown, control keys call actions.
+
+        Args:
+            actions: by the letter that is typed with Ctrl; each must be fit to be called between any two instructions
+                and from another thread. Where there is but a signal to tell of keys, only the first works.
+        """
         ...
 
 
@@ -75,6 +86,11 @@ class Lines:
         except KeyboardInterrupt:
             return ""
 
+    def keys(self, actions: Mapping[str, Callable[[], object]]) -> AbstractContextManager[None]:
+        """Within this context the first of these keys calls its action, where there is a terminal."""
+        key, action = next(iter(actions.items()))
+        return key_calls(self._stdin, key, action)
+
     def _line(self, prompt: str | None = None) -> str | None:
         with with_interrupts():
             data = self._read_prompted(prompt or self._prompt) if self._prompts else self._read_bytes()
@@ -109,11 +125,18 @@ class TerminalLine:
             is remembered.
         completer: what Tab completes.
         status: gives the line below, for a number of columns.
+        stdin: the terminal, for keys during an answer.
         styles: whether the terminal shows styles.
     """
 
     def __init__(
-        self, history: Path | None, completer: Completer, status: Callable[[int], str], *, styles: bool
+        self,
+        history: Path | None,
+        completer: Completer,
+        status: Callable[[int], str],
+        stdin: TextIO,
+        *,
+        styles: bool,
     ) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.application import get_app
@@ -122,6 +145,8 @@ class TerminalLine:
         from prompt_toolkit.output import ColorDepth
         from prompt_toolkit.styles import Style
 
+        self._stdin = stdin
+        self._meanwhile: KeysMeanwhile | None = None
         self._session: PromptSession[str] = PromptSession(
             history=_open_history(history),
             key_bindings=_key_bindings(completer),
@@ -154,12 +179,44 @@ class TerminalLine:
         """Edit and give a line that is not remembered."""
         from prompt_toolkit import PromptSession
 
+        # What was typed during the answer is no answer to the question: it goes on waiting.
+        meanwhile = self._meanwhile
+        if meanwhile is not None:
+            meanwhile.stop()
         try:
             return _prompted(PromptSession(), question)
         except Terminated:
             raise
         except (EOFError, KeyboardInterrupt):
             return ""
+        finally:
+            if meanwhile is not None:
+                meanwhile.start()
+
+    @contextmanager
+    def keys(self, actions: Mapping[str, Callable[[], object]]) -> Iterator[None]:
+        """Within this context these keys call their actions; the next input line begins with what else is typed."""
+        by_character = {chr(ord(letter.upper()) - 64): action for letter, action in actions.items()}
+        meanwhile = self._meanwhile = KeysMeanwhile(self._stdin.fileno(), by_character)
+        meanwhile.start()
+        try:
+            yield
+        finally:
+            self._meanwhile = None
+            meanwhile.stop()
+            _type_ahead(self._session, meanwhile.take())
+
+
+def _type_ahead(session: PromptSession[str], typed: bytes) -> None:
+    """Let the next input line of a session begin with keys that were typed before."""
+    from prompt_toolkit.input.typeahead import store_typeahead
+    from prompt_toolkit.input.vt100_parser import Vt100Parser
+    from prompt_toolkit.key_binding.key_processor import KeyPress
+
+    keys: list[KeyPress] = []
+    parser = Vt100Parser(keys.append)
+    parser.feed_and_flush(typed.decode("utf-8", "replace"))
+    store_typeahead(session.app.input, keys)
 
 
 def _prompted(session: PromptSession[str], prompt: str) -> str:

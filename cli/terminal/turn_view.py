@@ -93,8 +93,7 @@ class TurnView(Display):
         self._region = LiveRegion(output)
         self._clock = clock
         self._pictures = pictures
-        folded, hidden = look is ReasoningView.FOLD, look is ReasoningView.HIDE
-        self._reasoning = ThinkingView(folded=folded, hidden=hidden, line=output.line, hints=hints)
+        self._reasoning = ThinkingView(look=look, line=output.line, hints=hints)
         markdown = {"marks": not output.has_styles, "unicode": output.is_unicode}
         self._views: dict[type[Event], View] = {
             ReasoningDelta: self._reasoning,
@@ -108,6 +107,10 @@ class TurnView(Display):
         """Tokens of which it is not known yet what they say."""
         self._next_draw = 0.0
         self._output_tail = ""
+
+    def toggle_reasoning(self) -> None:
+        """Fold the reasoning that is shown, or show what is folded, from the next token on; from any thread."""
+        self._reasoning.toggle()
 
     def resume_answer(self, text: str) -> None:
         """Prepare for the rest of an answer whose beginning is shown already: of that, the last row comes again."""

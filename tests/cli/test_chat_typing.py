@@ -7,6 +7,8 @@ import time
 import pexpect
 import pytest
 
+RULE = "\u2500"
+
 
 @pytest.fixture
 def editor(tmp_path):
@@ -180,3 +182,41 @@ def test_ctrl_z_is_no_character(terminal, reply) -> None:
     screen.type("one\x1a two\r")
     screen.wait_for("> one two$")
     screen.wait_for("A")
+
+
+def test_ctrl_t_folds_the_reasoning_and_leaves_what_was_typed(terminal, reply) -> None:
+    thoughts = "\n".join(f"thought{number}" for number in range(60))
+    screen = terminal(completions=[reply("Now then.", thoughts), reply("B", "")], token_delay_s=0.02, rows=100)
+    screen.wait_for_prompt()
+    screen.type("Why?\r")
+    screen.wait_for("thought9")
+    screen.type("ne\x14xt\u4e2d")
+    screen.wait_for(f"{RULE * 2} thinking: ")
+    lines = screen.wait_for("> next\u4e2d")
+    assert any(re.match(f"{RULE * 2} thought for", line) for line in lines)
+    assert "thought59" not in lines
+    assert "thought5" in lines
+    screen.type("\r")
+    screen.wait_for("B$")
+
+
+def test_lines_pasted_during_an_answer_are_one_message(terminal, reply) -> None:
+    screen = terminal(completions=[reply("one two three four five", ""), reply("B", "")], token_delay_s=0.2)
+    screen.wait_for_prompt()
+    screen.type("Count\r")
+    screen.wait_for("one")
+    screen.type("first\rsecond\rthird")
+    lines = screen.wait_for("  third")
+    assert lines[-3:] == ["> first", "  second", "  third"]
+    screen.type("\r")
+    screen.wait_for("B$")
+
+
+def test_message_typed_during_an_answer_is_sent_after_it(terminal, reply) -> None:
+    screen = terminal(completions=[reply("one two three four five", ""), reply("B", "")], token_delay_s=0.2)
+    screen.wait_for_prompt()
+    screen.type("Count\r")
+    screen.wait_for("one")
+    screen.type("again\x1b[D\x1b[D\x7fx\r")
+    screen.wait_for("> agxin")
+    screen.wait_for("B$")

@@ -48,7 +48,7 @@ def test_ask_applies_a_patch_that_a_rule_allows(with_patches, workspace) -> None
 def test_person_sees_the_diff_in_colours(with_patches, workspace) -> None:
     result = with_patches("ask", "Hi", completions=[UPDATE, ANSWER], terminal="err")
     assert "\x1b[31m-deep\x1b[39m" in result.stderr
-    assert "\x1b[32m+high\x1b[39m" in result.stderr
+    assert "\x1b[1m+high\x1b[22m" in result.stderr
     assert (workspace / "d/deep.txt").read_text() == "deep\n"
 
 
@@ -79,3 +79,18 @@ def test_files_of_a_conversation_go_with_it(gptoss, tmp_path) -> None:
     assert made.read_text() == "x"
     assert gptoss("sessions", "delete", identifier).status == 0
     assert not made.parent.exists()
+
+
+def test_what_is_typed_before_the_question_is_no_answer_to_it(terminal, workspace) -> None:
+    arguments = ("--tool", "apply_patch", "--workspace", str(workspace))
+    screen = terminal(*arguments, completions=[UPDATE, ANSWER], token_delay_s=0.03, rows=50)
+    screen.wait_for_prompt()
+    screen.type("Hi\r")
+    screen.wait_for(".*thinking|.*reading|> Hi")
+    screen.type("yes, and")
+    screen.wait_for(r"\[n\]")
+    assert (workspace / "d/deep.txt").read_text() == "deep\n"
+    screen.type("y\r")
+    lines = screen.wait_for("> yes, and")
+    assert "Done." in lines
+    assert (workspace / "d/deep.txt").read_text() == "high\n"

@@ -189,3 +189,42 @@ def test_rows_are_full_where_the_terminal_lacks_wide_characters(show) -> None:
     text = "\u4e2d\u6587" * 30 + "\n\n" + "e\u0301" * 30 + "\n\n- caf\u00e9"
     shown = show(Latin1Screen(41), FinalDelta(text), FINISHED)
     assert shown == ["?" * 40, "?" * 20, "", "e?" * 20, "e?" * 10, "", "* caf\u00e9"]
+
+
+def shown_by_toggling(look: ReasoningView, *at: int) -> list[str]:
+    """Twenty lines of reasoning, the key pressed before those of these numbers; the rows that stay."""
+    screen = Screen(60, 60)
+    view = TurnView(screen, look=look, clock=lambda: screen.now)
+    for number in range(20):
+        if number in at:
+            view.toggle_reasoning()
+        view.show(ReasoningDelta(f"line {number}\n"))
+        screen.now += 1.0
+    view.show(FINISHED)
+    return [line for line in screen.lines() if line.startswith(("line", f"{RULE * 2} thought"))]
+
+
+def test_reasoning_is_folded_and_unfolded_while_it_comes() -> None:
+    lines = [f"line {number}" for number in range(20)]
+    summary = f"{RULE * 2} thought for 19 s, 1 token"
+    for look in ReasoningView.SHOW, ReasoningView.FOLD, ReasoningView.HIDE:
+        all_of_it = shown_by_toggling(look) if look is ReasoningView.SHOW else shown_by_toggling(look, 12)
+        assert all_of_it[:-1] == lines, look
+        assert all_of_it[-1].startswith(summary)
+    assert shown_by_toggling(ReasoningView.SHOW, 6, 9)[:-1] == lines
+    folded = shown_by_toggling(ReasoningView.SHOW, 6)
+    assert folded == [*lines[:5], summary]
+    assert shown_by_toggling(ReasoningView.HIDE, 3, 9) == lines[:8]
+    assert shown_by_toggling(ReasoningView.FOLD) == [summary]
+
+
+def test_long_folded_reasoning_is_whole_when_it_is_unfolded(show) -> None:
+    screen = Screen(60, 400)
+    view = TurnView(screen, look=ReasoningView.FOLD, clock=lambda: screen.now)
+    for number in range(300):
+        view.show(ReasoningDelta(f"line {number}\n"))
+        screen.now += 1.0
+    view.toggle_reasoning()
+    view.show(ReasoningDelta("end"))
+    view.show(FINISHED)
+    assert [line for line in screen.lines() if line[0] != RULE] == [*(f"line {n}" for n in range(300)), "end"]
