@@ -249,6 +249,8 @@ def talk(store: Store, scripted: ModuleType, encoding: Encoding, reply: Callable
     """A session that is recorded; `said` is what its recorder tells."""
 
     class Talk:
+        person_types = False
+
         def __init__(self, *answers: str, log: ConversationLog | None = None, saving: bool = True) -> None:
             engine = scripted.ScriptedEngine([encoding.encode_with_special(reply(answer)) for answer in answers])
             self.said: list[str] = []

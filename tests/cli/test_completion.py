@@ -41,7 +41,7 @@ def complete(tmp_path):
         ("/model TMP/", ["models"]),
         ("/file TMP/ta", ["lk.md"]),
         ("/export TMP/ta", ["lk.md"]),
-        ("/copy ", ["code"]),
+        ("/copy ", ["code", "command"]),
         ("/undo ", []),
         ("/zzz ", []),
         ("hello /e", []),
