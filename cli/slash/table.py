@@ -105,7 +105,7 @@ _NARROWEST = 30
 _KEYS = (
     'Alt-Enter begins a new line; many lines may stand between """ and """.',
     "Ctrl-R searches what was typed; Ctrl-X Ctrl-E edits in $EDITOR; Tab completes.",
-    "In an answer: Ctrl-C stops, Ctrl-N ends reasoning, Ctrl-T folds it. Ctrl-D leaves.",
+    "Ctrl-C stops an answer, Ctrl-N its reasoning, Ctrl-T folds that; Ctrl-D leaves.",
 )
 _EFFORTS = tuple(Effort)
 

@@ -59,7 +59,7 @@ class ThinkingView:
         rows = wrap(self._text, min(width, _PROSE_WIDTH))
         if self._look is ReasoningView.FOLD:
             window = [row.line for row in rows[-_WINDOW_ROWS:]]
-            if len(rows) > 20 * _WINDOW_ROWS:  # what has scrolled out of the window need not be wrapped again
+            if len(rows) > 2 * _WINDOW_ROWS:  # what has scrolled out of the window need not be wrapped again
                 end = rows[-_WINDOW_ROWS - 1].end
                 self._aside.append(plain(self._text)[:end])
                 self._text = skip(self._text, end)

@@ -165,7 +165,7 @@ def test_help_stands_in_columns_where_there_is_room(terminal, columns) -> None:
     screen = terminal(columns=columns, rows=70, completions=[])
     screen.wait_for_prompt()
     screen.type("/help\r")
-    lines = screen.wait_for("In an answer")
+    lines = screen.wait_for("Ctrl-C stops an answer")
     number = next(number for number, line in enumerate(lines) if line.startswith("/why"))
     name = "/why [TURN]                     " if columns == 80 else "/why       "
     assert lines[number].startswith(name + "the reasoning")
@@ -175,7 +175,7 @@ def test_help_fits_a_screen(terminal) -> None:
     screen = terminal(completions=[])
     screen.wait_for_prompt()
     screen.type("/help\r")
-    lines = screen.wait_for("In an answer")
+    lines = screen.wait_for("Ctrl-C stops an answer")
     screen.wait_for_prompt()
     assert "> /help" in lines
     assert screen.history() == screen.lines()
