@@ -80,6 +80,8 @@ def picture(path: Path, output: Output, protocol: PictureProtocol) -> str | None
 
 def _read(path: Path, width: int, height: int) -> Image | None:
     """Return the picture in a file, made smaller to fit if it does not; None if it cannot be shown."""
+    if path.is_symlink():  # a tool has no business with pictures elsewhere
+        return None
     try:
         from PIL import Image, ImageOps
 

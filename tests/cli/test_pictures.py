@@ -148,6 +148,11 @@ def test_what_is_no_sound_picture_is_not_shown(tmp_path, data, protocol, recwarn
     assert not recwarn.list
 
 
+def test_links_are_not_followed(png, tmp_path) -> None:
+    (tmp_path / "link.png").symlink_to(png(5, 5))
+    assert picture(tmp_path / "link.png", Screen(), PictureProtocol.KITTY) is None
+
+
 def test_files_of_other_kinds_and_sizes_are_not_read(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "large.png").open("wb") as file:
