@@ -79,7 +79,11 @@ class Output:
 
         Raises: as `write`.
         """
-        self.write((in_rows(text, self.columns - 1, hang) if self.is_terminal else text) + "\n")
+        self.write(self.fitted(text, hang) + "\n")
+
+    def fitted(self, text: str, hang: int = 0) -> str:
+        """Return a line as `write_line` writes it, without its end."""
+        return in_rows(text, self.columns - 1, hang) if self.is_terminal else text
 
     def write(self, text: str) -> None:
         """Write text of the program's own, at once.

@@ -150,7 +150,7 @@ class Stats(Display):
     def show(self, event: Event) -> None:
         """Write the line when the turn is over."""
         if isinstance(event, TurnFinished):
-            self._output.write(self._output.styled(stats_line(event), "dim") + "\n")
+            self._output.write(self._output.styled(self._output.fitted(stats_line(event), 2), "dim") + "\n")
 
 
 def stats_line(turn: TurnFinished) -> str:

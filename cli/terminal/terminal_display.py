@@ -29,6 +29,7 @@ from gptoss.cli.session.events import (
 _QUIET_PREFILL_TOKENS = 128
 _REDRAW_S = 0.1
 _RULE_WIDTH = 40
+_HANG = 2
 
 
 class StatusLine:
@@ -67,7 +68,7 @@ class StatusLine:
         with self._lock:
             self._clear()
             if always or self._output.is_terminal:
-                self._output.write(self._output.styled(one_line(text), "dim") + "\n")
+                self._output.write(self._output.styled(self._output.fitted(one_line(text), _HANG), "dim") + "\n")
 
     def clear(self) -> None:
         """Remove the line."""
@@ -199,7 +200,7 @@ class Aside(Display):
         self._output.write(self._output.styled(text, "dim") + "\n")
 
     def _note(self, text: str) -> None:
-        self._output.write(self._output.styled(one_line(text), "dim") + "\n")
+        self._output.write(self._output.styled(self._output.fitted(one_line(text), _HANG), "dim") + "\n")
 
 
 def _cropped(text: str, columns: int) -> str:

@@ -29,3 +29,13 @@ def test_rows_are_indented() -> None:
     assert in_rows("  one two three four five six", 24, 4) == "  one two three four\n    five six"
     assert in_rows("  one two three four", 10, 4) == "  one two\n  three\n  four"
     assert in_rows("", 10) == ""
+
+
+def test_figures_and_notes_break_between_words_at_a_terminal(gptoss, reply) -> None:
+    call = '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"text": "' + "word " * 30 + '"}<|call|>'
+    result = gptoss("ask", "-m", "nano", "--stats", "a", terminal="err", completions=[call])
+    lines = result.stderr.rpartition("\r\x1b[K")[2].replace("\x1b[2m", "").replace("\x1b[22m", "").splitlines()
+    assert lines[0].startswith("call of functions.f: ")
+    assert max(map(len, lines)) < 80
+    assert lines[1].startswith("  word")
+    assert any(line.startswith("prompt ") for line in lines)
