@@ -57,6 +57,7 @@ class Checkpoint:
         config: the model's blueprint.
         layout: the naming and packing of its tensors.
         files: its weight files.
+        mappings: of the weight files.
         nbytes: bytes of all tensors that the model uses, as stored; the most memory that a mapped model takes.
         fingerprint: differs between checkpoints; hash of the config and of `SafetensorsFile.identity` of each file.
         sources: the stored tensor of each canonical name.
@@ -79,6 +80,7 @@ class Checkpoint:
         self.layout = layout
         self.sources = MappingProxyType(dict(sources))
         self.files = tuple(sorted({each.file.path for each in stored.values()}))
+        self.mappings = tuple({each.file.path: each.file.mapping for each in stored.values()}.values())
         self._stored = stored
         used = {name for source in self.sources.values() for name in source.names}
         self.ignored = tuple(sorted(set(stored) - used))

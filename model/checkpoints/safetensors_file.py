@@ -84,6 +84,7 @@ class SafetensorsFile:
         identity: hash of device, inode, size and modification time, and of six pieces of the file from its beginning
             to its end. So a file that was overwritten in place and given its old time back still differs, unless only
             weights between the pieces have changed.
+        mapping: the whole file.
 
     Raises:
         CheckpointError: the file cannot be read, or is not a valid safetensors file.
@@ -96,8 +97,8 @@ class SafetensorsFile:
                 self._begin, self.nbytes, header = _read_header(file)
                 self.tensors: Mapping[str, TensorInfo] = MappingProxyType(_parse_header(header, self.nbytes))
                 self.identity = _identity(file)
-                self._mapping = map_file(file, self._begin + self.nbytes)
-                self._bytes = as_tensor(self._mapping)
+                self.mapping = map_file(file, self._begin + self.nbytes, self.path)
+                self._bytes = as_tensor(self.mapping)
         except OSError as error:
             raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
         except _HeaderError as error:
@@ -144,7 +145,7 @@ class SafetensorsFile:
         first = (self._begin + info.begin) // page * page
         last = (self._begin + info.begin + info.nbytes) // page * page
         if last > first and hasattr(mmap, "MADV_DONTNEED"):
-            self._mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+            self.mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def _identity(file: BinaryIO) -> bytes:

@@ -18,6 +18,7 @@ from gptoss.model.checkpoints.config_files import load_generation_defaults
 from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.checkpoints.published_hashes import PublishedHash, find_published_hashes
 from gptoss.model.errors import CheckpointError, quote
+from gptoss.model.storage.mapping import require_whole
 from gptoss.model.tensors.mxfp4 import NAN_SCALE
 
 _PIECE = 1 << 22
@@ -78,6 +79,7 @@ def verify(path: Path | str, progress: Progress | None = None) -> Verification:
     if checkpoint is not None:
         for name in checkpoint.sources:
             _collect(faults, partial(reader.look_at, checkpoint, name))
+        _collect(faults, partial(require_whole, checkpoint.mappings))
     weights = {file.name for file in checkpoint.files} if checkpoint else set()
     return Verification(
         folder=folder.path,

@@ -16,6 +16,7 @@ from gptoss.model.inference.sampler import Sampler
 from gptoss.model.inference.speculation import PromptLookup
 from gptoss.model.inference.turns import Cancelled, Turns, Waiter
 from gptoss.model.interface import FinishReason, Progress, Request, SamplingParams, Timing, Token
+from gptoss.model.storage.integrity import Integrity
 
 
 class LocalGeneration(Iterator[Token]):
@@ -92,6 +93,7 @@ class GenerationRun:
         stop: all token ids that end it.
         pool: the model's contexts.
         turns: on the model.
+        integrity: of the model's files.
         progress: called during the prefill.
     """
 
@@ -102,6 +104,7 @@ class GenerationRun:
         stop: frozenset[int],
         pool: ContextPool,
         turns: Turns,
+        integrity: Integrity,
         progress: Progress | None,
     ) -> None:
         self._prompt = list(request.ids)
@@ -111,6 +114,7 @@ class GenerationRun:
         self._constraint = stopping if request.constraint is None else Constraints(stopping, request.constraint)
         self._pool = pool
         self._turns = turns
+        self._integrity = integrity
         self._progress = progress
         self._waiter = Waiter()
         self._context: Context | None = None
@@ -218,10 +222,14 @@ class GenerationRun:
                 if token is not None:
                     follows = self._after(context, token.id, list(forced) or lookup.guess())
                 assert follows is not None
-                token = self._choose(follows, forced, mask)
+                try:
+                    token = self._choose(follows, forced, mask)
+                finally:
+                    self._integrity.require()  # before any error: zeros in place of weights explain it
                 self.timing.decode_s += time.perf_counter() - begin
             begin = time.perf_counter()
             self.generated_tokens += 1
+            self._integrity.check_in_background()
             is_complete = self._constraint.accept(token.id)
             self.finish_reason = "stop" if is_complete else self._limit_reached(context)
             self.timing.decode_s += time.perf_counter() - begin
@@ -284,6 +292,7 @@ class GenerationRun:
                 if end == len(prompt):
                     # The first token is sampled at once, so nothing is lost by waiting; else its time would be missing.
                     context.wait()
+                self._integrity.require()
                 computed_s += time.perf_counter() - begin
             if end == len(prompt):
                 context.prefixes.note_prefill(len(prompt) - cached, computed_s)

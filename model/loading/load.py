@@ -23,6 +23,7 @@ from gptoss.model.loading.upload import Progress, Uploader
 from gptoss.model.loading.weights import load_weights
 from gptoss.model.ops import Ops, StepOps
 from gptoss.model.ops.full_card import full_card_told
+from gptoss.model.storage.integrity import Integrity
 from gptoss.model.storage.made_weights import MadeWeights
 from gptoss.model.storage.read_ahead import ReadAhead, Reading
 from gptoss.model.tensors.weights import Weights
@@ -152,12 +153,14 @@ def carry_out(
             stack.enter_context(ReadAhead(parts, reading))
         weights, packing = _take_weights(plan, checkpoint, progress)
         transformer = Transformer(plan.config, weights, plan.ops, made)
+    Integrity(checkpoint.mappings, made).require()
     prefixes = None if files is None else (files, prefix_identity(plan))
     engine = LocalEngine(
         transformer,
         plan.options.max_context,
         defaults,
         prefixes=prefixes,
+        mappings=checkpoint.mappings,
         context_bytes=CONTEXT_BYTES if plan.options.context_bytes is None else plan.options.context_bytes,
     )
     return Loaded(engine, plan, packing, made)

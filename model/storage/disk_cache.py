@@ -80,6 +80,12 @@ class CheckpointFiles:
         """Remove a file, if possible."""
         _remove(self.path(name))
 
+    def clear(self) -> None:
+        """Remove all files of this checkpoint, as far as possible."""
+        for file in _files(self.folder):
+            _remove(file.path)
+        _remove_if_unused(self.folder)
+
     def open_folder(self) -> None:
         """Create the folder of this checkpoint, accessible to its owner only, and record the model's name.
 

@@ -8,25 +8,77 @@ from __future__ import annotations
 import ctypes
 import mmap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
+from gptoss.model.errors import CheckpointError, quote
+
+try:
+    from gptoss.model.storage import _mapped_files
+except ImportError:  # not built: a file that is cut while it is mapped ends the process
+    _mapped_files = None  # type: ignore[assignment]
+
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", 3)
 _POPULATE_READ = 22  # Linux 5.14; other systems reject it
 
 
-def map_file(file: BinaryIO, nbytes: int) -> mmap.mmap:
-    """Map the first `nbytes` of a file, read-only, in large pages.
+class MappedFile(mmap.mmap):
+    """A file that is mapped read-only; what is cut off while it is mapped reads as zeros (see `require_whole`).
+
+    Attributes:
+        path: of the file, for messages.
+    """
+
+    path = ""
+    _slot = -1
+
+    def watch(self, path: Path) -> None:
+        """Have missing pages replaced by zeros, where the system allows it."""
+        self.path = str(path)
+        if _mapped_files is not None and len(self):
+            self._slot = _mapped_files.watch(as_tensor(self).data_ptr(), -(-len(self) // mmap.PAGESIZE) * mmap.PAGESIZE)
+
+    def is_cut(self) -> bool:
+        """Return whether pages were missing when they were read."""
+        return _mapped_files is not None and _mapped_files.is_cut(self._slot)
+
+    def __del__(self) -> None:
+        if _mapped_files is not None:
+            _mapped_files.unwatch(self._slot)
+
+
+def map_file(file: BinaryIO, nbytes: int, path: Path) -> MappedFile:
+    """Map the first `nbytes` of a file, read-only, in large pages; `path` is for messages.
 
     By default Linux caches a file in pages no larger than the disk's read-ahead.
     """
-    mapping = mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_READ)
+    mapping = MappedFile(file.fileno(), nbytes, access=mmap.ACCESS_READ)
+    mapping.watch(path)
     _ask_for_large_pages(mapping)
     return mapping
+
+
+def require_whole(files: Iterable[MappedFile]) -> None:
+    """Check that none of the files has lost pages that were read; costs nearly nothing.
+
+    Whoever computes with mapped weights calls this before the result is used.
+
+    Raises:
+        CheckpointError: a file was cut, or its disk failed, while it was mapped.
+    """
+    if _mapped_files is None or not _mapped_files.cuts():
+        return
+    for file in files:
+        if file.is_cut():
+            raise CheckpointError(
+                f"{quote(file.path)} was cut short, or could not be read, while it was in use: "
+                "put the whole file back, and start again"
+            )
 
 
 def new_memory(nbytes: int) -> Tensor:

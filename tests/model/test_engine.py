@@ -30,6 +30,7 @@ class CountingTransformer:
         self.config = transformer.config
         self.new_cache = transformer.new_cache
         self.ops = transformer.ops
+        self.made = None
         self.calls = []
 
     def step(self, cache):

@@ -4,7 +4,10 @@ import errno
 import logging
 import os
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -12,10 +15,12 @@ from generating import generate
 from loaded import loaded_engine
 
 from gptoss.model.checkpoints.checkpoint import Checkpoint
+from gptoss.model.errors import CheckpointError
 from gptoss.model.inference.engine import LocalEngine
 from gptoss.model.interface import SamplingParams
 from gptoss.model.storage import disk_cache, made_weights
 from gptoss.model.storage.disk_cache import CheckpointFiles, DiskCache, clear, kept_models
+from gptoss.model.storage.made_weights import MadeWeights
 from gptoss.model.storage.read_ahead import ReadAhead
 
 cpu_ops = pytest.importorskip("gptoss.model.ops.cpu", reason="built without a compiler", exc_type=ImportError)
@@ -63,7 +68,8 @@ def test_the_next_run_makes_nothing_and_answers_alike(model, opened, tmp_path):
     assert not files_in(tmp_path), "while the answer is awaited nothing is written"
     first.retain()
     (path,) = files_in(tmp_path)
-    assert path.stat().st_size == first.transformer.ops.made_bytes(first.transformer.config)
+    checksum = 4
+    assert path.stat().st_size == first.transformer.ops.made_bytes(first.transformer.config) + checksum
     assert path.stat().st_mode & 0o777 == 0o600
     second = opened(model)
     assert answer(second) == expected
@@ -210,3 +216,95 @@ def test_shown_and_cleared(model, opened, tmp_path):
     assert path.exists()
     assert clear(tmp_path / "computed") == kept.nbytes
     assert not files_in(tmp_path)
+
+
+def checked(engine: LocalEngine) -> LocalEngine:
+    """Wait until the background thread has compared all checksums."""
+    for thread in threading.enumerate():
+        if thread.name == "checksums of cached weights":
+            thread.join()
+    return engine
+
+
+def answer_twice(engine: LocalEngine) -> None:
+    answer(engine)
+    answer(checked(engine))
+
+
+def flip(path: Path, bit: int) -> None:
+    """Flip a bit, in a new file: engines that have mapped the old one are not disturbed."""
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.with_suffix(".flipped").write_bytes(data)
+    path.with_suffix(".flipped").replace(path)
+
+
+def flip_unseen(path: Path, opened: Callable[[], LocalEngine]) -> LocalEngine:
+    """Flip a bit that the backend does not look at when it loads the weights; return an engine that uses them."""
+    whole = path.read_bytes()
+    for eighth in range(1, 8):
+        flip(path, len(whole) * eighth)
+        engine = opened()
+        if engine.transformer.made.is_filled and path.exists():
+            return engine
+        path.write_bytes(whole)
+    raise AssertionError("the backend looks at all of them")
+
+
+def test_every_flipped_bit_is_found_and_the_layers_are_made_anew(model, opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(made_weights, "PIECE", 1000)
+    first = opened(model)
+    expected = answer(first)
+    first.retain()
+    (path,) = files_in(tmp_path)
+    random, found = Random(1), 0
+    for bit in [0, 8 * path.stat().st_size - 1, *(random.randrange(8 * path.stat().st_size) for _ in range(18))]:
+        flip(path, bit)
+        engine = opened(model)
+        if path.exists():  # else the backend has seen that it was not made of these weights
+            with pytest.raises(
+                CheckpointError, match=r"\.made', a cached copy of the model's dense layers, is damaged"
+            ):
+                answer_twice(engine)
+            found += 1
+        assert answer(engine) == expected
+        engine.retain()
+        assert answer(opened(model)) == expected
+    assert found > 5
+
+
+def test_an_answer_ends_where_damage_is_found_and_nothing_of_it_is_stored(model, opened, tmp_path, caplog):
+    opened(model).retain()
+    (path,) = files_in(tmp_path)
+    engine = flip_unseen(path, lambda: opened(model))
+    generation = generate(engine, IDS, SamplingParams(temperature=0, max_tokens=8))
+    next(generation)
+    checked(engine)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        list(generation)
+    engine.retain(IDS)
+    assert "is damaged" not in caplog.text, "said once"
+    list(generate(engine, IDS, SamplingParams(temperature=0, max_tokens=1)))
+    assert not path.exists()
+    engine.retain()
+    assert path.exists()
+
+
+def test_damage_that_is_found_after_the_answer_is_said_at_its_end(model, opened, tmp_path, caplog):
+    opened(model).retain()
+    (path,) = files_in(tmp_path)
+    engine = flip_unseen(path, lambda: opened(model))
+    list(generate(engine, IDS, SamplingParams(temperature=0, max_tokens=1)))
+    checked(engine).retain(IDS)
+    assert "is damaged, so answers since the model was loaded may be wrong" in caplog.text
+
+
+def test_the_check_does_not_delay_the_first_token(model, opened, monkeypatch):
+    opened(model).retain()
+    began = []
+    monkeypatch.setattr(MadeWeights, "check_in_background", lambda self: began.append(self))
+    engine = opened(model)
+    generation = generate(engine, IDS, SamplingParams(temperature=0, max_tokens=2))
+    assert not began
+    next(generation)
+    assert began
