@@ -1,12 +1,12 @@
 """The models on this machine: built in, in the models folder, in the hub's cache, and in folders that were used.
 
-Only configs, indexes and the names and sizes of files are read.
+Only configs, indexes, headers of weight files and the names and sizes of files are read.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +25,8 @@ from gptoss.model.checkpoints.catalog import (
 from gptoss.model.checkpoints.config_dialects import HUB_MODEL_TYPES
 from gptoss.model.checkpoints.wrong_folder import looks_like_checkpoint
 from gptoss.model.errors import CheckpointError, ModelNotFoundError
-from gptoss.model.storage.json_file import read_json_object
+from gptoss.model.storage.json_file import JsonError, parse_json_object, read_json_object
+from gptoss.model.storage.regular_file import open_regular_file
 
 _MAX_CONFIG_BYTES = 4 << 20
 _MAX_ENTRIES = 10_000
@@ -51,7 +52,7 @@ class InstalledModel:
         place: what kind of place it lies in.
         folder: where; in the hub's cache, the snapshot that would be run.
         nbytes: on the disk, of all its revisions.
-        layout: for people; None where the config says nothing.
+        layout: for people; None where neither the config nor the tensors' names say it.
         is_complete: whether no file is missing.
         last_used: seconds since the epoch; None: not by this program.
     """
@@ -141,7 +142,7 @@ def _model(
         place=place,
         folder=folder,
         nbytes=_nbytes(folder) if nbytes is None else nbytes,
-        layout=_layout(folder),
+        layout=_layout(folder, _tensor_names(folder)),
         is_complete=_is_whole(folder),
         last_used=uses.get(folder.resolve()) or None,
     )
@@ -167,8 +168,11 @@ def _is_gpt_oss(folder: Path) -> bool:
     return _layout(folder) is not None
 
 
-def _layout(folder: Path) -> str | None:
-    """Return the layout by its config; None: it is no model of this architecture."""
+def _layout(folder: Path, names: Iterable[str] = ()) -> str | None:
+    """Return the layout by its config, and by its tensors' names where they are known.
+
+    None: it is no model of this architecture.
+    """
     config = _config(folder)
     model_type = config.get("model_type")
     if model_type is None:
@@ -176,7 +180,23 @@ def _layout(folder: Path) -> str | None:
     if model_type not in HUB_MODEL_TYPES:
         return None
     kind = "puzzle, " if model_type != "gpt_oss" else ""
-    return kind + ("MXFP4" if config.get("quantization_config") else "unpacked")
+    # Tools that unpack the experts leave `quantization_config`, and others quantise without one.
+    experts = [name for name in names if ".experts." in name and "bias" not in name]
+    packed = any(name.endswith("_blocks") for name in experts) if experts else "quantization_config" in config
+    return kind + ("MXFP4" if packed else "unpacked")
+
+
+def _tensor_names(folder: Path) -> list[str]:
+    """Return the names in the index, else in the header of the only weight file; none where that is broken."""
+    try:
+        if (folder / _INDEX).exists():
+            weight_map = read_json_object(folder / _INDEX, _MAX_CONFIG_BYTES).get("weight_map")
+            return list(weight_map) if isinstance(weight_map, dict) else []
+        with open_regular_file(folder / "model.safetensors") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return list(parse_json_object(file.read(length))) if 0 < length <= _MAX_CONFIG_BYTES else []
+    except (OSError, CheckpointError, JsonError):
+        return []
 
 
 def _is_whole(folder: Path) -> bool:

@@ -117,6 +117,24 @@ def test_folders_that_were_used_and_when(gptoss, home, models, make_checkpoint) 
     assert models() == {}
 
 
+@pytest.mark.parametrize(("layout", "method", "expected"), [("hub_bf16", "mxfp4", "unpacked"), ("hub", None, "MXFP4")])
+def test_the_layout_is_that_of_the_tensors_not_of_the_config(home, models, make_checkpoint, layout, method, expected):
+    folder = make_checkpoint(home / "elsewhere", layout)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("quantization_config", None)
+    (folder / "config.json").write_text(
+        json.dumps(config | ({"quantization_config": {"quant_method": method}} if method else {}))
+    )
+    record_use(home / "gptoss" / "state", folder)
+    assert models()[str(folder)]["layout"] == expected
+    weights = folder / "model.safetensors"
+    for header in (b"", b"\xff" * 8, (1 << 20).to_bytes(8, "little") + b"{", (2).to_bytes(8, "little") + b"[]"):
+        weights.write_bytes(header)
+        assert models()[str(folder)]["layout"] == ("MXFP4" if method else "unpacked"), (
+            "the config's, where it is broken"
+        )
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"a": "b"}', '{"relative": 1, "/absolute": "x"}', "\0"])
 def test_a_broken_record_of_use_costs_nothing(home, models, content) -> None:
     state = home / "gptoss" / "state"
