@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -23,6 +24,8 @@ VOCABULARY = 300
 # Before anything imports the Triton kernels, which then run on the CPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
+hypothesis.settings.register_profile("gptoss", deadline=None, print_blob=True)  # no test depends on time
+hypothesis.settings.load_profile("gptoss")
 
 _AUTOMATIC_BACKEND = select.automatic_backend
 

@@ -127,14 +127,21 @@ def hub_errors(reference: HubReference, what: str) -> Iterator[None]:
         raise TransientError(f"{hub} did not answer for {read_timeout_s():g} s ({what})") from None
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
         if hub.startswith(("http://", "https://")):
-            reason = f"{hub} redirects to an address that is none of the web ({what})"
-            raise PullError(f"{reason}: use another mirror (HF_ENDPOINT)") from None
+            raise _bad_redirect(hub, "to an address that is none of the web", what) from None
         raise PullError(f"{quote(hub)} is no address of a hub: set HF_ENDPOINT to one such as https://host") from None
+    except httpx2.TooManyRedirects:
+        raise _bad_redirect(hub, "in a circle", what) from None
     except httpx2.ConnectError as error:
         raise TransientError(f"{hub} cannot be reached ({one_line(str(error))})") from None
     except httpx2.HTTPError as error:
+        if "location header" in str(error):  # the library has no class of its own for it
+            raise _bad_redirect(hub, "to an address that is none of the web", what) from None
         reason = one_line(str(error)) or type(error).__name__
         raise TransientError(f"the connection to {hub} broke off ({what}: {reason})") from None
+
+
+def _bad_redirect(hub: str, where: str, what: str) -> PullError:
+    return PullError(f"{hub} redirects {where} ({what}): use another mirror (HF_ENDPOINT)")
 
 
 def _from_status(error: HfHubHTTPError, reference: HubReference, what: str, hub: str) -> PullError | ModelError:

@@ -8,14 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 
 from gptoss import harmony
 from gptoss.harmony import Conversation, Encoding, Message, Role, conversation_to_dict, message_from_dict
-
-hypothesis.settings.register_profile("harmony", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("harmony")
 
 GOLDEN = Path(__file__).with_name("golden")
 

@@ -139,6 +139,24 @@ def test_statuses(gptoss, hub, home, fault, status, says) -> None:
     assert not list(home.glob("hf/hub/models--*"))
 
 
+@pytest.mark.parametrize("where", ["/api/models/owner", f"/resolve/main/{SHARD}", f"/cdn/owner/made/{SHARD}"])
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "gopher://host/", "http://[::1"])
+def test_the_hub_is_blamed_for_where_it_redirects_to(gptoss, hub, home, where, address) -> None:
+    where = where.replace("main", hub.repositories["owner/made"].commit)
+    hub.faults = [Fault(where, status=302, headers={"Location": address})]
+    result = gptoss("pull", "owner/made")
+    assert result.status == 1
+    assert f"{hub.url} redirects to an address that is none of the web" in last_line(result)
+    assert "root:" not in "".join(path.read_text(errors="replace") for path in home.rglob("*") if path.is_file())
+
+
+def test_redirects_in_a_circle(gptoss, hub) -> None:
+    hub.faults = [Fault("/api/models/owner", status=302, headers={"Location": "/api/models/owner/made"})]
+    result = gptoss("pull", "owner/made")
+    assert result.status == 1
+    assert f"{hub.url} redirects in a circle" in last_line(result)
+
+
 @pytest.mark.parametrize(("status", "exit_status"), [(401, 3), (403, 3), (404, 3), (416, 1), (429, 1), (502, 1)])
 def test_statuses_of_a_file(gptoss, hub, status, exit_status) -> None:
     hub.faults = [Fault(f"/cdn/owner/made/{SHARD}", status=status)]
