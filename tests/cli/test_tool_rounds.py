@@ -9,7 +9,7 @@ from gptoss.cli.session import events
 from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.options import SessionModel, SessionRules
 from gptoss.cli.session.session import Session
-from gptoss.cli.session.tools import ToolEvent, ToolOutcome
+from gptoss.cli.session.tools import ToolEvent, ToolOutcome, Tools
 from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import Message, ToolDescription
 
@@ -23,18 +23,12 @@ HEADERS = {
 ANSWER = "<|channel|>final<|message|>Four.<|return|>"
 
 
-class Adder:
+class Adder(Tools):
     """Adds two to the argument, always."""
 
     def run(self, call: events.ToolCall, history: Sequence[Message]) -> Generator[ToolEvent, None, ToolOutcome]:
         yield from ()
         return ToolOutcome("4")
-
-    def may_exceed(self, limit: events.ToolLimit, call: events.ToolCall) -> bool:
-        return False
-
-    def cancel(self) -> None:
-        pass
 
 
 @pytest.fixture(params=HEADERS)
@@ -59,10 +53,5 @@ def test_a_tool_is_called_in_one_turn_of_two_rounds(session) -> None:
     assert list(second.prompt) == [*first.prompt, *sampled, *new]
     assert second.cached_tokens == len(second.prompt) - len(new)  # the result alone is prefilled
     assert (turn[-1].finish_reason, turn[-1].answered, turn[-1].rounds) == ("stop", True, 2)
-    assert [message.text for message in session.transcript.messages] == [
-        "2 + 2?",
-        "Let me add.",
-        '{"a": 2}',
-        "4",
-        "Four.",
-    ]
+    said = [message.text for message in session.transcript.messages]
+    assert said == ["2 + 2?", "Let me add.", '{"a": 2}', "4", "Four."]
