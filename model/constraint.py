@@ -92,6 +92,17 @@ class StepwiseConstraint(Protocol):
         """Return what may come next."""
         ...
 
+    def forced(self) -> Forced | None:
+        """Return the tokens that are forced next, as `next` would, without computing a mask."""
+        ...
+
+    def allows(self, token_id: int) -> bool:
+        """Return whether the next token may be this one, without computing a mask; forced tokens are not considered.
+
+        More is allowed than by the mask of `next` where a grammar forces a text that other tokens can spell too.
+        """
+        ...
+
     def accept(self, token_id: int) -> bool:
         """Take a token; return whether the completion is complete with it."""
         ...
@@ -130,6 +141,14 @@ class Constraints:
             raise ConstraintError("the constraints together allow no token")
         return LogitMask(mask)
 
+    def forced(self) -> Forced | None:
+        """Return what the first that forces wants."""
+        return next((forced for each in self._constraints if (forced := each.forced()) is not None), None)
+
+    def allows(self, token_id: int) -> bool:
+        """Return whether all of them allow a token."""
+        return all(each.allows(token_id) for each in self._constraints)
+
     def accept(self, token_id: int) -> bool:
         """Pass a token to all of them; the completion is complete when one of them says so."""
         is_complete = False
@@ -147,6 +166,14 @@ class StopTokens:
     def next(self) -> Hold:
         """Allow any token."""
         return None
+
+    def forced(self) -> Forced | None:
+        """Force nothing."""
+        return None
+
+    def allows(self, token_id: int) -> bool:  # noqa: ARG002 - as the interface
+        """Allow any token."""
+        return True
 
     def accept(self, token_id: int) -> bool:
         """Take a token; return whether it is a stop token."""

@@ -50,9 +50,17 @@ class ReasoningBudget:
 
     def next(self) -> Hold:
         """Return the closing tokens where the reasoning has to end."""
+        return self.forced()
+
+    def forced(self) -> Forced | None:
+        """Return the closing tokens where the reasoning has to end."""
         is_spent = self._answer_now.is_set() or (self._left is not None and self._left <= 0)
         in_character = bool(self._decoder.getstate()[0])
         return self._closing if is_spent and self._in_reasoning and not in_character else None
+
+    def allows(self, token_id: int) -> bool:  # noqa: ARG002 - as the interface
+        """Allow any token."""
+        return True
 
     def accept(self, token_id: int) -> bool:
         """Take a token and count it if it is reasoning; the completion is never complete with it."""

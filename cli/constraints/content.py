@@ -9,7 +9,7 @@ from gptoss.cli.constraints.grammars import Grammar, GrammarEngine, Matcher
 from gptoss.cli.constraints.schemas import SchemaCache
 from gptoss.harmony import Channel, Conversation, DeveloperContent, HeaderWalk, MessageHead
 from gptoss.harmony.content import FUNCTIONS_NAMESPACE
-from gptoss.model.constraint import Hold
+from gptoss.model.constraint import Forced, Hold
 
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
@@ -81,6 +81,19 @@ class ContentConstraint:
         """
         matcher = self._current_matcher()
         return None if matcher is None else matcher.next()
+
+    def forced(self) -> Forced | None:
+        """Force nothing."""
+        return None
+
+    def allows(self, token_id: int) -> bool:
+        """Return whether the content's grammar continues with this token.
+
+        Raises:
+            ConstraintError: the grammar engine has reached one of its limits.
+        """
+        matcher = self._current_matcher()
+        return matcher is None or matcher.allows(token_id)
 
     def accept(self, token_id: int) -> bool:
         """Take a token and follow the content; the completion is never complete with it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from gptoss.cli.constraints.property_names import PropertyNames
@@ -60,7 +61,7 @@ class GrammarEngine:
         self._tokenizer: LLTokenizer | None = None
         self._lock = threading.Lock()
         self._is_warming = False
-        self._escapes: tuple[Tensor, Tensor]
+        self._escapes: _Escapes
 
     def warm(self) -> None:
         """Build what matchers need in a thread of its own; return at once."""
@@ -82,37 +83,52 @@ class GrammarEngine:
         matcher = LLMatcher(tokenizer, grammar.source, log_level=0)
         if matcher.is_error():
             raise ConstraintError(f"the grammar engine does not accept the grammar: {matcher.get_error()}")
-        return Matcher(matcher, self.encoding, (PropertyNames(), *self._escapes) if grammar.is_json else None)
+        return Matcher(matcher, self.encoding, (PropertyNames(), self._escapes) if grammar.is_json else None)
 
     def _get_tokenizer(self) -> LLTokenizer:
         with self._lock:
             if self._tokenizer is None:
-                self._escapes = self._find_escapes()
+                self._escapes = _Escapes(self.encoding)
                 self._tokenizer = llguidance_tokenizer(self.encoding)
             return self._tokenizer
 
-    def _find_escapes(self) -> tuple[Tensor, Tensor]:
-        """Return the tokens with a numbered escape in them, and those that can continue an escape."""
-        import torch
 
-        texts = [(token, self.encoding.token_bytes(token)) for token in sorted(self.encoding.ordinary_tokens)]
-        begin = [token for token, text in texts if b"\\u" in text]
-        go_on = [token for token, text in texts if text[:1] in b"u0123456789abcdefABCDEF"]
-        return torch.tensor(begin, dtype=torch.long), torch.tensor(go_on, dtype=torch.long)
+class _Escapes:
+    """The tokens of a vocabulary that matter to numbered escapes.
+
+    Attributes:
+        begin: the tokens with a numbered escape in them, int64.
+        go_on: those that can continue an escape, int64.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        texts = [(token, encoding.token_bytes(token)) for token in sorted(encoding.ordinary_tokens)]
+        self._begin = [token for token, text in texts if b"\\u" in text]
+        self._go_on = [token for token, text in texts if text[:1] in b"u0123456789abcdefABCDEF"]
+
+    @cached_property
+    def begin(self) -> Tensor:
+        return _as_tensor(self._begin)
+
+    @cached_property
+    def go_on(self) -> Tensor:
+        return _as_tensor(self._go_on)
+
+
+def _as_tensor(tokens: list[int]) -> Tensor:
+    import torch
+
+    return torch.tensor(tokens, dtype=torch.long)
 
 
 class Matcher:
     """One text that grows token by token, and what may come next in it."""
 
-    def __init__(
-        self, matcher: LLMatcher, encoding: Encoding, names: tuple[PropertyNames, Tensor, Tensor] | None
-    ) -> None:
-        import torch
-
+    def __init__(self, matcher: LLMatcher, encoding: Encoding, names: tuple[PropertyNames, _Escapes] | None) -> None:
         self._matcher = matcher
         self._encoding = encoding
         self._names = names
-        self._bits = torch.empty(-(-encoding.vocab_size // 32), dtype=torch.int32)
+        self._bits: Tensor | None = None
 
     def next(self) -> LogitMask:
         """Return what may come; of the special tokens only stop tokens, where the text may end.
@@ -120,12 +136,28 @@ class Matcher:
         Raises:
             ConstraintError: llguidance has reached one of its limits.
         """
+        if self._bits is None:
+            self._bits = _new_bits(self._encoding.vocab_size)
         self._matcher.unsafe_compute_mask_ptr(self._bits.data_ptr(), self._bits.numel() * self._bits.element_size())
         if self._matcher.is_error():
             raise ConstraintError(f"the grammar engine cannot continue: {self._matcher.get_error()}")
         if self._names is not None:
             self._forbid_second_spellings(self._bits, *self._names)
         return LogitMask(self._bits)
+
+    def allows(self, token_id: int) -> bool:
+        """Return whether the text continues with this token, or may end here if the token is no text.
+
+        Raises:
+            ConstraintError: llguidance has reached one of its limits.
+        """
+        is_text = token_id in self._encoding.ordinary_tokens
+        is_legal = self._matcher.validate_tokens([token_id]) == 1 if is_text else self._matcher.is_accepting()
+        if self._matcher.is_error():
+            raise ConstraintError(f"the grammar engine cannot continue: {self._matcher.get_error()}")
+        if not (is_legal and is_text) or self._names is None:
+            return is_legal
+        return self._names[0].copy().read(self._encoding.token_bytes(token_id))
 
     def accept(self, token_id: int) -> None:
         """Take a token of the text.
@@ -138,14 +170,20 @@ class Matcher:
         if self._names is not None:
             self._names[0].read(self._encoding.token_bytes(token_id))
 
-    def _forbid_second_spellings(self, bits: Tensor, names: PropertyNames, begin: Tensor, go_on: Tensor) -> None:
-        tokens = go_on if names.in_escape else begin
+    def _forbid_second_spellings(self, bits: Tensor, names: PropertyNames, escapes: _Escapes) -> None:
+        tokens = escapes.go_on if names.in_escape else escapes.begin
         allowed = tokens[((bits[tokens >> 5] >> (tokens & 31)) & 1).bool()].tolist()
         for token in allowed:
             if not names.copy().read(self._encoding.token_bytes(token)):
                 word, bit = divmod(token, 32)
                 value = int(bits[word])
                 bits[word] = value & 0x7FFFFFFF if bit == 31 else value & ~(1 << bit)
+
+
+def _new_bits(vocab_size: int) -> Tensor:
+    import torch
+
+    return torch.empty(-(-vocab_size // 32), dtype=torch.int32)
 
 
 def llguidance_tokenizer(encoding: Encoding) -> LLTokenizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gptoss.cli.constraints.masks import MaskCache
 from gptoss.harmony import HeaderWalk
-from gptoss.model.constraint import Hold
+from gptoss.model.constraint import Forced, Hold
 
 
 class HeaderConstraint:
@@ -25,6 +25,15 @@ class HeaderConstraint:
     def next(self) -> Hold:
         """Return the mask for the current position."""
         return self._masks.mask(self._walk.allowed)
+
+    def forced(self) -> Forced | None:
+        """Force nothing."""
+        return None
+
+    def allows(self, token_id: int) -> bool:
+        """Return whether a legal header, or content, continues with this token."""
+        allowed = self._walk.allowed
+        return token_id in allowed.tokens or (allowed.ordinary and self._masks.is_ordinary(token_id))
 
     def accept(self, token_id: int) -> bool:
         """Take a token; the completion is complete with the end of an answer or of a call.

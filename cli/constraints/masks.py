@@ -17,6 +17,10 @@ class MaskCache:
         self._encoding = encoding
         self._made: dict[Allowed, LogitMask] = {}
 
+    def is_ordinary(self, token_id: int) -> bool:
+        """Return whether a token is ordinary text."""
+        return token_id in self._encoding.ordinary_tokens
+
     def mask(self, allowed: Allowed) -> LogitMask:
         """Return the mask that allows exactly these tokens."""
         if not allowed.ordinary:

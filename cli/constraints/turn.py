@@ -13,7 +13,7 @@ from gptoss.cli.constraints.headers import HeaderConstraint
 from gptoss.cli.constraints.masks import MaskCache
 from gptoss.cli.constraints.schemas import SchemaCache
 from gptoss.harmony import Conversation, Encoding, HeaderGrammar, legal_heads
-from gptoss.model.constraint import Constraints, Hold, StepwiseConstraint
+from gptoss.model.constraint import Constraints, Forced, Hold, StepwiseConstraint
 from gptoss.model.constraint_description import Description
 
 _MAX_HEADER_GRAMMARS = 32
@@ -48,6 +48,14 @@ class TurnConstraint:
             ConstraintError: nothing may come, or the grammar engine has reached one of its limits.
         """
         return self._joined.next()
+
+    def forced(self) -> Forced | None:
+        """Return the tokens that end the reasoning, where it has to end."""
+        return self._joined.forced()
+
+    def allows(self, token_id: int) -> bool:
+        """Return whether the next token may be this one."""
+        return self._joined.allows(token_id)
 
     def accept(self, token_id: int) -> bool:
         """Take a token; return whether the completion is complete with it.
