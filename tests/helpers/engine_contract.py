@@ -55,6 +55,12 @@ class Force:
             return constraint.Forced(self._forced)
         return constraint.LogitMask.allowing([self._then], self._vocabulary)
 
+    def forced(self) -> Any:
+        return None if self.accepted else self.next()
+
+    def allows(self, token_id: int) -> bool:
+        return token_id == self._then
+
     def accept(self, token_id: int) -> bool:
         self.accepted.append(token_id)
         return token_id == self._then
@@ -134,8 +140,8 @@ class EngineContract:
 
     def test_an_earlier_prompt_is_cached(self, subject: Subject, begin: Begin) -> None:
         said = ids_of(begin(replace(GREEDY, max_tokens=6)))
-        follow_up = begin(ids=(*subject.prompt, *said, said[0]))
-        next(follow_up)
+        follow_up = begin(replace(GREEDY, max_tokens=1), ids=(*subject.prompt, *said, said[0]))
+        assert len(list(follow_up)) == 1
         assert follow_up.cached_tokens is not None
         assert len(subject.prompt) < follow_up.cached_tokens <= len(subject.prompt) + len(said)
 
