@@ -164,5 +164,5 @@ def _status(ending: TurnFinished | None, messages: Output, settings: Settings) -
         return ExitStatus.ANSWERED
     if ending.pending:
         tool = one_line(ending.pending[0].recipient)
-        raise NoAnswerError(f"the model called the tool {tool!r}, which does not exist, and gave no answer")
+        raise NoAnswerError(f"the model called the tool {tool!r}, which this run does not have, and gave no answer")
     raise NoAnswerError("the model ended without an answer; another --seed or --effort may help")

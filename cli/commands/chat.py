@@ -37,7 +37,7 @@ from gptoss.cli.startup.completions import model_names
 from gptoss.cli.startup.opening import check_effort, load, session_rules
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
-from gptoss.cli.startup.tools import offered, with_tool_instructions
+from gptoss.cli.startup.tools import offered, tools_off, with_tool_instructions
 from gptoss.cli.terminal.attention import Attention, Title
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.past_turn import show_question, show_turn
@@ -244,7 +244,10 @@ class Chat:
     def go_on_with(self, saved: SavedConversation) -> None:
         """Go on in a saved conversation, with its effort and the model of this one."""
         skips = saved.effort == Effort.NONE and self.session.can_skip_reasoning
-        transcript = Transcript.read(saved.messages, skip_reasoning=skips)
+        transcript = Transcript.read(saved.messages, skip_reasoning=skips).with_interrupted_calls()
+        off = tools_off(transcript.settings, self.toolbox)
+        if off is not None:
+            self.say(off)
         if self.toolbox is not None:
             self.toolbox.reset()
             transcript = transcript.with_settings(offered(transcript.settings, self.toolbox.tools))
@@ -430,6 +433,10 @@ class Chat:
             self.say(f"stopped: {TOOL_LIMITS[ending.limit]}")
         elif ending.limit == "grammar":
             self.say("cut, as the schema or pattern has grown too complex for the grammar engine")
+        elif ending.pending:
+            self.say(
+                f"the model called {one_line(ending.pending[0].recipient)}, which is off in this run; /retry asks again"
+            )
         elif not ending.answered:
             self.say("the model ended without an answer; /retry asks again")
 

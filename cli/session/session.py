@@ -13,6 +13,7 @@ from typing import Literal
 
 from gptoss.cli.base.text import counted
 from gptoss.cli.constraints.turn import TurnConstraint
+from gptoss.cli.session.calls import calls_of
 from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.events import (
     Event,
@@ -34,7 +35,7 @@ from gptoss.cli.session.overflow import without_oldest
 from gptoss.cli.session.prompt import Continuation, PromptBuilder
 from gptoss.cli.session.repetition import RepetitionWatch
 from gptoss.cli.session.round import Round
-from gptoss.cli.session.tool_loop import ToolLoop, calls_of, interrupted_results
+from gptoss.cli.session.tool_loop import ToolLoop
 from gptoss.cli.session.transcript import Transcript
 from gptoss.harmony import Channel, Conversation, Encoding, Message, Role, render
 from gptoss.model.errors import ConstraintError, ContextFullError
@@ -158,7 +159,7 @@ class Session:
         """
         transcript = self._transcript
         if self._rules.tools is not None and messages and messages[0].role is not Role.TOOL:
-            transcript = transcript.extended(interrupted_results(transcript.messages))
+            transcript = transcript.with_interrupted_calls()
         return self._turn(transcript.extended(messages), options, progress)
 
     def respond_again(

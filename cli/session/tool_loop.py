@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
+from gptoss.cli.session.calls import result_message
 from gptoss.cli.session.events import Event, ToolCall, ToolLimit, ToolResult
 from gptoss.cli.session.tool_results import shortened
 from gptoss.cli.session.tools import ToolLimits, ToolOutcome, Tools
-from gptoss.harmony import Encoding, Message, Role
+from gptoss.harmony import Encoding, Message
 
 
 @dataclass
@@ -149,41 +150,3 @@ _LIMIT_TEXTS: dict[ToolLimit, str] = {
     "tool_time": "The turn has reached its limit of time for tools.",
     "tool_repeat": "The same call was made too often in succession.",
 }
-
-
-def result_message(call: ToolCall, text: str) -> Message:
-    """Return a call's result as a message: by the tool, to the assistant, in the channel of the call."""
-    return Message.tool(call.recipient, text, channel=call.channel)
-
-
-def calls_of(messages: Sequence[Message], first: int = 1) -> list[tuple[int, ToolCall]]:
-    """Return the calls among messages, each with its place.
-
-    Args:
-        messages: of a conversation.
-        first: the number of the first call.
-    """
-    found: list[tuple[int, ToolCall]] = []
-    for place, message in enumerate(messages):
-        if message.role is Role.ASSISTANT and message.recipient is not None:
-            call = ToolCall(message.recipient, message.text, message.channel, f"call_{first + len(found)}")
-            found.append((place, call))
-    return found
-
-
-def unanswered_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
-    """Return the calls after the last message of the user that have no result."""
-    begin = max((place for place, message in enumerate(messages) if message.role is Role.USER), default=-1) + 1
-    first = len(calls_of(messages[:begin])) + 1
-    open_calls = dict(calls_of(messages[begin:], first))
-    for place, message in enumerate(messages[begin:]):
-        if message.role is Role.TOOL:
-            answered = (at for at, call in open_calls.items() if at < place and call.recipient == message.author.name)
-            open_calls.pop(next(answered, -1), None)
-    return tuple(open_calls.values())
-
-
-def interrupted_results(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Return results for the calls that have none, since the program ended while they ran."""
-    text = "No result: the program ended before there was one. The call may have run, wholly or in part."
-    return tuple(result_message(call, text) for call in unanswered_calls(messages))

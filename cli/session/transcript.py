@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
+from gptoss.cli.session.calls import interrupted_results
 from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.turns import PastTurn, turns_of
 from gptoss.harmony import Conversation, Message, Role
@@ -50,6 +51,11 @@ class Transcript:
     def extended(self, messages: Iterable[Message]) -> Self:
         """Return the transcript with these messages after it."""
         return replace(self, messages=(*self.messages, *messages))
+
+    def with_interrupted_calls(self) -> Self:
+        """Return the transcript with a result for each call that has none since the program ended while it ran."""
+        results = interrupted_results(self.messages)
+        return self.extended(results) if results else self
 
     def with_settings(self, settings: ConversationSettings) -> Self:
         """Return what was said under other settings."""

@@ -18,7 +18,7 @@ from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.opening import new_settings, open_session
 from gptoss.cli.startup.options import Invocation
-from gptoss.cli.startup.tools import open_toolbox, temporary_files
+from gptoss.cli.startup.tools import open_toolbox, temporary_files, tools_off
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.tools.permission import Approver
 from gptoss.cli.tools.toolbox import Toolbox
@@ -70,10 +70,10 @@ def open_saved_session(
     given = invocation.flags if toolbox is None else invocation.flags | {"tools"}
     transcript: Transcript | None = None
     if log is not None:
-        settings = _settings_of(log.saved, invocation.settings, invocation.flags)
-        invocation = replace(invocation, settings=settings)
+        invocation = replace(invocation, settings=_settings_of(log.saved, invocation.settings, invocation.flags))
         saved = Transcript.read(log.saved.messages)
-        transcript = saved.with_settings(saved.settings.resumed(new_settings(invocation, toolbox=toolbox), given))
+        settings = saved.settings.resumed(new_settings(invocation, toolbox=toolbox), given)
+        transcript = saved.with_settings(settings).with_interrupted_calls()
     session = open_session(
         invocation,
         status_line,
@@ -85,6 +85,10 @@ def open_saved_session(
     )
     if log is not None and log.damage is not None:
         notify(f"{log.damage}; what was said from there on is left out")
+    if log is not None and "tools" not in invocation.flags:
+        off = tools_off(Transcript.read(log.saved.messages).settings, toolbox)
+        if off is not None:
+            notify(off)
     return Opened(session, recorder, toolbox)
 
 

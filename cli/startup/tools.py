@@ -108,6 +108,25 @@ _MAKERS: dict[str, Callable[[Invocation, Callable[[], Path]], Tool]] = {
 }
 
 
+def tools_off(before: ConversationSettings, toolbox: Toolbox | None) -> str | None:
+    """Return a line about the tools that a saved conversation offers and that this run does not have; None: no such.
+
+    Args:
+        before: the settings of the conversation as it was saved.
+        toolbox: the tools of this run.
+    """
+    has = set() if toolbox is None else {name for tool in toolbox.tools for name in tool.recipients}
+    names = [
+        name
+        for namespace in before.tools.values()
+        for name in ([f"{namespace.name}.{tool.name}" for tool in namespace.tools] or [namespace.name])
+    ]
+    off = [name for name in names if name not in has]
+    if not off:
+        return None
+    return f"tools of this conversation are off in this run: {', '.join(off)}; --tool and --functions turn tools on"
+
+
 def temporary_files(environment: Environment) -> Callable[[], Path]:
     """Return what gives a folder, made at the first call, that is removed when the run is over."""
 

@@ -169,7 +169,7 @@ def test_call_of_a_tool_that_does_not_exist(gptoss) -> None:
     result = gptoss("ask", "Hi", completions=[completion])
     assert (result.status, result.stdout) == (1, "")
     assert result.stderr == (
-        "gptoss: the model called the tool 'functions.f', which does not exist, and gave no answer\n"
+        "gptoss: the model called the tool 'functions.f', which this run does not have, and gave no answer\n"
     )
 
 

@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,17 +97,29 @@ def test_what_ends_a_cell_does_not_end_the_interpreter(python, code, text) -> No
 
 
 def test_time_limit_interrupts_and_keeps_the_state(python) -> None:
-    tool = python(seconds=0.3)
+    tool = python()
     run(tool, "x = 1")
+    tool._seconds = 0.3  # the start may take longer
     outcome = run(tool, "import time\nprint('begun')\ntime.sleep(60)")
     assert (outcome.status, outcome.text) == ("timeout", "begun\nKeyboardInterrupt\n[Interrupted after 0.3 seconds.]")
     assert run(tool, "x").text == "1"
 
 
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_interrupt_ends_what_the_cell_has_started(python, mechanism) -> None:
+    tool = python(mechanism)
+    run(tool, "x = 1")
+    tool._seconds = 0.3
+    code = "import subprocess, time\nchild = subprocess.Popen(['/bin/sleep', '60'])\ntime.sleep(60)"
+    assert run(tool, code).status == "timeout"
+    assert run(tool, "child.wait(5), x").text == "(-15, 1)"
+
+
 def test_code_that_will_not_be_interrupted_ends_with_its_interpreter(python, monkeypatch) -> None:
     monkeypatch.setattr("gptoss.cli.tools.python.interpreter._GRACE_S", 0.3)
-    tool = python(seconds=0.3)
+    tool = python()
     run(tool, "x = 1")
+    tool._seconds = 0.3
     outcome = run(tool, "import signal\nsignal.signal(2, signal.SIG_IGN)\nwhile True: pass")
     assert outcome.status == "timeout"
     assert outcome.text.endswith("The interpreter was ended; the next call starts a new one, without the variables.]")
@@ -162,6 +175,25 @@ def test_endless_output_is_bounded(python) -> None:
     assert outcome.status == "timeout"
     assert len(outcome.text) < 1 << 20
     assert "characters left out here" in outcome.text
+
+
+def test_output_comes_in_few_pieces_and_none_waits_for_the_next(python) -> None:
+    tool = python()
+    code = "import time\nfor n in range(2000): print(n)\ntime.sleep(0.5)\nprint('end')"
+    began, pieces = time.monotonic(), []
+    for piece in tool.prepare(ToolCall("python", code), ()).run():
+        pieces.append((time.monotonic() - began, piece))
+    assert len(pieces) < 20
+    assert "".join(piece for _, piece in pieces) == "".join(f"{n}\n" for n in range(2000)) + "end\n"
+    before_the_pause = next(at for at, piece in pieces if "1999" in piece)
+    assert pieces[-1][0] - before_the_pause > 0.3
+
+
+def test_lines_that_are_written_over_are_as_they_were_last(python) -> None:
+    assert (
+        run(python(), "for n in range(9): print(f'\\r{n}0%', end='')\nprint()\nprint('a\\r\\nb\\r')").text
+        == "80%\na\nb"
+    )
 
 
 def test_made_files_are_found_and_hostile_ones_are_not(python, folder) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gptoss.cli.tools.output import PACE_S, PacedOutput
+
 _CHUNK = 1 << 16
 _GRACE_S = 2.0
 
@@ -73,6 +75,7 @@ class Command:
         writer = threading.Thread(target=_write, args=(process, given), daemon=True)
         writer.start()
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        written = PacedOutput()
         deadline = time.monotonic() + seconds
         how: Literal["done", "timeout", "cancelled"] = "done"
         try:
@@ -84,16 +87,19 @@ class Command:
                 if left <= 0:
                     how = "timeout"
                     break
-                if select.select([process.stdout], [], [], min(0.05, left))[0]:
+                is_ready = bool(select.select([process.stdout], [], [], min(PACE_S, left))[0])
+                if piece := written.take():
+                    yield piece
+                if is_ready:
                     data = os.read(process.stdout.fileno(), _CHUNK)
                     if not data:
                         break
-                    if text := decoder.decode(data):
-                        yield text
+                    written.add(decoder.decode(data))
                 elif process.poll() is not None:  # something that it has left holds its standard output open
                     break
-            if text := decoder.decode(b"", final=True):
-                yield text
+            written.add(decoder.decode(b"", final=True))
+            if piece := written.take(all_of_it=True):
+                yield piece
             if how == "done":
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(max(0.05, deadline - time.monotonic()))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gptoss.cli.sandbox.sandbox import Confined, Sandbox
+from gptoss.cli.tools.output import PACE_S, PacedOutput
 
 Ending = Literal["done", "timeout", "cancelled", "ended", "memory", "disk", "processes"]
 
@@ -67,6 +68,7 @@ class Interpreter:
         assert confined is not None
         self._is_cancelled = False
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        written = PacedOutput()
         if not self._send({"code": code}):
             return "ended"
         output = confined.process.stdout
@@ -83,12 +85,13 @@ class Interpreter:
                 self.close()
                 break
             waiting: list[Any] = [output, self._responses]
-            ready, _, _ = select.select(waiting, [], [], min(0.05, max(0.0, deadline - now)))
+            ready, _, _ = select.select(waiting, [], [], min(PACE_S, max(0.0, deadline - now)))
+            if piece := written.take():
+                yield piece
             if output in ready:
                 data = os.read(output.fileno(), _CHUNK)
                 if data:
-                    if text := decoder.decode(data):
-                        yield text
+                    written.add(decoder.decode(data))
                     continue  # all output before the word that the cell is done
                 if self._responses not in ready:
                     ready = [self._responses]
@@ -98,11 +101,12 @@ class Interpreter:
                     ending = self._reason()
                     break
                 if done:
-                    yield from self._rest(decoder)
+                    yield from self._rest(written, decoder)
                     ending = ending or "done"
                     break
-        if text := decoder.decode(b"", final=True):
-            yield text
+        written.add(decoder.decode(b"", final=True))
+        if piece := written.take(all_of_it=True):
+            yield piece
         return ending
 
     @property
@@ -145,7 +149,7 @@ class Interpreter:
         self._buffer = self._buffer[-_CHUNK:]
         return b'{"done": true}' in lines
 
-    def _rest(self, decoder: codecs.IncrementalDecoder) -> Generator[str, None, None]:
+    def _rest(self, written: PacedOutput, decoder: codecs.IncrementalDecoder) -> Generator[str, None, None]:
         """Yield what was written before the end, and is still in the pipe."""
         assert self._confined is not None
         output = self._confined.process.stdout
@@ -155,8 +159,9 @@ class Interpreter:
             data = os.read(output.fileno(), _CHUNK)
             if not data:
                 return
-            if text := decoder.decode(data):
-                yield text
+            written.add(decoder.decode(data))
+            if piece := written.take():
+                yield piece
 
     def _reason(self) -> Ending:
         assert self._confined is not None

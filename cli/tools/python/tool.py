@@ -12,11 +12,12 @@ from gptoss.cli.sandbox.sandbox import Sandbox, SandboxError
 from gptoss.cli.session.events import ToolCall, ToolStatus
 from gptoss.cli.session.tools import ToolOutcome
 from gptoss.cli.tools.made_files import listing, made_since
-from gptoss.cli.tools.output import BoundedOutput
+from gptoss.cli.tools.output import BoundedOutput, without_rewritten
 from gptoss.cli.tools.python.interpreter import Ending, Interpreter
 from gptoss.cli.tools.tool import Invocation, Preview, ToolInputError
 from gptoss.harmony import Message, Role, ToolDescription, ToolNamespaceConfig
 from gptoss.harmony.builtin_tools import PYTHON_TOOL
+from gptoss.harmony.content import FUNCTIONS_NAMESPACE
 
 NAME = "python"
 SECONDS = 120.0
@@ -83,7 +84,8 @@ class PythonTool:
         code = _code_of(call.arguments)
         if not code.strip():
             raise ToolInputError("There is no code in this call: send Python code as the message itself.")
-        is_later = any(message.role is Role.TOOL and message.author.name == call.recipient for message in history)
+        names = (call.recipient, f"{FUNCTIONS_NAMESPACE}.{call.recipient}")  # the second is the models' slip
+        is_later = any(message.role is Role.TOOL and message.author.name in names for message in history)
         return _Cell(self, code, is_later)
 
     def reset(self) -> None:
@@ -156,7 +158,8 @@ class _Cell:
                     break
                 output.add(piece)
                 yield piece
-        lines = [output.text.removesuffix("\n")] if output.text else []
+        text = without_rewritten(output.text).removesuffix("\n")
+        lines = [text] if text else []
         if is_new and self._is_later:
             lines.insert(0, "[A new interpreter was started: variables of earlier calls are gone, files are kept.]")
         status, note = self._explained(ending, interpreter.is_alive)

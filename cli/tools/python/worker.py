@@ -3,7 +3,8 @@
     worker.py REQUESTS RESPONSES
 
 reads one JSON object a line from the descriptor REQUESTS: {"code": ...} to run a cell, {"interrupt": true} to interrupt
-it. It answers a cell with {"done": true} on RESPONSES. Output goes to standard output, as from any program.
+it, which also ends what it has started. It answers a cell with {"done": true} on RESPONSES. Output goes to standard
+output, as from any program.
 """
 
 from __future__ import annotations
@@ -96,35 +97,57 @@ def _save_figures() -> None:
         print(f"[a figure could not be saved: {error}]")
 
 
-def _listen(requests: TextIO, cells: queue.SimpleQueue[str | None]) -> None:
-    """Pass cells on, and interrupt the one that runs."""
+def _listen(requests: TextIO, cells: queue.SimpleQueue[str], interrupted: threading.Event) -> None:
+    """Pass cells on, interrupt the one that runs, and end everything with the program that asks."""
     for line in requests:
         request = json.loads(line)
         if "code" in request:
+            interrupted.clear()
             cells.put(request["code"])
         else:
+            interrupted.set()
             os.kill(os.getpid(), signal.SIGINT)
-    cells.put(None)
+    try:
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    finally:  # where no signals are allowed
+        os._exit(0)
+
+
+def _end_children() -> None:
+    """End the processes that cells have started and that are still in this one's group."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            os.killpg(os.getpgrp(), signal.SIGTERM)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    except (OSError, TypeError, ValueError):  # no signals are allowed here, or the cell has its own way with them
+        pass
 
 
 def main() -> None:
-    """Run cells until there are no more requests."""
+    """Run cells; it ends when there are no more requests."""
     requests, responses = os.fdopen(int(sys.argv[1])), os.fdopen(int(sys.argv[2]), "w")
     del sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):  # output is shown as it comes
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     sys.modules["__main__"].__dict__.pop("main", None)
     sys.path[0:1] = [""]
-    cells: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests, cells), daemon=True).start()
+    cells: queue.SimpleQueue[str] = queue.SimpleQueue()
+    interrupted = threading.Event()
+    try:
+        os.setpgid(0, 0)  # a group without the programs of the sandbox
+    except OSError:  # it leads a session, and so has one
+        pass
+    threading.Thread(target=_listen, args=(requests, cells, interrupted), daemon=True).start()
     number = 0
     while True:
         try:
             code = cells.get()
-            if code is None:
-                break
             number += 1
             run_cell(code, number)
+            if interrupted.is_set():
+                _end_children()
         except KeyboardInterrupt:  # came between two cells, or at the very end of one
             pass
         try:
@@ -132,7 +155,6 @@ def main() -> None:
             responses.flush()
         except KeyboardInterrupt:
             pass
-    os._exit(0)  # threads that the cells have left would keep it
 
 
 if __name__ == "__main__":
