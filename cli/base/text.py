@@ -7,6 +7,7 @@ sign, so that a sequence which begins with one is harmless text.
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 # Kept as they are: line feed and tab. A carriage return is kept before a line feed only, see `Sanitizer`.
@@ -43,6 +44,12 @@ def sanitize(text: str) -> str:
 def one_line(text: str) -> str:
     """`text` for a message: sanitized, with its line breaks and runs of spaces made single spaces."""
     return " ".join(sanitize(text).split())
+
+
+def shown_name(name: str) -> str:
+    """Return a file's name on one line: as it is, or as a JSON string where it has characters that deceive the eye."""
+    is_plain = name.isprintable() and sanitize(name) == name and name == name.strip() and not name.startswith('"')
+    return name if is_plain else json.dumps(name)
 
 
 class Sanitizer:

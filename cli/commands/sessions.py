@@ -13,7 +13,7 @@ from gptoss.cli.base.exit_status import ExitStatus
 from gptoss.cli.base.paths import named_path
 from gptoss.cli.base.settings import Folders
 from gptoss.cli.base.sizes import show_bytes
-from gptoss.cli.base.text import counted, one_line
+from gptoss.cli.base.text import counted, one_line, shown_name
 from gptoss.cli.commands.cache import clear_cache
 from gptoss.cli.conversations.listing import listing_line
 from gptoss.cli.startup import completions
@@ -73,6 +73,42 @@ def show(
     environment, store = _opened(context, home)
     output = environment.output()
     output.write(output.safe(_markdown(_found(environment, store, which))))
+    return ExitStatus.ANSWERED
+
+
+@app.command()
+def files(
+    context: typer.Context,
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ID|NAME",
+            help="An id, the beginning of one, or a name. [default: the latest]",
+            autocompletion=completions.conversations,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> ExitStatus:
+    """Print the folder of the files that tools have made in a conversation, and these; hidden ones are left out."""
+    from gptoss.cli.tools.made_files import listing
+
+    environment, store = _opened(context, home)
+    output = environment.output()
+    folder = store.made_files_of(_found(environment, store, which).saved.id)
+    if folder is None:
+        environment.messages().write("gptoss: this conversation has no files\n")
+        return ExitStatus.ANSWERED
+    if not as_json:
+        output.write(output.safe(str(folder)) + "\n")
+    for path, (_, size, changed_ns) in listing(folder).items():
+        name = str(path.relative_to(folder))
+        if as_json:
+            # All but ASCII is escaped: a name need not be UTF-8.
+            told = {"path": str(path), "name": name, "bytes": size, "changed": changed_ns / 1e9}
+            output.write(json.dumps(told) + "\n")
+        else:
+            output.write(f"  {shown_name(name)}  {show_bytes(size)}\n")
     return ExitStatus.ANSWERED
 
 

@@ -79,6 +79,11 @@ class Store:
             each.mkdir(mode=0o700, exist_ok=True)
         return folder
 
+    def made_files_of(self, id: str) -> Path | None:  # noqa: A002
+        """Return the folder of the files that tools have made in a conversation; None: there is none."""
+        folder = self.folder / _FILES / id
+        return folder if folder.is_dir() and not folder.is_symlink() else None
+
     def mark_latest(self, log: ConversationLog) -> None:
         """Have `-c` go on in this one. Times of files do not say which is the latest: clocks are set back."""
         latest = self.folder / _LATEST

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.settings import Effort, ReasoningView
 from gptoss.cli.base.sizes import show_bytes
-from gptoss.cli.base.text import counted, one_line
+from gptoss.cli.base.text import counted, one_line, shown_name
 from gptoss.cli.slash.chat import Chat
 from gptoss.cli.tools.made_files import listing
 from gptoss.cli.tools.patch.tool import PatchTool
@@ -88,13 +88,13 @@ def tools(chat: Chat, _argument: str) -> None:
 def files(chat: Chat, _argument: str) -> None:
     """`/files`: the folder of the conversation's files, and what is in it."""
     identifier = chat.recorder.id
-    folder = None if identifier is None else chat.recorder.store.folder / "files" / identifier
-    if folder is None or not folder.is_dir():
+    folder = None if identifier is None else chat.recorder.store.made_files_of(identifier)
+    if folder is None:
         chat.say("this conversation has no files")
         return
     chat.say(one_line(str(folder)))
     for path, (_, size, _) in listing(folder).items():
-        chat.say(f"  {one_line(str(path.relative_to(folder)))}  {show_bytes(size)}")
+        chat.say(f"  {shown_name(str(path.relative_to(folder)))}  {show_bytes(size)}")
 
 
 def undo_patch(chat: Chat, _argument: str) -> None:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from gptoss.harmony import loads_conversation
+from gptoss.harmony import Conversation, Message, loads_conversation
 
 
 def test_sessions_are_listed_shown_searched_and_deleted(gptoss, reply) -> None:
@@ -24,6 +24,30 @@ def test_sessions_are_listed_shown_searched_and_deleted(gptoss, reply) -> None:
     assert gptoss("sessions", "search", "nothing").status == 1
     assert gptoss("sessions", "delete", "tale").status == 0
     assert gptoss("sessions", "list").stdout == ""
+
+
+def test_files_of_a_conversation_are_named_and_hostile_names_quoted(gptoss, store) -> None:
+    identifier = store.create(Conversation.of(Message.user("Hello")), model="nano", effort="low", name="talk").saved.id
+    assert gptoss("sessions", "files").stderr == "gptoss: this conversation has no files\n"
+    folder = store.files_of(identifier)
+    (folder / "d").mkdir()
+    (folder / "d/plot 1.png").write_bytes(b"x" * 2000)
+    hostile = "a\n\x1b]0;x\x07\u202e.txt"
+    (folder / hostile).touch()
+    (folder / " link").symlink_to("/etc/passwd")
+    (folder / "not-\udcff").touch()
+    os.mkfifo(folder / "pipe")
+    for terminal in ("", "out"):
+        listed = gptoss("sessions", "files", "talk", terminal=terminal).stdout
+        assert listed.splitlines() == [
+            str(folder),
+            '  "a\\n\\u001b]0;x\\u0007\\u202e.txt"  0 bytes', '  "not-\\udcff"  0 bytes', "  d/plot 1.png  2 kB",
+        ]  # fmt: skip
+    told = [json.loads(line) for line in gptoss("sessions", "files", "--json").stdout.splitlines()]
+    assert [each["name"] for each in told] == [hostile, "not-\udcff", "d/plot 1.png"]
+    assert [each["bytes"] for each in told] == [0, 0, 2000]
+    assert told[2]["path"] == str(folder / "d/plot 1.png")
+    assert told[2]["changed"] == pytest.approx((folder / "d/plot 1.png").stat().st_mtime)
 
 
 def test_fork_leaves_the_first_alone(gptoss, reply) -> None:
