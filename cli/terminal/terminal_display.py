@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import ReasoningView
@@ -21,15 +22,21 @@ from gptoss.cli.session.events import (
     ReasoningDelta,
     Sampled,
     ToolCall,
+    ToolOutput,
     ToolResult,
     TurnFinished,
 )
+
+if TYPE_CHECKING:
+    from gptoss.cli.terminal.running_output import RunningOutput
 
 # A status line is for prompts that take a while; for a shorter one it would only flicker.
 _QUIET_PREFILL_TOKENS = 128
 _REDRAW_S = 0.1
 _RULE_WIDTH = 40
 _HANG = 2
+_MOST_CHARACTERS = 400
+"""Of a call or a result that is shown as one line at a terminal."""
 
 
 class StatusLine:
@@ -112,6 +119,7 @@ class Aside(Display):
         self._pending = 0
         """Tokens of which it is not known yet what they say."""
         self._answers = False
+        self._running: RunningOutput | None = None
 
     def show(self, event: Event) -> None:
         """Show one event, or count it."""
@@ -128,19 +136,48 @@ class Aside(Display):
                 self._begin_answer()
             case ToolCall(recipient, arguments):
                 self.close()
-                self._note(f"call of {recipient}: {arguments}")
+                self._show_text(f"call of {recipient}", arguments)
             case Approval(allowed=False):
                 self.close()
                 self._note("the call is not allowed")
-            case ToolResult(message):
+            case ToolOutput(text=text):
+                self._show_output(text)
+            case ToolResult(message, files=files):
                 self.close()
-                self._note(f"result of {message.author.name}: {message.text}")
+                self._show_text(f"result of {message.author.name}", message.text)
+                for path in files:
+                    self._note(f"file: {path}")
             case ProblemFound(description):
                 self.close()
                 self._note(f"the model's output was not well-formed: {description}")
             case TurnFinished():
                 self.close()
                 self._answers = False
+
+    def _show_text(self, title: str, text: str) -> None:
+        """Show an untrusted text below its title: at a terminal its first rows, elsewhere all of it on one line."""
+        line = f"{title}: {text}"
+        if not self._output.is_terminal or ("\n" not in text.strip("\n") and len(line) <= _MOST_CHARACTERS):
+            self._note(line)
+            return
+        from gptoss.cli.terminal.styled_text import plain
+        from gptoss.cli.terminal.tool_rows import first_rows
+
+        self._note(f"{title}:")
+        for row in first_rows(text, self._output.columns - 1):
+            shown = self._output.as_shown(plain(row)).replace("\t", " ")
+            self._output.write(self._output.styled(shown, "dim") + "\n")
+
+    def _show_output(self, text: str) -> None:
+        """Show the end of what a running tool writes, where rows can be written over; its result replaces it."""
+        if not self._status.works:
+            return
+        from gptoss.cli.terminal.running_output import RunningOutput
+
+        if self._running is None:
+            self._status.clear()
+            self._running = RunningOutput(self._output)
+        self._running.feed(text)
 
     def _begin_answer(self) -> None:
         self.close()
@@ -175,6 +212,9 @@ class Aside(Display):
     def close(self) -> None:
         """End the section that is open."""
         self._status.clear()
+        if self._running is not None:
+            self._running.clear()
+            self._running = None
         thought = ""
         if self._since is not None:
             thought = f"thought for {duration(self._seconds)}, {counted(self._tokens, 'token')}"

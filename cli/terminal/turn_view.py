@@ -36,14 +36,13 @@ from gptoss.cli.terminal.markdown_view import MarkdownView
 from gptoss.cli.terminal.pictures import PictureProtocol, picture
 from gptoss.cli.terminal.styled_text import Line, wrap
 from gptoss.cli.terminal.thinking_view import ThinkingView
+from gptoss.cli.terminal.tool_rows import OutputTail, first_rows
 
 # A prompt that is read in no time needs no progress; it would only flicker.
 _QUIET_PREFILL_TOKENS = 128
 _REDRAW_S = 1 / 30
 # Largest share of time spent on drawing, so that it hardly slows the model.
 _SHARE = 0.2
-_CALL_ROWS = 8
-_TAIL_CHARACTERS = 4000
 _STATUSES = {
     "error": "the call failed",
     "cancelled": "ended by you",
@@ -106,7 +105,7 @@ class TurnView(Display):
         self._pending = 0
         """Tokens of which it is not known yet what they say."""
         self._next_draw = 0.0
-        self._output_tail = ""
+        self._tail = OutputTail()
 
     def toggle_reasoning(self) -> None:
         """Fold the reasoning that is shown, or show what is folded, from the next token on; from any thread."""
@@ -141,7 +140,7 @@ class TurnView(Display):
                 self._show_output(text)
             case ToolResult(message):
                 self.close()
-                self._output_tail = ""
+                self._tail.clear()
                 self._region.update(self._result(message.text), [])
                 if event.status not in ("ok", "denied"):
                     self._note(_STATUSES[event.status])
@@ -166,13 +165,8 @@ class TurnView(Display):
 
     def _show_output(self, text: str) -> None:
         """Show the end of what a running tool writes; its result stands there in the end."""
-        self._output_tail = (self._output_tail + sanitize(text))[-_TAIL_CHARACTERS:]
-        now = self._clock()
-        if now < self._next_draw:
-            return
-        rows = [row.line for row in wrap([Segment(self._output_tail.rstrip("\n"), theme.DIM)], self._region.width - 2)]
-        self._region.update([], [[Segment("  "), *line] for line in rows[-_CALL_ROWS:]])
-        self._next_draw = now + _REDRAW_S
+        self._tail.feed(text)
+        self._region.update([], self._tail.rows(self._region.width, theme.DIM))
 
     def close(self) -> None:
         """End the section that is open."""
@@ -230,19 +224,11 @@ class TurnView(Display):
         """Return a call: the tool's name, and its arguments, the longer ones cut."""
         sign = "\N{RIGHTWARDS ARROW}" if self._output.is_unicode else "->"
         heading: Line = [Segment(f"{sign} {one_line(recipient)}", theme.TOOL)]
-        return [heading, *self._shortened([Segment(sanitize(_readable(arguments)), theme.DIM)])]
+        return [heading, *first_rows(_readable(arguments), self._region.width, theme.DIM)]
 
     def _result(self, text: str) -> list[Line]:
         """Return the beginning of a tool's result."""
-        return self._shortened([Segment(sanitize(text), theme.DIM)])
-
-    def _shortened(self, text: list[Segment]) -> list[Line]:
-        """Return the first rows of a text, and how many more there are."""
-        lines = [row.line for row in wrap(text, self._region.width - 2)]
-        rows: list[Line] = [[Segment("  "), *line] for line in lines[:_CALL_ROWS]]
-        if len(lines) > _CALL_ROWS:
-            rows.append([Segment(f"  and {counted(len(lines) - _CALL_ROWS, 'more row')}", theme.DIM)])
-        return rows
+        return first_rows(text, self._region.width, theme.DIM)
 
     def _note(self, text: str) -> None:
         rows = [row.line for row in wrap([Segment(one_line(text), theme.WARNING)], self._region.width)]

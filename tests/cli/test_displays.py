@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +136,32 @@ def test_a_result_obeys_nothing_on_a_terminal(turn) -> None:
     played(Aside(messages, ReasoningView.SHOW, StatusLine(messages)), turn)
     assert "functions.f" in stream.text
     assert "\x1b[2J" not in stream.text
+
+
+def test_running_output_and_long_results_are_bounded_rows_at_a_terminal() -> None:
+    stream = Stream(terminal=True)
+    messages = output(stream)
+    display = Aside(messages, ReasoningView.SHOW, StatusLine(messages))
+    lines = "".join(f"line {n} \x1b[2J\n" for n in range(300))
+    display.show(ToolCall("python", "code", "analysis"))
+    display.show(ToolOutput("call_1", lines))
+    shown = stream.text
+    assert [f"line {n} " in shown for n in (291, 292, 299)] == [False, True, True]
+    display.show(ToolResult(Message.tool("python", lines), files=(Path("/made/plot.png"),)))
+    assert "\x1b[7A" in stream.text[len(shown) :]  # over the rows of the output
+    result = stream.text[len(shown) :].replace("\x1b[2m", "").replace("\x1b[22m", "").splitlines()
+    assert [result[-11].removeprefix("\x1b[J"), result[-10]] == [
+        "result of python:",
+        "  line 0 \N{SYMBOL FOR ESCAPE}[2J",
+    ]
+    assert result[-3:] == ["  line 7 \N{SYMBOL FOR ESCAPE}[2J", "  and 292 more rows", "file: /made/plot.png"]
+    assert "\x1b[2J" not in stream.text
+
+
+def test_running_output_is_not_shown_where_rows_cannot_be_written_over() -> None:
+    stream = Stream(terminal=True)
+    messages = Output(stream, "standard error", {"TERM": "dumb"})
+    display = Aside(messages, ReasoningView.SHOW, StatusLine(messages))
+    display.show(ToolOutput("call_1", "running"))
+    display.show(ToolResult(Message.tool("python", "done")))
+    assert stream.text == "result of python: done\n"
