@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import threading
 import time
 from contextlib import suppress
@@ -129,6 +130,26 @@ def test_command_gets_its_arguments_on_standard_input(commands) -> None:
     assert run(tool, "echo", b="$(id)", a="`x`; y").text == '{"a": "`x`; y", "b": "$(id)"}'
     tool = commands({"name": "words", "command": ["printf", "%s|", "a b", "$HOME", "*"]})
     assert run(tool, "words").text == "a b|$HOME|*|"
+
+
+def test_last_words_of_a_command_that_ends_while_nothing_is_ready_are_read(commands, monkeypatch) -> None:
+    from gptoss.cli.tools.functions import process
+
+    tool, real = commands({"name": "f", "command": ["echo", "last words"]}), select.select
+
+    class Slow:
+        def __init__(self) -> None:
+            self.waits = 1
+
+        def select(self, *arguments):
+            self.waits -= 1
+            if self.waits < 0:
+                return real(*arguments)
+            time.sleep(0.5)
+            return [], [], []
+
+    monkeypatch.setattr(process, "select", Slow())
+    assert run(tool, "f").text == "last words"
 
 
 def test_command_beside_the_file(commands, tmp_path) -> None:

@@ -87,6 +87,7 @@ class Command:
                 if left <= 0:
                     how = "timeout"
                     break
+                has_ended = process.poll() is not None  # asked first: its last words are in the pipe by then
                 is_ready = bool(select.select([process.stdout], [], [], min(PACE_S, left))[0])
                 if piece := written.take():
                     yield piece
@@ -95,7 +96,7 @@ class Command:
                     if not data:
                         break
                     written.add(decoder.decode(data))
-                elif process.poll() is not None:  # something that it has left holds its standard output open
+                elif has_ended:  # something that it has left holds its standard output open
                     break
             written.add(decoder.decode(b"", final=True))
             if piece := written.take(all_of_it=True):
