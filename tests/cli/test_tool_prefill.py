@@ -25,15 +25,25 @@ FORMS = {
     "no JSON at all": "<|channel|>commentary to=functions.greet <|constrain|>json<|message|>Ann, please<|call|>",
 }
 WRONG = ("unknown", "bad JSON", "wrong arguments", "no JSON at all")
-FUNCTIONS = 'def greet(name: str) -> str:\n    """Greet somebody."""\n    return "Hello " + name\n'
+FUNCTION = {
+    "name": "greet",
+    "command": ["printf", "Hello Ann"],
+    "parameters": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}},
+        "required": ["name"],
+        "additionalProperties": False,
+    },
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_only_the_result_is_prefilled(gptoss, encoding, tmp_path, form) -> None:
-    (tmp_path / "own.py").write_text(FUNCTIONS)
+    (tmp_path / "own.json").write_text(json.dumps([FUNCTION]))
     preamble = f"<|channel|>commentary<|message|>I greet.<|end|>{START}"
     result = gptoss(
-        "ask", "Hi", "--tool", "python", "--functions", str(tmp_path / "own.py"), "--allow", "*", "--stream-json",
+        "ask", "Hi", "--tool", "python", "--sandbox", "off", "--functions", str(tmp_path / "own.json"),
+        "--allow", "*", "--stream-json",
         completions=[THOUGHT + preamble + FORMS[form], THOUGHT + FORMS[form], ANSWER],
     )  # fmt: skip
     assert result.status == 0, result.stderr

@@ -54,7 +54,18 @@ def with_tools(gptoss, tmp_path):
     folder.mkdir()
     (folder / "a.txt").touch()
     (tmp_path / "own.py").write_text(FUNCTIONS)
-    tools = ("--tool", "python", "--tool", "files", "--tool", "apply_patch", "--functions", str(tmp_path / "own.py"))
+    tools = (
+        "--tool",
+        "python",
+        "--sandbox",
+        "off",
+        "--tool",
+        "files",
+        "--tool",
+        "apply_patch",
+        "--functions",
+        str(tmp_path / "own.py"),
+    )
     return lambda *arguments, **options: gptoss(
         *arguments, *tools, "--workspace", str(folder), "--allow", "*", **options
     )
