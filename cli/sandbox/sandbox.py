@@ -71,6 +71,11 @@ class Confined:
         self._report = report
 
     @property
+    def is_supervised(self) -> bool:
+        """Whether a supervisor ends all that the program has started, once the program or gptoss has ended."""
+        return self._alive is not None
+
+    @property
     def reason(self) -> str | None:
         """The limit for which it was killed: memory, disk or processes; None before the end, or for no such reason."""
         if self._report is None:
@@ -236,7 +241,7 @@ class Sandbox:
         # bwrap makes parents that only its own user can enter.
         parents = {parent for path in (*shown, str(INSIDE)) for parent in Path(path).parents[:-1]}
         for parent in sorted(parents):
-            if not any(parent.is_relative_to(path) for path in (*shown, *_SYSTEM, "/tmp")):
+            if parent != Path("/tmp") and not any(parent.is_relative_to(path) for path in (*shown, *_SYSTEM)):
                 line += ["--perms", "0755", "--dir", str(parent)]
         for path in shown:
             line += ["--ro-bind", path, path]
