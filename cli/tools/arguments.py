@@ -61,9 +61,11 @@ def _check(arguments: dict[str, Any], schema: Mapping[str, Any]) -> None:
     # Imported here: it takes 60 ms, and most runs call no function.
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError, best_match
+    from referencing.jsonschema import EMPTY_REGISTRY
 
     try:
-        error = best_match(Draft202012Validator(schema).iter_errors(arguments))
+        # A registry of one's own: by default a reference to an address would be fetched.
+        error = best_match(Draft202012Validator(schema, registry=EMPTY_REGISTRY).iter_errors(arguments))
     except (SchemaError, RecursionError, re.error, AttributeError, TypeError, ValueError):
         return  # a schema that is none says nothing of the arguments
     except Exception as error:
