@@ -145,6 +145,9 @@ class Settings:
     cache_gb: float = 4.0
     tools: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
+    mcp: tuple[str, ...] = ()
+    mcp_tools: tuple[str, ...] = ()
+    mcp_sandbox: bool = False
     allow: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
@@ -185,6 +188,16 @@ class Folders:
     def conversations(self) -> Path:
         """Logs of conversations."""
         return self.models.parent / "conversations"
+
+    @property
+    def mcp_servers(self) -> Path:
+        """MCP servers by name."""
+        return self.config.parent / "mcp.json"
+
+    @property
+    def mcp_fingerprints(self) -> Path:
+        """Fingerprints of the tools of MCP servers that the person has allowed, beside the rules."""
+        return self.config.parent / "mcp-allowed.json"
 
     @property
     def templates(self) -> Path:
@@ -399,6 +412,9 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "cache_gb": _gigabytes,
     "tools": (_texts, "a list of names, such as ['python', 'files']"),
     "functions": (_texts, "a list of files"),
+    "mcp": (_texts, "a list of names, addresses, files or commands of MCP servers"),
+    "mcp_tools": (_texts, "a list of patterns, such as ['time.*']"),
+    "mcp_sandbox": (_yes_or_no, "true or false"),
     "allow": _rules,
     "ask": _rules,
     "deny": _rules,

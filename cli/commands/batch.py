@@ -91,7 +91,7 @@ def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
         if not todo:
             return ExitStatus.ANSWERED
         sink = file or environment.output()
-        toolbox = open_toolbox(invocation, None, temporary_files(environment))
+        toolbox = open_toolbox(invocation, None, temporary_files(environment), status_line)
         session = open_session(invocation, status_line, top_logprobs=options.logprobs or 0, toolbox=toolbox)
         worst = ExitStatus.ANSWERED
         for count, item in enumerate(todo, 1):

@@ -63,6 +63,10 @@ def open_session(
     check_effort(loaded, invocation.settings.effort)
     for note in invocation.answer_format.notes if invocation.answer_format else ():
         status_line.leave(f"gptoss: {note}", always=True)
+    if invocation.settings.mcp and toolbox is not None:
+        from gptoss.cli.startup.mcp import say_tools
+
+        say_tools(toolbox.tools, loaded.encoding, status_line)
     rules = session_rules(invocation, loaded, overflow, top_logprobs, toolbox)
     return Session(loaded, transcript or Transcript(new_settings(invocation, toolbox=toolbox)), rules, observer)
 

@@ -192,6 +192,30 @@ _TOOLS: dict[str, Any] = {
             help="Let the model call functions of yours: a FILE.py, or a FILE.json of command lines.",
         ),
     ],
+    "mcp": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mcp",
+            metavar="SERVER",
+            help="Let the model call the tools of an MCP server: a name in mcp.json, a command line, an address, or a "
+            "FILE.json of servers; none turns off those of the config file. May be repeated.",
+        ),
+    ],
+    "mcp_tools": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mcp-tools",
+            metavar="PATTERN",
+            help="Of their tools only those that match: TOOL or SERVER.TOOL, * is any text.",
+        ),
+    ],
+    "mcp_sandbox": Annotated[
+        bool | None,
+        typer.Option(
+            "--mcp-sandbox/--no-mcp-sandbox",
+            help="Run MCP servers in the sandbox, without network. [default: no-mcp-sandbox]",
+        ),
+    ],
     "allow": Annotated[
         list[str] | None,
         typer.Option(

@@ -66,7 +66,7 @@ def open_saved_session(
     store = open_store(invocation.environment, invocation.folders)
     log = _chosen(invocation, store)
     recorder = Recorder(store, notify, log, saving=invocation.settings.save)
-    toolbox = open_toolbox(invocation, approver, _files_of(recorder, invocation.environment))
+    toolbox = open_toolbox(invocation, approver, _files_of(recorder, invocation.environment), status_line)
     given = invocation.flags if toolbox is None else invocation.flags | {"tools"}
     transcript: Transcript | None = None
     if log is not None:

@@ -16,6 +16,7 @@ from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.tools import ToolLimits
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.options import Invocation
+from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.tools.permission import Approver, Permission
 from gptoss.cli.tools.rules import Rule, Rules
 from gptoss.cli.tools.tool import Tool
@@ -33,6 +34,7 @@ def open_toolbox(
     invocation: Invocation,
     approver: Approver | None,
     files: Callable[[], Path],
+    status_line: StatusLine,
 ) -> Toolbox | None:
     """Return the tools that the settings ask for; None if they ask for none. They end with the run.
 
@@ -40,6 +42,7 @@ def open_toolbox(
         invocation: the command line.
         approver: asks the person about calls; None where nobody can be asked.
         files: gives the conversation's folder of files, and makes it.
+        status_line: for what takes its time.
 
     Raises:
         UsageError: a tool is unknown, or a rule is none.
@@ -47,6 +50,11 @@ def open_toolbox(
     """
     settings = invocation.settings
     tools = list(_tools(invocation, files))
+    if settings.mcp:
+        from gptoss.cli.startup.mcp import open_mcp
+
+        servers = open_mcp(invocation, status_line)
+        tools += [] if servers is None else [servers]
     if not tools:
         return None
     toolbox = Toolbox(tools, Permission(rules_of(settings), approver))

@@ -61,7 +61,9 @@ class Permission:
         self._rules = rules
         self._approver = approver
 
-    def decide(self, call_id: str, tool: str, argument: str, preview: Callable[[], Preview]) -> Approval:
+    def decide(
+        self, call_id: str, tool: str, argument: str, preview: Callable[[], Preview], *, is_changed: bool = False
+    ) -> Approval:
         """Decide about one call.
 
         Args:
@@ -69,10 +71,11 @@ class Permission:
             tool: its name in rules.
             argument: the whole argument, in its canonical form.
             preview: what will run; asked for only where the person is.
+            is_changed: whether the tool is not what it was when it was allowed: rules that allow do not count then.
         """
         ruling = self._rules.of(tool, argument)
         rule = None if ruling.rule is None else str(ruling.rule)
-        if ruling.decision is not Decision.ASK:
+        if ruling.decision is Decision.DENY or (ruling.decision is Decision.ALLOW and not is_changed):
             return Approval(call_id, ruling.decision is Decision.ALLOW, "rule", rule)
         if self._approver is None:
             return Approval(call_id, False, "default", rule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gptoss.cli.session.events import ToolCall
 from gptoss.cli.session.tools import ToolOutcome
@@ -97,4 +97,17 @@ class Tool(Protocol):
 
     def close(self) -> None:
         """End what runs and free what is held."""
+        ...
+
+
+@runtime_checkable
+class ChangingTool(Protocol):
+    """A `Tool` that somebody else describes, who may change it after the person has allowed its calls."""
+
+    def has_changed(self, recipient: str) -> bool:
+        """Return whether it was allowed when it was described otherwise; no rule covers its calls then."""
+        ...
+
+    def accept(self, recipient: str) -> None:
+        """Take note that a call was allowed to the tool as it is described now."""
         ...

@@ -13,7 +13,7 @@ from gptoss.cli.base.text import duration
 from gptoss.cli.session.events import Approval, ToolCall, ToolLimit, ToolOutput
 from gptoss.cli.session.tools import ToolEvent, ToolOutcome
 from gptoss.cli.tools.permission import Permission
-from gptoss.cli.tools.tool import Invocation, Tool, ToolInputError
+from gptoss.cli.tools.tool import ChangingTool, Invocation, Tool, ToolInputError
 from gptoss.harmony import Message
 
 log = logging.getLogger(__name__)
@@ -54,12 +54,19 @@ class Toolbox:
             invocation = tool.prepare(ToolCall(recipient, call.arguments, call.channel, call.id), history)
         except ToolInputError as error:
             return ToolOutcome(str(error), "error")
+        changing = tool if isinstance(tool, ChangingTool) else None
         approval = self._permission.decide(
-            call.id, tool.rule_name(recipient), invocation.argument, lambda: invocation.preview
+            call.id,
+            tool.rule_name(recipient),
+            invocation.argument,
+            lambda: invocation.preview,
+            is_changed=changing is not None and changing.has_changed(recipient),
         )
         yield approval
         if not approval.allowed:
             return ToolOutcome(_denied(approval), "denied")
+        if changing is not None:
+            changing.accept(recipient)
         return (yield from self._run(call, invocation))
 
     def may_exceed(self, limit: ToolLimit, call: ToolCall) -> bool:
