@@ -13,7 +13,12 @@ from rich.segment import Segment
 
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.text import sanitize
-from gptoss.cli.terminal.styled_text import Line, crop, line_width, plain, skip
+from gptoss.cli.terminal.styled_text import Line, fold, line_width, plain, skip
+
+# Rows are erased one by one, from the last upwards. Erasing to the screen's end (ED) is not the same: where that begins
+# at the screen's first cell, tmux moves all that stood there into its history.
+_ERASE_ROW = "\r\x1b[2K"
+_UP = "\x1b[A"
 
 
 class LiveRegion:
@@ -26,6 +31,11 @@ class LiveRegion:
         self._output = output
         self._rows: list[Line] = []
         self._columns = 0
+        self._hides = False
+        """Whether there are open rows before `_rows` that the screen has no room for."""
+        self._scrolled: list[str] = []
+        """Texts of the first open rows, which a lower window has moved into the history; `_rows` follow them."""
+        self._scrolled_width = 1
 
     @property
     def width(self) -> int:
@@ -36,31 +46,43 @@ class LiveRegion:
         """Replace the open rows by `done`, which stay, and `open_rows`, which may change again.
 
         A done row may be wider than the terminal, which then breaks it and joins it again when it grows wider. Open
-        rows are cut at the edge, and of more than fit on the screen only the last are shown.
+        rows are broken here, and of more than fit on the screen only the last are shown.
         """
-        width, height = self.width, max(1, self._output.rows - 1)
-        rows = [crop(row, width) for row in open_rows[-height:]]
-        wanted = [*done, *rows]
         columns = self._output.columns
         narrower, self._columns = columns < self._columns, columns
+        self._leave_scrolled()
+        done, open_rows = self._without_scrolled(done, open_rows)
+        width, height = self.width, max(1, self._output.rows - 1)
+        folded = [piece for row in open_rows for piece in fold(row, width)]
+        rows = folded[-height:]
+        self._hides = len(folded) > height
+        wanted = [*done, *rows]
         same = 0 if narrower else sum(1 for _ in takewhile(_same, zip(self._rows, wanted, strict=False)))
         if rows and same == len(wanted) < len(self._rows):
             same -= 1  # so that the cursor comes to stand behind the last open row
-        grown = None if narrower else self._growth(same, wanted)
-        if grown is not None:
-            text, rest, fresh = self._painted(grown), wanted[same + 1 :], False
-        elif same == len(self._rows):
-            text, rest, fresh = "", wanted[same:], not self._rows
-        else:
-            text, rest, fresh = self._up_to(same) + "\r\x1b[J", wanted[same:], True
-        for row in rest:
-            text += ("" if fresh else "\n") + self._painted(row)
-            fresh = False
-        if not rows and not fresh:
+        text = self._written(wanted, same, width, narrower=narrower)
+        at_start = not wanted[same:] and (same < len(self._rows) or not self._rows)
+        if not rows and not at_start:
             text += "\n"
         self._rows = rows
         if text:
             self._output.write(text)
+
+    def _written(self, wanted: list[Line], same: int, width: int, *, narrower: bool) -> str:
+        """Return what replaces the open rows from number `same` on by those that are wanted."""
+        grown = None if narrower else self._growth(same, wanted)
+        if grown is not None:
+            return self._painted(grown) + "".join("\n" + self._painted(row) for row in wanted[same + 1 :])
+        rest = [self._painted(row) for row in wanted[same:]]
+        if same == len(self._rows):
+            return ("\n" if self._rows and rest else "") + "\n".join(rest)
+        above = min(sum(map(self._span, self._rows[same:])), self._output.rows) - 1
+        fits = all(line_width(row) <= width for row in wanted[same:])
+        if narrower or not fits or len(rest) <= above:
+            return _ERASE_ROW + (_UP + _ERASE_ROW) * above + "\n".join(rest)
+        # Written over without being erased before, rows do not flicker.
+        over = "\n".join(f"{row}\x1b[K" for row in rest[: above + 1])
+        return _UP * above + "\r" + over + "".join(f"\n{row}" for row in rest[above + 1 :])
 
     def _growth(self, same: int, wanted: list[Line]) -> Line | None:
         """Return the text to append to the row at the cursor, if appending is enough."""
@@ -70,12 +92,39 @@ class LiveRegion:
         length = len(plain(old))
         return skip(new, length) if _styled(old) == _styled(new)[:length] and length else None
 
-    def _up_to(self, row: int) -> str:
-        """Move the cursor from the end of the open rows up to one of them."""
-        # Terminals break rows that have become too wide into several, the cursor staying at its character.
-        above = sum(max(1, -(-line_width(line) // self._columns)) for line in self._rows[row:]) - 1
-        above = min(above, self._output.rows - 1)
-        return f"\x1b[{above}A" if above > 0 else ""
+    def _span(self, row: Line) -> int:
+        """Return how many rows of the screen a row takes: terminals break one that has become too wide."""
+        return max(1, -(-line_width(row) // self._columns))
+
+    def _leave_scrolled(self) -> None:
+        """Give up open rows that a lower or narrower window has moved into the history."""
+        excess = sum(map(self._span, self._rows)) - self._output.rows
+        count = 0
+        while excess > 0 and count < len(self._rows):
+            excess -= self._span(self._rows[count])
+            count += 1
+        if not count:
+            return
+        if self._hides:
+            self._scrolled = []  # rows that are to stand before them have still to come
+        else:
+            self._scrolled += [plain(row) for row in self._rows[:count]]
+        self._rows = self._rows[count:]
+
+    def _without_scrolled(self, done: list[Line], open_rows: list[Line]) -> tuple[list[Line], list[Line]]:
+        """Return done and open rows without those that stand in the history as they are."""
+        left, count, still_open = self._scrolled, 0, []
+        for row in [*done, *open_rows] if left else []:
+            pieces = [plain(piece) for piece in fold(row, self._scrolled_width)]
+            if not left or pieces != left[: len(pieces)]:
+                break
+            left, count = left[len(pieces) :], count + 1
+            if count > len(done):
+                still_open += pieces
+        self._scrolled = still_open
+        if not still_open:
+            self._scrolled_width = self.width
+        return done[count:], open_rows[max(0, count - len(done)) :]
 
     def _painted(self, line: Line) -> str:
         return "".join(self._paint(segment) for segment in line)

@@ -84,6 +84,23 @@ def crop(line: Line, width: int) -> Line:
     return kept
 
 
+def fold(line: Line, width: int) -> list[Line]:
+    """Return the line cut into pieces of at most `width` cells, wherever in a word that is; at least one piece."""
+    pieces: list[Line] = [[]]
+    left = width
+    for segment in line:
+        begin = 0
+        for index, character in enumerate(segment.text):
+            size = _cells(character)
+            if size > left and left < width:
+                pieces[-1].append(Segment(segment.text[begin:index], segment.style))
+                pieces.append([])
+                begin, left = index, width
+            left -= size
+        pieces[-1].append(Segment(segment.text[begin:], segment.style))
+    return pieces
+
+
 def wrap(text: Line, width: int) -> list[Row]:
     """Break text into rows of at most `width` cells.
 

@@ -34,13 +34,15 @@ from gptoss.cli.terminal import theme
 from gptoss.cli.terminal.live import LiveRegion
 from gptoss.cli.terminal.markdown_view import MarkdownView
 from gptoss.cli.terminal.pictures import PictureProtocol, picture
-from gptoss.cli.terminal.styled_text import Line, wrap
+from gptoss.cli.terminal.styled_text import Line, crop, wrap
 from gptoss.cli.terminal.thinking_view import ThinkingView
 from gptoss.cli.terminal.tool_rows import OutputTail, first_rows
 
 # A prompt that is read in no time needs no progress; it would only flicker.
 _QUIET_PREFILL_TOKENS = 128
 _REDRAW_S = 1 / 30
+# A window that is resized changes its size many times, and tmux reports the last with a delay of 0.25 s.
+_RESIZING_S = 0.3
 # Largest share of time spent on drawing, so that it hardly slows the model.
 _SHARE = 0.2
 _STATUSES = {
@@ -106,6 +108,7 @@ class TurnView(Display):
         """Tokens of which it is not known yet what they say."""
         self._next_draw = 0.0
         self._tail = OutputTail()
+        self._size = (output.columns, output.rows)
 
     def toggle_reasoning(self) -> None:
         """Fold the reasoning that is shown, or show what is folded, from the next token on; from any thread."""
@@ -197,12 +200,20 @@ class TurnView(Display):
     def _draw(self) -> None:
         """Show what has come, unless that was done a moment ago."""
         now = self._clock()
-        if self._section is None or now < self._next_draw:
+        if self._section is None or now < self._next_draw or self._is_resizing(now):
             return
         done, open_rows = self._views[self._section].rows(self._region.width - self._indent)
         self._region.update(self._looking(done), self._looking(open_rows))
         after = self._clock()
         self._next_draw = now + max(_REDRAW_S, (after - now) / _SHARE)
+
+    def _is_resizing(self, now: float) -> bool:
+        """Whether the window has another size than at the last draw, which is then put off until that has settled."""
+        before, self._size = self._size, (self._output.columns, self._output.rows)
+        if self._size == before:
+            return False
+        self._next_draw = now + _RESIZING_S
+        return True
 
     @property
     def _indent(self) -> int:
@@ -218,7 +229,8 @@ class TurnView(Display):
         part = done / total
         filled = round(part * _BAR)
         bar = f"{self._output.line * filled}{' ' * (_BAR - filled)}"
-        return [Segment(f"reading the prompt: {part:>4.0%} of {counted(total, 'token')} [{bar}]", theme.DIM)]
+        text = f"reading the prompt: {part:>4.0%} of {counted(total, 'token')} [{bar}]"
+        return crop([Segment(text, theme.DIM)], self._region.width)
 
     def _call(self, recipient: str, arguments: str) -> list[Line]:
         """Return a call: the tool's name, and its arguments, the longer ones cut."""

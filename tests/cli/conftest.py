@@ -31,6 +31,7 @@ from gptoss.harmony import Conversation, Encoding, Message, Role
 
 SCRIPTED = Path(__file__).parent / "scripted.py"
 PSEUDO_TERMINAL = Path(__file__).parent / "pseudo_terminal.py"
+TMUX = Path(__file__).parent / "tmux.py"
 TODAY = date(2026, 3, 14)
 NOTHING_SAID = ConversationSettings(Message.system(""))
 
@@ -201,6 +202,23 @@ def terminal(
     yield start
     for each in opened:
         each.close()
+
+
+@pytest.fixture
+def tmux(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start a program in a pane of a real tmux; see tmux.py."""
+    panes = []
+    home = {"GPTOSS_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+
+    def start(command: list[str], columns: int = 80, rows: int = 24, **variables: str) -> Any:
+        folder = tmp_path / f"tmux-{len(panes)}"
+        folder.mkdir()
+        panes.append(_module("tmux_pane", TMUX).Tmux(folder, command, columns, rows, home | variables))
+        return panes[-1]
+
+    yield start
+    for pane in panes:
+        pane.close()
 
 
 @pytest.fixture
