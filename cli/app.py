@@ -30,7 +30,7 @@ from gptoss.cli.commands.verify import verify
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.groups import Commands, command_group
-from gptoss.cli.startup.lazy_loading import load_model
+from gptoss.cli.startup.lazy_loading import find_model, load_model
 from gptoss.cli.startup.options import HomeOption, Invocation, with_settings
 
 _TRACEBACK_VARIABLE = "GPTOSS_TRACEBACK"
@@ -72,7 +72,7 @@ app.add_typer(templates.app, name="templates")
 
 def main() -> None:
     """Run the command line of this process."""
-    sys.exit(run(sys.argv[1:], Environment(load_model)))
+    sys.exit(run(sys.argv[1:], Environment(load_model, find_model=find_model)))
 
 
 def run(arguments: Sequence[str], environment: Environment) -> int:

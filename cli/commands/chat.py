@@ -21,7 +21,7 @@ from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.displays.text import Answer, Display, Displays, Stats, Warnings
 from gptoss.cli.hub.inventory import installed_models
-from gptoss.cli.line.keyboard import echo
+from gptoss.cli.line.keyboard import echo, terminal_behind
 from gptoss.cli.line.prompt import ACCESSIBLE_PROMPT, PROMPT, InputLine, Lines, TerminalLine
 from gptoss.cli.line.status_bar import Part, context_part, status_bar
 from gptoss.cli.session.context_size import prompt_size, tokens_read_again
@@ -318,7 +318,7 @@ class Chat:
 
     def _open_line(self) -> InputLine:
         stdin = self.environment.stdin
-        if stdin is None or not (self.person_types and self.output.is_terminal and not self.output.is_dumb):
+        if stdin is None or terminal_behind(stdin) is None or not self.output.is_terminal or self.output.is_dumb:
             return Lines(stdin, self.messages)
         from gptoss.cli.line.completion import CommandCompleter
 
@@ -326,7 +326,8 @@ class Chat:
         completer = CommandCompleter(table.TABLE, lambda: model_names(folders.models))
         # The history holds prompts: a run that saves nothing has none.
         history = folders.state / "history" if self._invocation.settings.save else None
-        return TerminalLine(history, completer, self._status, stdin, styles=self.output.has_styles)
+        variables, styles = self.environment.variables, self.output.has_styles
+        return TerminalLine(history, completer, self._status, stdin, self.say, variables, styles=styles)
 
     def _status(self, columns: int) -> str:
         effort = self.session.settings.effort

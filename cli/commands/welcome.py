@@ -84,7 +84,7 @@ def _next_lines(models: list[InstalledModel], machine: Machine) -> list[str]:
         commands.append((f"gptoss pull {DEFAULT_MODEL} && gptoss chat", f"fetch {default.size}, then talk to it"))
         commands.append((f"gptoss bench --synthetic {DEFAULT_MODEL}", "first measure how fast it would be"))
     if built_in is not None and not real:
-        commands.append((f'gptoss ask -m {built_in} "What is 347 + 85?"', "try the built-in model at once"))
+        commands.append((f"gptoss chat -m {built_in}", "try the small built-in model at once"))
     commands.append(("gptoss --help", "all commands"))
     width = max(len(command) for command, _ in commands)
     return [*lines, "", *(f"  {command:<{width}}   {what}" for command, what in commands)]

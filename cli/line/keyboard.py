@@ -16,7 +16,7 @@ def echo(stdin: TextIO | None, *, on: bool) -> Iterator[None]:
 
     What is typed without an echo is not lost: the next input line begins with it.
     """
-    descriptor = _terminal_behind(stdin)
+    descriptor = terminal_behind(stdin)
     if descriptor is None:
         yield
         return
@@ -42,7 +42,7 @@ def key_calls(stdin: TextIO | None, key: str, action: Callable[[], object]) -> I
         key: a letter, to be typed with Ctrl.
         action: must be fit to be called between any two instructions.
     """
-    descriptor = _terminal_behind(stdin)
+    descriptor = terminal_behind(stdin)
     if descriptor is None or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -59,7 +59,8 @@ def key_calls(stdin: TextIO | None, key: str, action: Callable[[], object]) -> I
         signal.signal(signal.SIGQUIT, previous)
 
 
-def _terminal_behind(stdin: TextIO | None) -> int | None:
+def terminal_behind(stdin: TextIO | None) -> int | None:
+    """Return the descriptor of the terminal that a stream reads; None where there is none."""
     try:
         return stdin.fileno() if stdin is not None and stdin.isatty() else None
     except (OSError, ValueError):  # a stream in memory, or one that is closed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.interrupts import Terminated, ending_calls, with_interrupts
 from gptoss.cli.base.output import Output
+from gptoss.cli.line.editor import edit
 from gptoss.cli.line.keyboard import echo, key_calls
 from gptoss.cli.line.keys_meanwhile import KeysMeanwhile
 from gptoss.model.storage.regular_file import make_private_folder
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.buffer import Buffer
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 BLOCK = '"""'
 PROMPT = "> "
 ACCESSIBLE_PROMPT = "You: "
+_SILENT = "this terminal does not say where its cursor is: what stands below the line follows it"
 
 
 class InputLine(Protocol):
@@ -125,7 +129,9 @@ class TerminalLine:
             is remembered.
         completer: what Tab completes.
         status: gives the line below, for a number of columns.
-        stdin: the terminal, for keys during an answer.
+        stdin: the terminal.
+        say: shows the person a line, when no line is being edited.
+        variables: the environment, for the editor.
         styles: whether the terminal shows styles.
     """
 
@@ -135,6 +141,8 @@ class TerminalLine:
         completer: Completer,
         status: Callable[[int], str],
         stdin: TextIO,
+        say: Callable[[str], None],
+        variables: Mapping[str, str],
         *,
         styles: bool,
     ) -> None:
@@ -145,11 +153,16 @@ class TerminalLine:
         from prompt_toolkit.output import ColorDepth
         from prompt_toolkit.styles import Style
 
+        from gptoss.cli.line.pastes import PastingInput
+        from gptoss.cli.line.screen import Screen
+
         self._stdin = stdin
+        self._say = say
+        self._input, self._screen = PastingInput(stdin), Screen.of(sys.stdout)
         self._meanwhile: KeysMeanwhile | None = None
         self._session: PromptSession[str] = PromptSession(
             history=_open_history(history),
-            key_bindings=_key_bindings(completer),
+            key_bindings=_key_bindings(completer, say, variables),
             multiline=True,
             completer=completer,
             complete_while_typing=Condition(lambda: _is_command_name(get_app().current_buffer.text)),
@@ -163,10 +176,19 @@ class TerminalLine:
                 else {"bottom-toolbar": "noreverse"}
             ),
             color_depth=None if styles else ColorDepth.DEPTH_1_BIT,
-            enable_open_in_editor=True,
             enable_suspend=True,
-            tempfile_suffix=".md",
+            input=self._input,
+            output=self._screen,
         )
+        self._session.app.renderer.cpr_not_supported_callback = self._do_without_answer
+
+    def _do_without_answer(self) -> None:
+        """Show the status bar without knowing where the cursor is."""
+        from prompt_toolkit.application import run_in_terminal
+
+        if not self._screen.is_silent:
+            self._screen.is_silent = True
+            run_in_terminal(lambda: self._say(_SILENT))
 
     def read(self) -> str | None:
         """Edit and give the next message."""
@@ -184,7 +206,7 @@ class TerminalLine:
         if meanwhile is not None:
             meanwhile.stop()
         try:
-            return _prompted(PromptSession(), question)
+            return _prompted(PromptSession(input=self._input, output=self._screen), question)
         except Terminated:
             raise
         except (EOFError, KeyboardInterrupt):
@@ -294,9 +316,10 @@ def _open_history(path: Path | None) -> History:
     return PrivateHistory(str(path))
 
 
-def _key_bindings(completer: Completer) -> KeyBindings:
-    from prompt_toolkit.application import get_app
+def _key_bindings(completer: Completer, say: Callable[[str], None], variables: Mapping[str, str]) -> KeyBindings:
+    from prompt_toolkit.application import get_app, run_in_terminal
     from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
+    from prompt_toolkit.document import Document
     from prompt_toolkit.enums import DEFAULT_BUFFER
     from prompt_toolkit.filters import Condition, has_focus
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -328,6 +351,19 @@ def _key_bindings(completer: Completer) -> KeyBindings:
             buffer.complete_next()
         elif len(found) > 1:
             buffer.start_completion()
+
+    async def open_in_editor(buffer: Buffer) -> None:
+        try:
+            text = await run_in_terminal(lambda: edit(buffer.text, variables), in_executor=True)
+        except InputError as error:
+            text, fault = buffer.text, str(error)
+            await run_in_terminal(lambda: say(fault))
+        buffer.document = Document(text, len(text))
+
+    # prompt_toolkit's own would send when the editor ends, and know no words for one that fails.
+    @bindings.add("c-x", "c-e", filter=has_focus(DEFAULT_BUFFER))
+    def _(event: KeyPressEvent) -> None:
+        event.app.create_background_task(open_in_editor(event.current_buffer))
 
     @bindings.add("escape", "enter")
     def _(event: KeyPressEvent) -> None:

@@ -41,6 +41,8 @@ class LoadRequest:
 
 
 ModelLoader = Callable[[LoadRequest], "LoadedModel"]
+ModelFinder = Callable[[str, Folders], object]
+"""Raises ModelNotFoundError where a model is not on this machine; without torch."""
 
 
 def local_time() -> datetime.datetime:
@@ -61,6 +63,8 @@ class Environment:
     now: Callable[[], datetime.datetime] = local_time
     at_exit: ExitStack = field(default_factory=ExitStack)
     """Closed when the run is over, however it ends."""
+    find_model: ModelFinder | None = None
+    """Called before the loader; None: the loader alone finds models."""
 
     def output(self) -> Output:
         """Return standard output, which must work."""

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import gc
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptoss.cli.base.interrupts import uninterrupted
+from gptoss.cli.base.settings import Folders
 from gptoss.cli.startup.environment import LoadRequest
+from gptoss.model.checkpoints.catalog import locate
 
 if TYPE_CHECKING:
     from gptoss.cli.startup.loaded import LoadedModel
+
+
+def find_model(model: str, folders: Folders) -> Path:
+    """Return the folder of a model, without torch.
+
+    Raises:
+        ModelNotFoundError: it is not on this machine.
+    """
+    return locate(model, folders.models, folders.hub_cache)
 
 
 def load_model(request: LoadRequest) -> LoadedModel:

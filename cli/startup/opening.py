@@ -120,6 +120,9 @@ def load(
     """
     environment = invocation.environment
     try:
+        # Before anything is said of loading: it begins with seconds of importing.
+        if environment.find_model is not None:
+            environment.find_model(model, invocation.folders)
         loaded = _load(invocation, model, status_line, before_weights)
     except ModelNotFoundError:
         with echo(environment.stdin, on=True):

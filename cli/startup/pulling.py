@@ -9,16 +9,19 @@ from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import one_line
 from gptoss.cli.line.confirm import confirm
 from gptoss.cli.startup.environment import Environment
-from gptoss.model.checkpoints.catalog import HubReference, default_hub_cache, hub_reference
+from gptoss.model.checkpoints.catalog import BUILT_IN_MODEL, HubReference, default_hub_cache, hub_reference
+from gptoss.model.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from gptoss.cli.hub.pull import Pulled
 
 
 def offer_pull(environment: Environment, model: str) -> bool:
-    """Ask whether to pull a model that is not there, if there is a person to ask, and do it; whether it is there now.
+    """Ask whether to pull a model that is not there, and do it; False where there is no person to ask.
 
-    Raises: as `gptoss.cli.hub.pull.pull`.
+    Raises:
+        ModelNotFoundError: the answer was no.
+        PullError: as `gptoss.cli.hub.pull.pull`.
     """
     reference, messages = hub_reference(model), environment.messages()
     if reference is None or not messages.is_terminal or environment.stdin is None or not environment.stdin.isatty():
@@ -26,7 +29,10 @@ def offer_pull(environment: Environment, model: str) -> bool:
     size = "" if reference.size is None else f" ({reference.size})"
     question = f"{model}{size} is not on this machine. Pull {reference.repository} now? [y/N] "
     if not confirm(environment.stdin, messages, question):
-        return False
+        raise ModelNotFoundError(
+            f"{model}{size} is not on this machine: `gptoss pull {model}` fetches it, "
+            f"`gptoss chat -m {BUILT_IN_MODEL}` talks to the small built-in model"
+        )
     pull_model(environment, reference, None)
     return True
 

@@ -13,6 +13,7 @@ from gptoss.model.checkpoints.wrong_folder import looks_like_checkpoint
 from gptoss.model.errors import ModelNotFoundError, quote
 
 DEFAULT_MODEL = "20b"
+BUILT_IN_MODEL = "nano"
 
 _NANO_FOLDER = Path(__file__).parents[1] / "nano" / "checkpoint"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -49,7 +50,7 @@ class ModelSpec:
 
 
 CATALOG: tuple[ModelSpec, ...] = (
-    ModelSpec("nano", "a very small model that comes with gptoss, for a first look", None, 0, None, None),
+    ModelSpec(BUILT_IN_MODEL, "a very small model that comes with gptoss, for a first look", None, 0, None, None),
     ModelSpec("20b", "OpenAI's gpt-oss-20b", "openai/gpt-oss-20b", 13_800_000_000, 24, 32),
     ModelSpec("120b", "OpenAI's gpt-oss-120b", "openai/gpt-oss-120b", 65_300_000_000, 36, 128),
     ModelSpec(

@@ -204,6 +204,8 @@ def test_going_on_shows_the_last_turn(terminal, gptoss, reply) -> None:
     assert lines[2:] == ["> Second,", "", "  of lines?", "A bold word.", "", ">"]
     assert "\x1b[1;35m> \x1b[0m\x1b[1mSecond," in screen.raw
     screen.type("/load " + lines[1].split()[3].rstrip(":") + "\r")
+    screen.wait_for("> /load")
+    screen.wait_for_prompt()
     screen.type("/show all\r")
     screen.wait_for("> First")
     whole = screen.wait_for_prompt()

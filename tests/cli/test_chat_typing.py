@@ -43,7 +43,8 @@ def test_line_in_the_editor(terminal, reply, editor) -> None:
     screen.wait_for_prompt()
     screen.type("one two\x18\x05")
     screen.wait_for("> one three")
-    screen.type("\r")
+    screen.type(" four\r")
+    screen.wait_for("> one three four")
     screen.wait_for("A")
 
 
@@ -75,6 +76,13 @@ def test_editor_that_fails(terminal, name, said) -> None:
     screen.type("/edit\r")
     screen.wait_for(said)
     screen.wait_for_prompt()
+    screen.type("one two\x18\x05")
+    screen.wait_for("> one two")
+    while screen.raw.count(said) < 2:
+        screen.wait_for("> one two")
+        screen._read()
+    screen.type(" three")
+    screen.wait_for("> one two three")
 
 
 def test_efforts_are_completed(terminal) -> None:
@@ -210,6 +218,40 @@ def test_lines_pasted_during_an_answer_are_one_message(terminal, reply) -> None:
     assert lines[-3:] == ["> first", "  second", "  third"]
     screen.type("\r")
     screen.wait_for("B$")
+
+
+def test_lines_that_the_terminal_does_not_mark_as_a_paste_are_one_message(terminal, reply, kept) -> None:
+    screen = terminal(completions=[reply("A", "")])
+    screen.wait_for_prompt()
+    screen.type("first\r\tsecond\r\rthird\r")
+    screen.wait_for("  third")
+    screen.type("!\r")
+    screen.wait_for("A")
+    assert kept() == ["first\n\tsecond\n\nthird!", "A"]
+
+
+def test_a_long_paste_without_marks_is_one_message(terminal, reply, kept) -> None:
+    lines = [f"line {number} of a text that somebody pastes" for number in range(400)]
+    screen = terminal(completions=[reply("A", "")], max_context=100_000)
+    screen.wait_for_prompt()
+    for begin in range(0, len(lines), 50):
+        screen.type("\r".join(lines[begin : begin + 50]) + "\r")
+    screen.wait_for("  line 399")
+    screen.type("\r")
+    screen.wait_for("A")
+    assert kept() == ["\n".join(lines), "A"]
+
+
+def test_a_terminal_that_does_not_say_where_its_cursor_is(terminal, reply) -> None:
+    screen = terminal(completions=[reply("A", ""), reply("B", "")])
+    screen.screen.write_process_input = lambda data: None
+    screen.wait_for("this terminal does not say where its cursor is")
+    assert screen.status_bar().startswith("nano ")
+    screen.type("Hi\r")
+    screen.wait_for("A")
+    screen.wait_for_prompt()
+    assert screen.status_bar().startswith("nano ")
+    assert "WARNING" not in screen.raw
 
 
 def test_message_typed_during_an_answer_is_sent_after_it(terminal, reply) -> None:
