@@ -196,7 +196,7 @@ def _take_marked_recipient(name: str, header: Header) -> bool:
     """Set the recipient, once; a role is none that the assistant can call. Return whether the word is used up."""
     if not name or header.recipient is not None:
         return False
-    if header.author.role is Role.ASSISTANT and name in {each.value for each in Role}:
+    if header.author.role is Role.ASSISTANT and _author(name.lower()) is not None:
         header.note(ProblemKind.ROLE_AS_RECIPIENT, name)
         return True
     header.recipient = name

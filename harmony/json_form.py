@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -320,7 +321,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _check_json(data: Any) -> None:
-    """Refuse what cannot be JSON in UTF-8: too many levels, numbers that are not finite, lone surrogates."""
+    """Refuse what cannot be JSON in UTF-8: too many levels, numbers that are no float, lone surrogates."""
     pending = [(data, "", 0)]
     while pending:
         value, where, depth = pending.pop()
@@ -333,6 +334,8 @@ def _check_json(data: Any) -> None:
                 raise ConversationError("must not contain half of a surrogate pair", where) from None
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConversationError(f"{value} is not a JSON number", where)
+        elif isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise ConversationError("a number is too large", where)
         elif isinstance(value, Mapping):
             for key, each in value.items():
                 pending += [(key, _at(where, ascii(key)[1:-1]), depth), (each, _at(where, key), depth + 1)]

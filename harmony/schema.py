@@ -40,7 +40,10 @@ def _namespace(namespace: ToolNamespaceConfig) -> str:
     lines.append(f"namespace {namespace.name} {{\n")
     for tool in namespace.tools:
         lines += [f"// {line}" for line in _lines(tool.description)]
-        arguments = "" if tool.parameters is None else f"_: {typescript(tool.parameters)}"
+        try:
+            arguments = "" if tool.parameters is None else f"_: {typescript(tool.parameters)}"
+        except RenderError as error:
+            raise RenderError(f"{namespace.name}.{tool.name}: {error}") from None
         lines.append(f"type {tool.name} = ({arguments}) => any;\n")
     lines.append(f"}} // namespace {namespace.name}")
     return "\n".join(lines)

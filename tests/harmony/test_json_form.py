@@ -178,6 +178,7 @@ def test_an_error_in_settings_says_where(part, where):
         ('{"messages": [], "\\ud800": 1}', "surrogate"),
         ('{"messages": [NaN]}', "NaN"),
         ('{"messages": [1e999]}', "inf"),
+        ('{"messages": [-1' + "0" * 400 + "]}", "too large"),
         ('{"messages": ' + "[" * 200 + "]" * 200 + "}", "128 levels"),
         ('{"messages": ' + "[" * 200_000 + "]" * 200_000 + "}", "levels"),
         ("9" * 5000, "not JSON"),

@@ -189,6 +189,12 @@ CORPUS = {
         {ProblemKind.ROLE_AS_RECIPIENT},
     ),
     "<|channel|>final to=user<|message|>4<|return|>": ([ANSWER], {ProblemKind.ROLE_AS_RECIPIENT}),
+    "<|channel|>final to=User<|message|>4<|return|>": ([ANSWER], {ProblemKind.ROLE_AS_RECIPIENT}),
+    "<|channel|>final to=user:alice<|message|>4<|return|>": ([ANSWER], {ProblemKind.ROLE_AS_RECIPIENT}),
+    "<|channel|>final to=ASSISTANT 4<|return|>": (
+        [ANSWER],
+        {ProblemKind.ROLE_AS_RECIPIENT, ProblemKind.MISSING_MESSAGE},
+    ),
     "<|channel|>commentary to=assistant<|channel|>final<|message|>4<|return|>": (
         [ANSWER],
         {ProblemKind.SECOND_CHANNEL},

@@ -95,3 +95,8 @@ def test_what_is_no_json_number_is_refused(value):
 def test_large_integers_are_official(value, encoding, official):
     conversation = conversation_of({"type": "object", "properties": {"n": {"default": value}}})
     assert render(conversation, encoding) == official.render(conversation)
+
+
+def test_function_whose_schema_is_refused_is_named(encoding):
+    with pytest.raises(RenderError, match=r"^functions\.\w+: a schema has a number"):
+        render(conversation_of({"type": "object", "properties": {"n": {"default": 10**400}}}), encoding)
