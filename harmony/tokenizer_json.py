@@ -171,7 +171,12 @@ class _Reader:
         except RecursionError:
             self._refuse("the file", "is nested too deeply")
         except ValueError as error:
-            raise VocabularyError(f"{self._path}: is not JSON ({error})") from error
+            beginning = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+            if beginning.startswith(b"version http"):
+                self._refuse("the file", "is a Git LFS pointer, not the file itself (git lfs pull fetches it)")
+            if beginning.startswith(b"<"):
+                self._refuse("the file", "is a web page, such as an error or a login: download it again")
+            raise VocabularyError(f"{self._path}: is not JSON ({error}): download it again") from error
 
     def _vocab(self) -> dict[str, int]:
         vocab = self._object(self._model.get("vocab"), "model.vocab")

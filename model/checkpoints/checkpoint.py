@@ -20,7 +20,7 @@ from gptoss.model.checkpoints.config_dialects import parse_model_config
 from gptoss.model.checkpoints.config_files import CONFIG
 from gptoss.model.checkpoints.folder import CheckpointFolder
 from gptoss.model.checkpoints.safetensors_file import SafetensorsFile, TensorInfo
-from gptoss.model.checkpoints.stored_names import other_format, published_names
+from gptoss.model.checkpoints.stored_names import USE_PUBLISHED, other_format, published_names
 from gptoss.model.checkpoints.tensor_names import (
     HEADS,
     IGNORED,
@@ -142,8 +142,9 @@ class Checkpoint:
                 "config.json ties the unembedding to the embedding, but the weights have one of its own: it is used",
             )
         sources = dict(canonical_tensors(config, layout))
+        foreign = _foreign_tensors(sources, stored)
         if whole:
-            _report_missing(sources, stored, files, report)
+            _report_missing(sources, stored, foreign, files, report)
         wrong = {
             name: _fault_of(name, source, stored)
             for source in sources.values()
@@ -152,7 +153,7 @@ class Checkpoint:
         }
         for fault in filter(None, wrong.values()):
             report(fault)
-        _refuse_unknown_layers(config, sources, stored, report)
+        _refuse_foreign(config, foreign, stored, report)
         sound = {
             canonical: source
             for canonical, source in sources.items()
@@ -307,7 +308,11 @@ def _find_indexed_tensors(folder: CheckpointFolder, report: _Report) -> tuple[di
                 "index and weights are not of one checkpoint; download both again"
             )
         )
-    return stored, len(stored) == len(weight_map)
+    is_whole = len(stored) == len(weight_map)
+    for file in files.values():
+        for tensor in file.tensors:
+            stored.setdefault(tensor, file)  # as transformers does: a head that the index leaves out is used
+    return stored, is_whole
 
 
 def _open_files(folder: CheckpointFolder, names: list[str], report: _Report) -> dict[str, SafetensorsFile]:
@@ -337,6 +342,7 @@ def _require_whole_blocks(config: ModelConfig, layout: Layout, folder: Checkpoin
 def _report_missing(
     sources: Mapping[str, TensorSource],
     stored: Mapping[str, _Stored],
+    foreign: Sequence[str],
     folder: CheckpointFolder,
     report: _Report,
 ) -> None:
@@ -346,40 +352,45 @@ def _report_missing(
     if shard is not None:
         names = names[:1]
     for name in dict.fromkeys(names):
-        what = f"{quote(shard)} is missing: download it" if shard else "download the checkpoint again"
-        report(CheckpointError(f"{quote(folder.path)} has no tensor {quote(name)}: {what}"))
+        lack = f"{quote(folder.path)} has no tensor {quote(name)}"
+        if shard is not None:
+            report(CheckpointError(f"{lack}: {quote(shard)} is missing: download it"))
+        elif foreign:
+            what = f"but {quote(foreign[0])}: its weights are in a format that is not read here: {USE_PUBLISHED}"
+            report(UnsupportedModelError(f"{lack}, {what}"))
+        else:
+            report(CheckpointError(f"{lack}: download the checkpoint again"))
 
 
 def _fault_of(name: str, source: TensorSource, stored: Mapping[str, _Stored]) -> CheckpointError | None:
     """Return the fault of a stored tensor according to its header; None: it has none."""
     file, info = stored[name].file, stored[name].info
-    if info.shape not in source.stored_shapes:
-        return CheckpointError(
-            f"{quote(file.path)}: {quote(name)} has the shape {_shape(info.shape)}, but by config.json it is "
-            f"{_shape(source.stored_shapes[0])}: config and weights are not of one checkpoint"
-        )
+    # First: packed weights have another shape too.
     if info.dtype not in source.dtypes:
         return CheckpointError(
             f"{quote(file.path)}: {quote(name)} has the type {info.dtype}, not "
             f"{' or '.join(sorted(source.dtypes))}: use an MXFP4 or bf16 checkpoint"
         )
+    if info.shape not in source.stored_shapes:
+        return CheckpointError(
+            f"{quote(file.path)}: {quote(name)} has the shape {_shape(info.shape)}, but by config.json it is "
+            f"{_shape(source.stored_shapes[0])}: config and weights are not of one checkpoint"
+        )
     return None
 
 
-def _refuse_unknown_layers(
-    config: ModelConfig,
-    sources: Mapping[str, TensorSource],
-    stored: Mapping[str, _Stored],
-    report: _Report,
-) -> None:
-    """Report tensors inside layers that the model does not use: without them it would answer nonsense."""
+def _foreign_tensors(sources: Mapping[str, TensorSource], stored: Mapping[str, _Stored]) -> list[str]:
+    """Return the tensors inside layers that the model does not use: without them it would answer nonsense."""
     used = {name for source in sources.values() for name in source.names}
-    for name, each in stored.items():
-        file = each.file
-        match = LAYER.match(name)
-        if match is None or name in used or IGNORED.search(name):
-            continue
-        if int(match.group(1)) >= config.num_layers:
+    return [name for name in stored if LAYER.match(name) and name not in used and not IGNORED.search(name)]
+
+
+def _refuse_foreign(
+    config: ModelConfig, foreign: Sequence[str], stored: Mapping[str, _Stored], report: _Report
+) -> None:
+    for name in foreign:
+        file, match = stored[name].file, LAYER.match(name)
+        if match is not None and int(match[1]) >= config.num_layers:
             report(
                 ConfigError(
                     f"{quote(file.path)} holds {quote(name)}, but config.json speaks of {config.num_layers} layers: "

@@ -23,11 +23,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from gptoss.model.checkpoints.stand_ins import stand_in
 from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.storage.json_file import JsonError, parse_json_object
 from gptoss.model.storage.mapping import as_tensor, map_file
 from gptoss.model.storage.regular_file import open_regular_file
+from gptoss.model.storage.stand_ins import BEGINNING_BYTES, is_text, stand_in
 
 MAX_HEADER_BYTES = 4 << 20
 """The largest published header of a gpt-oss file has less than 100 kB."""
@@ -166,13 +166,16 @@ def _read_header(file: BinaryIO) -> tuple[int, int, bytes]:
     """Return where the data begin, their size in bytes, and the header."""
     size = file.seek(0, 2)
     file.seek(0)
-    if size < _LENGTH_BYTES:
-        raise _HeaderError(f"has {size} bytes, too few for a safetensors file")
-    beginning = file.read(_LENGTH_BYTES)
+    beginning = file.read(BEGINNING_BYTES)
     found = stand_in(beginning)
+    if found is None and is_text(beginning[:_LENGTH_BYTES]):
+        found = f"a text, such as the message of a server ({quote(beginning.decode('ascii', 'replace'))})"
     if found is not None:
         raise _HeaderError(f"is {found}, not the file itself")
-    length = int.from_bytes(beginning, "little")
+    if size < _LENGTH_BYTES:
+        raise _HeaderError(f"has {size} bytes, too few for a safetensors file")
+    file.seek(_LENGTH_BYTES)
+    length = int.from_bytes(beginning[:_LENGTH_BYTES], "little")
     if length > size - _LENGTH_BYTES:
         raise _HeaderError(f"has a header of {length} bytes by its own account, but ends after {size} bytes in all")
     if length > MAX_HEADER_BYTES:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.storage.regular_file import open_regular_file
+from gptoss.model.storage.stand_ins import stand_in
 
 MAX_DEPTH = 32
 """Deepest nesting of objects and arrays; published configs and headers need at most 4."""
@@ -46,7 +47,9 @@ def parse_json_object(text: bytes) -> dict[str, Any]:
     except JsonError:
         raise
     except (ValueError, RecursionError) as error:
-        raise JsonError(f"is not JSON ({quote(str(error))})") from error
+        found = stand_in(text) if text.strip() else "empty"
+        what = f"is not JSON ({quote(str(error))})" if found is None else f"is {found}, not the file itself"
+        raise JsonError(what) from error
     if not isinstance(value, dict):
         raise JsonError(f"holds a {type(value).__name__} where an object belongs")
     return value

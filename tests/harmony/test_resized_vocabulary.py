@@ -35,3 +35,18 @@ def test_tokenizer_without_the_tokens_of_the_format_is_named(monkeypatch, tmp_pa
     monkeypatch.setattr(Encoding, "from_tokenizer_json", lambda path: other)
     with pytest.raises(VocabularyError, match=r"tokenizer\.json has no special token <\|end\|>: it is not the"):
         Encoding.for_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html>", "is a web page"),
+        (b"<Error/>", "is a web page"),
+        (b"Entry not found", "is not JSON .* download it again"),
+    ],
+)
+def test_what_a_download_left_in_place_of_the_tokenizer_is_named(tmp_path, content, message):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(VocabularyError, match=message):
+        Encoding.for_checkpoint(tmp_path)

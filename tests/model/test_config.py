@@ -209,7 +209,7 @@ def test_no_key_of_the_original_dialect_may_be_missing(make_config):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "is not JSON"),
+        (b"", "is empty"),
         (b"[]", "holds a list"),
         (b"\xff\xfe{}", "is not JSON"),
         (b'{"a": NaN}', "not a JSON number"),

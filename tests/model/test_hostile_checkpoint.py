@@ -170,7 +170,7 @@ def test_layers_that_the_config_leaves_out(tmp_path, make_checkpoint):
     "name",
     [
         "model.layers.0.self_attn.q_norm.weight",
-        "model.layers.0.self_attn.q_proj.weight_scale",
+        "model.layers.0.self_attn.q_proj.gate",
         "model.layers.0.mlp.experts.gate_up_proj",
         "block.0.attn.qkv.weight",
     ],

@@ -98,10 +98,21 @@ def as_original(tensors: Tensors) -> Tensors:
         ("hub_mxfp4", renamed(r"^", "_orig_mod.")),
         ("hub_bf16", renamed(r"^model\.", "model._orig_mod.")),
         ("hub_mxfp4", renamed(r"^", "module.")),
+        ("hub_bf16", renamed(r"layers\.(\d+)\.", r"layers.\1._checkpoint_wrapped_module.")),
+        ("hub_mxfp4", renamed(r"^", "_forward_module._fsdp_wrapped_module.")),
         ("hub_bf16", per_expert),
         ("hub_bf16", lambda tensors: renamed(r"mlp\.router\.", "mlp.router.linear.")(per_expert(tensors))),
     ],
-    ids=["router.linear", "_orig_mod", "model._orig_mod", "module", "per expert", "Unsloth"],
+    ids=[
+        "router.linear",
+        "_orig_mod",
+        "model._orig_mod",
+        "module",
+        "checkpointing",
+        "sharded",
+        "per expert",
+        "Unsloth",
+    ],
 )
 def test_other_names_for_the_same_tensors_give_the_same_logits(changed, layout, change):
     folder = changed(layout, change)
@@ -137,14 +148,32 @@ def without(name: str) -> Callable[[Tensors], Tensors]:
 
 
 def test_tensors_outside_the_layers_that_are_not_known_are_named(changed):
-    extra = {"model.vision.weight": torch.zeros(2), "score.weight": torch.zeros(2)}
+    extra = {"_orig_mod.lm_head.weight": torch.zeros(96, 64), "score.weight": torch.zeros(2)}
     folder = changed("hub_bf16", lambda tensors: tensors | extra)
-    assert Checkpoint.open(folder).notes == ("not used: 'model.vision.weight', 'score.weight'",)
+    assert Checkpoint.open(folder).notes == ("not used: '_orig_mod.lm_head.weight', 'score.weight'",)
+    assert torch.equal(logits(folder), logits(changed("hub_bf16")))
     assert verify(folder).sound
+
+
+def test_tensors_that_the_index_leaves_out_are_used(changed):
+    folder = changed("hub_bf16", tie_word_embeddings=True)
+    names = list(load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    listed = dict.fromkeys(names, "model-00001-of-00001.safetensors")
+    del listed["lm_head.weight"]
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": listed}))
+    model = GptOssForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(logits(folder), model(TOKENS[None]).logits[0], atol=2e-4, rtol=1e-4)
+    assert torch.equal(logits(folder), logits(changed("hub_bf16")))
 
 
 def beside(name: str) -> Callable[[Tensors], Tensors]:
     return lambda tensors: tensors | {name: torch.zeros(4)}
+
+
+def as_bytes(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view(torch.uint8).reshape(-1, 1) if name.endswith("q_proj.weight") else tensor
 
 
 @pytest.mark.parametrize(
@@ -157,12 +186,21 @@ def beside(name: str) -> Callable[[Tensors], Tensors]:
         (beside("model.layers.0.self_attn.q_proj.qweight"), "GPTQ or AWQ weights"),
         (beside("model.layers.0.self_attn.q_proj.weight.absmax"), "bitsandbytes weights"),
         (renamed(r"experts\.gate_up_proj$", "experts.gate_proj.weight"), "MLX weights"),
+        (beside("model.embed_tokens.lora_embedding_A.default"), "a LoRA adapter beside"),
+        (beside("model.layers.0.self_attn.q_proj.lora_magnitude_vector"), "a LoRA adapter beside"),
+        (renamed(r"^lm_head\.", "lm_head.modules_to_save.default."), "PEFT has not merged"),
+        (beside("model.layers.0.self_attn.q_proj.weight_scale_inv"), "weights in FP8"),
+        (beside("model.layers.0.self_attn.q_proj.SCB"), "bitsandbytes weights"),
+        (renamed(r"q_proj\.weight", "q_proj.trellis"), "EXL2 or EXL3 weights"),
+        (renamed(r"q_proj", "qkv_proj"), "q_proj.* but .*qkv_proj.* in a format that is not read here"),
+        (renamed(r"experts\.gate_up_proj$", "experts.w13_weight"), "but .*w13_weight.* in a format that is not read"),
+        (lambda tensors: {name: as_bytes(name, tensor) for name, tensor in tensors.items()}, "has the type U8, not"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
 def test_other_formats_are_named_with_the_remedy(changed, change, message):
     folder = changed("hub_bf16", change)
-    with pytest.raises(UnsupportedModelError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         Checkpoint.open(folder)
     assert re.search(message, verify(folder).faults[0])
 
@@ -179,14 +217,39 @@ def test_quantisation_without_a_method_is_named(changed):
         (b"<!DOCTYPE html>\n<html>", "is a web page"),
         (b"\n  <html><head>", "is a web page"),
         (b"<?xml version='1.0'?><Error/>", "is a web page"),
+        (b"\r\nversion https://git-lfs.github.com/spec/v1\r\n", "is a Git LFS pointer"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "is a web page"),
+        (b"<!-- 404 -->", "is a web page"),
+        ("<html>".encode("utf-16"), "is a web page"),
+        (b"/annex/objects/MD5E-s1--abc", "is a git-annex pointer"),
+        (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", "is a gzip archive"),
+        (b"PK\x03\x04" + bytes(99), "is a zip archive"),
+        (b"GGUF\x03\x00\x00\x00" + bytes(99), "is a GGUF file"),
     ],
 )
-def test_what_a_download_left_is_named(changed, content, message):
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_what_a_download_left_is_named(changed, content, message, name):
     folder = changed("hub_bf16")
-    (folder / "model.safetensors").write_bytes(content)
+    (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         Checkpoint.open(folder)
     assert message in verify(folder).faults[0]
+
+
+@pytest.mark.parametrize("content", [b'{"error":"Repository not found"}', b"Entry not found", b"Invalid user"])
+def test_message_of_a_server_in_place_of_weights_is_quoted(changed, content):
+    folder = changed("hub_bf16")
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is a text, such as the message of a server \('(.*not found|Invalid)"):
+        Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n"])
+def test_empty_file_is_named(changed, content):
+    folder = changed("hub_bf16")
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is empty, not the file itself"):
+        Checkpoint.open(folder)
 
 
 def test_a_listed_name_is_found_by_it(make_checkpoint, tmp_path):
