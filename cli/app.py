@@ -54,6 +54,11 @@ HarmonyModel = Annotated[
 
 # What it says, and how, is none of its business.
 _BENCH_SETTINGS = ("model", "device", "threads", "dense", "quantize")
+# How the model runs; how it answers is for each request to say.
+_SERVE_SETTINGS = (
+    *("model", "effort", "ctx", "context_gb", "device", "cpu_experts", "threads", "dense", "quantize"),
+    *("cache", "cache_gb"),
+)
 
 app = Commands(
     name="gptoss",
@@ -289,6 +294,76 @@ def chat(invocation: Invocation, stats: StatsOption = False) -> ExitStatus:
     return command.chat(invocation, stats=stats)
 
 
+def serve(
+    invocation: Invocation,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Listen at this address; one off this machine needs a key.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Listen at this port; 0: a free one.")
+    ] = 8080,
+    socket: Annotated[
+        Path | None,
+        typer.Option(
+            parser=named_path, metavar="PATH", help="Listen at a unix socket that only you can use, not at a port."
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            parser=named_path, metavar="FILE", help="Clients must send the key in this file. [variable: GPTOSS_API_KEY]"
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(parser=named_path, metavar="FILE", help="Speak TLS with this certificate chain.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(parser=named_path, metavar="FILE", help="The key of the certificate.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further name that clients may call the server by; may be repeated."),
+    ] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A further name of the model; may be repeated.")
+    ] = None,
+    parallel: Annotated[
+        int, typer.Option(min=1, max=64, metavar="N", help="Answers that are computed at a time, in turns.")
+    ] = 4,
+    queue: Annotated[
+        int, typer.Option(min=0, max=4096, metavar="N", help="Requests that may wait; further ones are refused.")
+    ] = 32,
+    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Time that one answer may take.")] = 3600,
+    access_log: Annotated[
+        bool, typer.Option("--access-log/--no-access-log", help="A line on standard error for each request.")
+    ] = True,
+) -> ExitStatus:
+    """Serve a model to other programs by OpenAI's APIs, until Ctrl-C or SIGTERM.
+
+    Standard output has one line, the base URL, once requests are answered.
+    """
+    from gptoss.cli.commands import serve as command
+    from gptoss.cli.server.limits import Limits
+
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("--tls-cert and --tls-key belong together")
+    if socket is not None and tls_cert is not None:
+        raise UsageError("--socket and --tls-cert exclude each other: a unix socket needs no TLS")
+    options = command.ServeOptions(
+        host=host,
+        port=port,
+        socket=socket,
+        key_file=key_file,
+        tls=None if tls_cert is None or tls_key is None else (tls_cert, tls_key),
+        allow_hosts=tuple(allow_host or ()),
+        aliases=tuple(alias or ()),
+        limits=Limits(parallel=parallel, waiting=queue, answer_s=timeout),
+        access_log=access_log,
+    )
+    return command.serve(invocation, options)
+
+
+app.command()(with_settings(serve, _SERVE_SETTINGS))
 app.command()(with_settings(bench, _BENCH_SETTINGS))
 app.command()(pull)
 app.command("list")(list_models)
