@@ -39,6 +39,7 @@ _VARIABLES = {
     "GPTOSS_GPU_DENSE": "How the dense layers are kept where a GPU computes and --dense does not say.",
     "GPTOSS_BACKEND": "What computes: cpu, gpu, or reference (plain torch). [default: the fastest on the device]",
     "GPTOSS_CPU_ISA": "Level of the CPU's kernels: avx512, avx2, portable. [default: the machine's best]",
+    "GPTOSS_API_KEY": "The key that clients of gptoss serve have to send.",
     "GPTOSS_TRACEBACK": "Where set, an internal error shows where it comes from.",
     "NO_COLOR": "Where set, nothing is styled.",
 }

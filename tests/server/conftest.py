@@ -106,7 +106,8 @@ def start(nano: SessionModel, scripted: ModuleType) -> Iterator[Callable[..., Ru
             model = nano
             if completions:
                 texts = [nano.encoding.encode_with_special(text) for text in completions]
-                made = scripted.ScriptedEngine(texts, vocabulary=nano.encoding.vocab_size, **(engine or {}))
+                fields = {"stop_tokens": nano.encoding.stop_tokens, "vocabulary": nano.encoding.vocab_size}
+                made = scripted.ScriptedEngine(texts, **(fields | (engine or {})))
                 model = SessionModel("nano", made, nano.encoding)
             return stack.enter_context(serve(model, gate, Limits(**limits)))
 
