@@ -124,9 +124,9 @@ class Checkpoint:
         config = files.parse_json(CONFIG, parse_model_config, config_text)
         found, whole = _find_tensors(files, report)
         stored = {name: _Stored(found[own], own) for name, own in published_names(found).items()}
-        foreign = other_format(found, files.path)
-        if foreign is not None:
-            raise foreign
+        other = other_format(found, files.path)
+        if other is not None:
+            raise other
         layout = detect_layout(stored)
         if layout is None:
             raise UnsupportedModelError(

@@ -207,7 +207,7 @@ def terminal(
 @pytest.fixture
 def tmux(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Start a program in a pane of a real tmux; see tmux.py."""
-    panes = []
+    panes: list[Any] = []
     home = {"GPTOSS_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 
     def start(command: list[str], columns: int = 80, rows: int = 24, **variables: str) -> Any:
