@@ -200,6 +200,11 @@ class Folders:
         return self.config.parent / "mcp-allowed.json"
 
     @property
+    def remotes(self) -> Path:
+        """Servers by name."""
+        return self.config.parent / "remotes.json"
+
+    @property
     def templates(self) -> Path:
         """Prompt templates."""
         return self.config.parent / "templates"

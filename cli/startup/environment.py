@@ -29,6 +29,7 @@ class LoadRequest:
         reading: called with the bytes of the model that are in memory, and those in all.
         before_weights: called when the model was found and seems sound, before it takes memory.
         notify: called with what the person should know before the model takes its time.
+        remote_key: the key of the environment for servers.
     """
 
     model: str
@@ -38,6 +39,7 @@ class LoadRequest:
     reading: Callable[[int, int], None] | None = None
     before_weights: Callable[[], None] | None = None
     notify: Callable[[str], None] | None = None
+    remote_key: str | None = field(default=None, repr=False)
 
 
 ModelLoader = Callable[[LoadRequest], "LoadedModel"]

@@ -18,6 +18,7 @@ from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.pulling import offer_pull
+from gptoss.cli.startup.remotes import KEY_VARIABLE
 from gptoss.cli.startup.tools import offered, tool_limits, with_tool_instructions
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
@@ -158,6 +159,7 @@ def _load(
                 reading=report_reading,
                 before_weights=before_weights,
                 notify=lambda line: status_line.leave(f"gptoss: {line}", always=True),
+                remote_key=invocation.environment.variables.get(KEY_VARIABLE),
             )
         )
 

@@ -43,6 +43,7 @@ class CompletionsServer:
         engine: samples; its constraints are made by `constrain`.
         constrain: makes a constraint of a grammar; None: grammars are refused with 400.
         obeys: whether grammars are applied at all.
+        tokenizes: what `/tokenize` answers; None: there is no such path.
         mistakes: one for each of the next requests; None: none.
         requests: the bodies, in order.
         headers: of the requests, in order.
@@ -51,6 +52,7 @@ class CompletionsServer:
 
     def __init__(self, engine: Engine, name: str = "nano", constrain: Callable[[str], Any] | None = None) -> None:
         self.engine, self.name, self.constrain = engine, name, constrain
+        self.tokenizes: list[int] | None = None
         self.obeys, self.chunk, self.token_delay_s = True, 1, 0.0
         self.max_model_len: Any = engine.info.max_context
         self.mistakes: deque[Mistake | None] = deque()
@@ -91,6 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         owner = self.owner
         wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            found = {"tokens": owner.tokenizes} if owner.tokenizes is not None else {"error": "no such path"}
+            return self._json(404 if owner.tokenizes is None else 200, found)
         owner.requests.append(wanted)
         owner.headers.append(dict(self.headers))
         mistake = (owner.mistakes.popleft() if owner.mistakes else None) or Mistake(after=1 << 30)

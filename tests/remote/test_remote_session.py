@@ -2,31 +2,23 @@
 
 import datetime
 import json
-from pathlib import Path
 
-import llguidance
 import pytest
-import torch
-from completions_server import CompletionsServer, Mistake
-from loaded import loaded_engine
+from completions_server import Mistake
 
-import gptoss.model.nano
-from gptoss.cli.constraints.grammars import llguidance_tokenizer
 from gptoss.cli.constraints.schemas import schema_grammar
 from gptoss.cli.session import events
 from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.options import SessionModel, SessionRules
 from gptoss.cli.session.session import Session
 from gptoss.cli.session.transcript import Transcript
-from gptoss.harmony import Encoding, Message
+from gptoss.harmony import Message
 from gptoss.model import SamplingParams
-from gptoss.model.constraint import LogitMask
 from gptoss.model.remote.address import parse_address
 from gptoss.model.remote.completions import find_model
 from gptoss.model.remote.engine import RemoteEngine
 from gptoss.model.remote.transport import Transport
 
-FOLDER = f"{gptoss.model.nano.__path__[0]}/checkpoint"
 SCHEMA = {
     "type": "object",
     "properties": {"sum": {"enum": [432, 7]}},
@@ -39,43 +31,6 @@ CASES = {
     "budget 0": {"think_budget": 0},
     "schema": {"answer": schema_grammar(SCHEMA)[0]},
 }
-
-
-class _Lark:
-    """A server's side of a grammar."""
-
-    def __init__(self, grammar: str, tokenizer: llguidance.LLTokenizer, vocab_size: int) -> None:
-        self._matcher = llguidance.LLMatcher(tokenizer, f"%llguidance {{}}\n{grammar}", log_level=0)
-        assert not self._matcher.is_error(), self._matcher.get_error()
-        self._bits = torch.empty(-(-vocab_size // 32), dtype=torch.int32)
-
-    def next(self) -> LogitMask:
-        self._matcher.unsafe_compute_mask_ptr(self._bits.data_ptr(), self._bits.numel() * 4)
-        return LogitMask(self._bits)
-
-    def accept(self, token_id: int) -> bool:
-        self._matcher.consume_token(token_id)
-        return self._matcher.is_stopped()
-
-    def describe(self) -> None:
-        return None
-
-
-@pytest.fixture(scope="module")
-def encoding() -> Encoding:
-    return Encoding.from_tokenizer_json(Path(FOLDER) / "tokenizer.json")
-
-
-@pytest.fixture(scope="module")
-def local():
-    return loaded_engine(FOLDER)
-
-
-@pytest.fixture
-def server(local, encoding):
-    tokenizer = llguidance_tokenizer(encoding)
-    with CompletionsServer(local, constrain=lambda text: _Lark(text, tokenizer, encoding.vocab_size)) as server:
-        yield server
 
 
 @pytest.fixture
