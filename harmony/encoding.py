@@ -16,6 +16,7 @@ from typing import Self
 from gptoss.harmony import o200k
 from gptoss.harmony.byte_pairs import BytePairs
 from gptoss.harmony.errors import EncodingError, VocabularyError
+from gptoss.harmony.gguf_tokens import tokenizer_of_gguf
 from gptoss.harmony.tokenizer_json import TokenizerJson, read_tokenizer_json
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -100,19 +101,52 @@ class Encoding:
         folder = Path(folder)
         path = folder / TOKENIZER_FILE
         if _has_tokenizer(folder):
-            encoding = cls.from_tokenizer_json(path)
-            difference = encoding._difference_from_o200k()
-            if difference is not None:
-                raise VocabularyError(
-                    f"{path}: looks like o200k_harmony, the tokenizer of gpt-oss, but {difference}: download it again"
-                )
-        else:
-            encoding = cls.o200k_harmony()
-            if vocab_size is not None and vocab_size < encoding.vocab_size:
-                raise VocabularyError(
-                    f"{path} is missing, and the model's {vocab_size} tokens are not gpt-oss's {encoding.vocab_size}: "
-                    "download this file too"
-                )
+            return cls.from_tokenizer_json(path)._checked(path, vocab_size)
+        encoding = cls.o200k_harmony()
+        if vocab_size is not None and vocab_size < encoding.vocab_size:
+            raise VocabularyError(
+                f"{path} is missing, and the model's {vocab_size} tokens are not gpt-oss's {encoding.vocab_size}: "
+                "download this file too"
+            )
+        return encoding._checked(path, vocab_size)
+
+    @classmethod
+    def for_gguf(
+        cls,
+        path: Path,
+        *,
+        model: str,
+        splitting: str,
+        words: Sequence[str],
+        kinds: Sequence[int] | None,
+        merges: Sequence[str] | None,
+        vocab_size: int | None = None,
+    ) -> Encoding:
+        """Return the encoding in a GGUF file; see `gptoss.harmony.gguf_tokens.tokenizer_of_gguf`.
+
+        Args:
+            path: of the file, for messages.
+            model, splitting, words, kinds, merges: its vocabulary.
+            vocab_size: the model's number of token ids, if known.
+
+        Raises:
+            VocabularyError: as ``for_checkpoint``.
+        """
+        file = tokenizer_of_gguf(path, model, splitting, words, kinds, merges)
+        return cls._of_tokenizer(path, file)._checked(path, vocab_size)
+
+    def _checked(self, path: Path, vocab_size: int | None) -> Encoding:
+        """Return the encoding for a model of so many token ids.
+
+        Raises:
+            VocabularyError: as ``for_checkpoint``.
+        """
+        encoding = self
+        difference = encoding._difference_from_o200k()
+        if difference is not None:
+            raise VocabularyError(
+                f"{path}: looks like o200k_harmony, the tokenizer of gpt-oss, but {difference}: download it again"
+            )
         if vocab_size is not None and encoding.vocab_size > vocab_size:
             # A model that was resized to its tokenizer has no rows for the reserved ids, which no file lists.
             encoding = encoding._without_reserved_from(vocab_size)
@@ -145,7 +179,10 @@ class Encoding:
                 a feature that is not supported exactly.
         """
         path = Path(path)
-        file = read_tokenizer_json(path)
+        return cls._of_tokenizer(path, read_tokenizer_json(path))
+
+    @classmethod
+    def _of_tokenizer(cls, path: Path, file: TokenizerJson) -> Encoding:
         try:
             return cls._of_file(path.name, file)
         except VocabularyError:

@@ -131,6 +131,14 @@ def is_byte_level_form(vocab: Mapping[str, Any], specials: Collection[int], merg
         return False
 
 
+def is_words(words: Sequence[str]) -> bool:
+    """Whether these are the words of this vocabulary, in the order of their ids."""
+    try:
+        return len(words) == ORDINARY_SIZE and _sha256(words) == WORDS_SHA256
+    except UnicodeEncodeError:
+        return False
+
+
 def _is_every_merge(pairs: Sequence[str], vocab: Mapping[str, int]) -> bool:
     """Whether ``pairs`` are the expected ones, in any order among pairs that make the same token."""
     parts = [pair.split(" ") for pair in pairs]

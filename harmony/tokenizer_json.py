@@ -84,7 +84,16 @@ def read_tokenizer_json(path: Path) -> TokenizerJson:
     data = _read(path)
     if o200k.is_published_tokenizer_json(data):
         return TokenizerJson(o200k.NAMED_TOKENS, None)
-    return _Reader(path, data).read()
+    return parse_tokenizer_json(path, _parse(path, data))
+
+
+def parse_tokenizer_json(path: Path, content: Any) -> TokenizerJson:
+    """Return the tokenizer of a parsed ``tokenizer.json``; `path` is for messages.
+
+    Raises:
+        VocabularyError: it is not a tokenizer, or uses a feature that is not supported exactly.
+    """
+    return _Reader(path, content).read()
 
 
 def _read(path: Path) -> bytes:
@@ -110,12 +119,30 @@ def _read(path: Path) -> bytes:
     return data
 
 
+def _parse(path: Path, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise VocabularyError(f"{path}: the file is nested too deeply") from None
+    except ValueError as error:
+        beginning = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+        if beginning.startswith(b"version http"):
+            raise VocabularyError(
+                f"{path}: the file is a Git LFS pointer, not the file itself (git lfs pull fetches it)"
+            ) from None
+        if beginning.startswith(b"<"):
+            raise VocabularyError(
+                f"{path}: the file is a web page, such as an error or a login: download it again"
+            ) from None
+        raise VocabularyError(f"{path}: is not JSON ({error}): download it again") from error
+
+
 class _Reader:
     """Reads one file. Every error names the file and the place in it."""
 
-    def __init__(self, path: Path, data: bytes) -> None:
+    def __init__(self, path: Path, content: Any) -> None:
         self._path = path
-        self._file = self._object(self._parse(data), "the file")
+        self._file = self._object(content, "the file")
         self._model = self._object(self._file.get("model"), "model")
 
     def read(self) -> TokenizerJson:
@@ -164,19 +191,6 @@ class _Reader:
         return OrdinaryTokens(pattern, ranks, by_rank, ordinary)
 
     # Reading
-
-    def _parse(self, data: bytes) -> Any:
-        try:
-            return json.loads(data)
-        except RecursionError:
-            self._refuse("the file", "is nested too deeply")
-        except ValueError as error:
-            beginning = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
-            if beginning.startswith(b"version http"):
-                self._refuse("the file", "is a Git LFS pointer, not the file itself (git lfs pull fetches it)")
-            if beginning.startswith(b"<"):
-                self._refuse("the file", "is a web page, such as an error or a login: download it again")
-            raise VocabularyError(f"{self._path}: is not JSON ({error}): download it again") from error
 
     def _vocab(self) -> dict[str, int]:
         vocab = self._object(self._model.get("vocab"), "model.vocab")

@@ -10,7 +10,6 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gptoss.model.architecture.decode import DecodeStep
@@ -19,6 +18,7 @@ from gptoss.model.architecture.rope import RotaryEmbedding
 from gptoss.model.config import ModelConfig
 from gptoss.model.ops import Ops, StepOps, select_ops
 from gptoss.model.storage.made_weights import MadeWeights
+from gptoss.model.tensors.blocks import look_up
 from gptoss.model.tensors.cache import CacheSlot, KVCache
 from gptoss.model.tensors.weights import Weights
 
@@ -114,7 +114,7 @@ class Transformer:
         cache: KVCache | CacheSlot | None,
         layer_done: Callable[[int], None] | None = None,
     ) -> Tensor:
-        x = F.embedding(ids, self.weights.embedding).float()
+        x = look_up(self.weights.embedding, ids)
         for index, layer in enumerate(self.weights.layers):
             x = layer_forward(x, index, self.config, layer, angles, cache, self.ops)
             if layer_done is not None:

@@ -1,4 +1,4 @@
-"""A checkpoint's folder as a table of canonical tensors, whatever layout it was published in.
+"""A checkpoint, a folder or a GGUF file, as a table of canonical tensors, whatever layout it was published in.
 
 Opening reads the config and the headers, each file once, and checks every tensor's presence, shape and type against
 the config before any weight is touched. Tensors are views of the mapped files: nothing is copied.
@@ -14,13 +14,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from gptoss.model.checkpoints.config_dialects import parse_model_config
 from gptoss.model.checkpoints.config_files import CONFIG
 from gptoss.model.checkpoints.folder import CheckpointFolder
-from gptoss.model.checkpoints.safetensors_file import SafetensorsFile, TensorInfo
+from gptoss.model.checkpoints.gguf_file import GgufFile
+from gptoss.model.checkpoints.gguf_header import Value
+from gptoss.model.checkpoints.gguf_model import GgufModel
+from gptoss.model.checkpoints.gguf_names import gguf_layout, gguf_tensors
+from gptoss.model.checkpoints.gguf_place import gguf_files
+from gptoss.model.checkpoints.safetensors_file import SafetensorsFile
 from gptoss.model.checkpoints.stored_names import USE_PUBLISHED, other_format, published_names
+from gptoss.model.checkpoints.tensor_info import TensorInfo
 from gptoss.model.checkpoints.tensor_names import (
     HEADS,
     IGNORED,
@@ -34,6 +41,9 @@ from gptoss.model.checkpoints.tensor_names import (
 from gptoss.model.checkpoints.wrong_folder import explain_folder
 from gptoss.model.config import ModelConfig
 from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError, quote
+from gptoss.model.tensors.blocks import READABLE, Blocks
+from gptoss.model.tensors.ggml_types import MXFP4, MXFP4_NEIGHBOURS
+from gptoss.model.tensors.joined_mxfp4 import JoinedMxfp4
 from gptoss.model.tensors.mxfp4 import BLOCK_SIZE
 
 MAX_INDEX_BYTES = 4 << 20
@@ -53,7 +63,7 @@ class Checkpoint:
     """An opened checkpoint; make one with `Checkpoint.open`.
 
     Attributes:
-        folder: its path, links resolved.
+        folder: its path, links resolved; of a GGUF file, the file (of a split one, the first part).
         config: the model's blueprint.
         layout: the naming and packing of its tensors.
         files: its weight files.
@@ -63,6 +73,7 @@ class Checkpoint:
         sources: the stored tensor of each canonical name.
         ignored: names of stored tensors that the model does not use.
         notes: lines for people on how the tensors are used.
+        metadata: of a GGUF file, its metadata; else empty.
     """
 
     def __init__(
@@ -72,12 +83,14 @@ class Checkpoint:
         layout: Layout,
         sources: Mapping[str, TensorSource],
         stored: Mapping[str, _Stored],
-        config_text: bytes,
+        config_text: bytes | None,
         notes: tuple[str, ...] = (),
+        metadata: Mapping[str, Value] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self.config = config
         self.layout = layout
+        self.metadata = metadata
         self.sources = MappingProxyType(dict(sources))
         self.files = tuple(sorted({each.file.path for each in stored.values()}))
         self.mappings = tuple({each.file.path: each.file.mapping for each in stored.values()}.values())
@@ -117,6 +130,9 @@ class Checkpoint:
 
     @classmethod
     def _open(cls, folder: Path, report: _Report) -> Checkpoint:
+        parts = gguf_files(folder)
+        if parts is not None:
+            return cls._open_gguf(GgufModel.open(parts, report), report)
         files = CheckpointFolder(folder)
         if not files.has(CONFIG):
             raise explain_folder(files.path, files.names())
@@ -161,6 +177,37 @@ class Checkpoint:
         }
         return cls(files.path, config, layout, sound, stored, config_text, notes)
 
+    @classmethod
+    def _open_gguf(cls, model: GgufModel, report: _Report) -> Checkpoint:
+        stored = {name: _Stored(file, name) for name, file in model.tensors.items()}
+        infos = {name: each.info for name, each in stored.items()}
+        config = model.parse_config(infos)
+        layout = gguf_layout(infos)
+        if layout is None:
+            raise CheckpointError(
+                f"{quote(model.path)} has no expert tensors, such as 'blk.0.ffn_down_exps.weight': download it again"
+            )
+        sources = dict(gguf_tensors(config, layout, infos))
+        missing = [name for source in sources.values() for name in source.names if name not in stored]
+        if model.is_whole:
+            for name in dict.fromkeys(missing):
+                report(CheckpointError(f"{quote(model.path)} has no tensor {quote(name)}: download it again"))
+        wrong = {
+            name: _fault_of_gguf(name, source, stored)
+            for source in sources.values()
+            for name in source.names
+            if name in stored
+        }
+        for fault in filter(None, wrong.values()):
+            report(fault)
+        _refuse_foreign(config, _foreign_tensors(sources, stored), stored, report, "its metadata speaks")
+        sound = {
+            canonical: source
+            for canonical, source in sources.items()
+            if all(name in stored and wrong[name] is None for name in source.names)
+        }
+        return cls(model.path, config, layout, sound, stored, None, model.notes(sound, infos), model.metadata)
+
     @property
     def has_packed_experts(self) -> bool:
         """Whether the experts are in MXFP4."""
@@ -171,13 +218,56 @@ class Checkpoint:
         return name in self.sources
 
     def tensor(self, name: str) -> Tensor:
-        """Return the tensor of this canonical name, mapped from its file: never write to it. One of parts is a copy.
+        """Return the tensor of this canonical name, mapped from its file: never write to it.
+
+        One of parts is a copy; so is one in a quantised type of GGUF, in bfloat16.
 
         Raises:
             KeyError: the model has no such tensor.
         """
         source = self.sources[name]
+        packed = self.packed_experts(name)
+        if packed is not None:
+            return packed.dequantize(torch.bfloat16)
+        blocks = self.blocks(name)
+        if blocks is not None:
+            return blocks.dequantize(torch.bfloat16)
         return source.view(*(self._stored[name].tensor() for name in source.names))
+
+    def blocks(self, name: str) -> Blocks | None:
+        """Return a matrix in a quantised type of GGUF as it is mapped; None: the tensor is of another type.
+
+        Raises:
+            KeyError: the model has no such tensor.
+        """
+        source, kind = self.sources[name], self.dtype(name)
+        if kind not in READABLE or not self.layout.is_gguf:
+            return None
+        data = self._stored[source.name].tensor()
+        return Blocks(kind, data if source.rows is None else data[source.rows])
+
+    def packed_experts(self, name: str) -> JoinedMxfp4 | None:
+        """Return packed experts in GGUF's blocks as they are mapped; None: the tensor is another one.
+
+        Raises:
+            KeyError: the model has no such tensor.
+        """
+        source, kind = self.sources[name], self.dtype(name)
+        if kind not in (MXFP4, MXFP4_NEIGHBOURS):
+            return None
+        return JoinedMxfp4(tuple(self._stored[each].tensor() for each in source.names), kind == MXFP4)
+
+    def stored_nbytes(self, name: str) -> int:
+        """Return the bytes of the tensor of this canonical name, as stored.
+
+        Raises:
+            KeyError: the model has no such tensor.
+        """
+        source = self.sources[name]
+        nbytes = sum(self._stored[each].info.nbytes for each in source.names)
+        if source.rows is None:
+            return nbytes
+        return nbytes * source.shape[0] // self._stored[source.name].info.shape[0]
 
     def stored_bytes(self, *, without_dense: bool = False) -> list[Tensor]:
         """Return the bytes of all tensors that computing reads, uint8, in file order.
@@ -218,7 +308,7 @@ class Checkpoint:
 class _Stored:
     """A stored tensor: its file and its name there."""
 
-    file: SafetensorsFile
+    file: SafetensorsFile | GgufFile
     name: str
 
     @property
@@ -248,8 +338,8 @@ def _give_up(fault: CheckpointError) -> NoReturn:
     raise fault
 
 
-def _fingerprint(config_text: bytes, files: Iterable[SafetensorsFile]) -> str:
-    parts = {CONFIG: hashlib.sha256(config_text).digest()}
+def _fingerprint(config_text: bytes | None, files: Iterable[SafetensorsFile | GgufFile]) -> str:
+    parts = {} if config_text is None else {CONFIG: hashlib.sha256(config_text).digest()}
     parts |= {file.path.name: file.identity for file in files}
     digest = hashlib.sha256()
     for name in sorted(parts):
@@ -379,6 +469,27 @@ def _fault_of(name: str, source: TensorSource, stored: Mapping[str, _Stored]) ->
     return None
 
 
+def _fault_of_gguf(name: str, source: TensorSource, stored: Mapping[str, _Stored]) -> CheckpointError | None:
+    """Return the fault of a tensor of a GGUF file according to its header; None: it has none."""
+    file, info = stored[name].file, stored[name].info
+    if info.shape not in source.stored_shapes:
+        return CheckpointError(
+            f"{quote(file.path)}: {quote(name)} has the shape {_shape(info.shape)}, but by the file's metadata it is "
+            f"{_shape(source.stored_shapes[0])}: download it again"
+        )
+    if info.dtype in source.dtypes:
+        return None
+    if "_exps.weight" in name:
+        return UnsupportedModelError(
+            f"{quote(file.path)}: the experts {quote(name)} are in {info.dtype}: use a file whose experts are in "
+            "MXFP4, such as ggml-org/gpt-oss-20b-GGUF"
+        )
+    return UnsupportedModelError(
+        f"{quote(file.path)}: {quote(name)} is in {info.dtype}, which is not read here: use a file in "
+        f"{'MXFP4 and Q8_0' if len(source.dtypes) > 3 else 'F32'}, such as ggml-org/gpt-oss-20b-GGUF"
+    )
+
+
 def _foreign_tensors(sources: Mapping[str, TensorSource], stored: Mapping[str, _Stored]) -> list[str]:
     """Return the tensors inside layers that the model does not use: without them it would answer nonsense."""
     used = {name for source in sources.values() for name in source.names}
@@ -386,14 +497,18 @@ def _foreign_tensors(sources: Mapping[str, TensorSource], stored: Mapping[str, _
 
 
 def _refuse_foreign(
-    config: ModelConfig, foreign: Sequence[str], stored: Mapping[str, _Stored], report: _Report
+    config: ModelConfig,
+    foreign: Sequence[str],
+    stored: Mapping[str, _Stored],
+    report: _Report,
+    says: str = "config.json speaks",
 ) -> None:
     for name in foreign:
         file, match = stored[name].file, LAYER.match(name)
         if match is not None and int(match[1]) >= config.num_layers:
             report(
                 ConfigError(
-                    f"{quote(file.path)} holds {quote(name)}, but config.json speaks of {config.num_layers} layers: "
+                    f"{quote(file.path)} holds {quote(name)}, but {says} of {config.num_layers} layers: "
                     "config and weights are not of one checkpoint"
                 )
             )

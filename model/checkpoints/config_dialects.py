@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from gptoss.model.checkpoints.config_values import boolean, integer, number, optional_number
 from gptoss.model.config import (
     MAX_CONTEXT,
     MAX_DIMENSION,
@@ -51,7 +52,6 @@ _ROPE_KEYS = frozenset(
         "partial_rotary_factor",
     }
 )
-_MISSING = object()
 
 
 def parse_model_config(values: Mapping[str, Any]) -> ModelConfig:
@@ -79,18 +79,18 @@ def parse_generation_defaults(values: Mapping[str, Any]) -> GenerationDefaults:
     Raises:
         ConfigError: a value is of the wrong type or out of range.
     """
-    temperature = _optional_number(values, "temperature")
-    if _boolean(values, "do_sample", True) is False:
+    temperature = optional_number(values, "temperature")
+    if boolean(values, "do_sample", True) is False:
         temperature = 0.0
     if temperature is not None and temperature != 0 and not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
         raise ConfigError(f"temperature is {temperature}, not 0 or from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}")
     # -1 and 0 mean the same: vLLM writes the one, transformers the other.
-    top_k = None if values.get("top_k") is None else _integer(values, "top_k", -1, MAX_VOCABULARY)
-    penalty = _optional_number(values, "repetition_penalty")
+    top_k = None if values.get("top_k") is None else integer(values, "top_k", -1, MAX_VOCABULARY)
+    penalty = optional_number(values, "repetition_penalty")
     if penalty is not None and penalty != 1.0:
         log.warning("generation_config.json asks for a repetition_penalty of %s, which is not applied", penalty)
-    top_p = _optional_number(values, "top_p")
-    min_p = _optional_number(values, "min_p")
+    top_p = optional_number(values, "top_p")
+    min_p = optional_number(values, "min_p")
     stop = values.get("eos_token_id")
     stop_ids = [] if stop is None else stop if isinstance(stop, list) else [stop]
     if len(stop_ids) > MAX_STOP_TOKENS:
@@ -108,18 +108,18 @@ def parse_generation_defaults(values: Mapping[str, Any]) -> GenerationDefaults:
 
 def _parse_original(values: Mapping[str, Any]) -> ModelConfig:
     rope = RopeConfig(
-        theta=_number(values, "rope_theta"),
-        factor=_number(values, "rope_scaling_factor"),
-        initial_context_length=_integer(values, "initial_context_length", 1, MAX_CONTEXT),
-        beta_fast=_number(values, "rope_ntk_beta"),
-        beta_slow=_number(values, "rope_ntk_alpha"),
+        theta=number(values, "rope_theta"),
+        factor=number(values, "rope_scaling_factor"),
+        initial_context_length=integer(values, "initial_context_length", 1, MAX_CONTEXT),
+        beta_fast=number(values, "rope_ntk_beta"),
+        beta_slow=number(values, "rope_ntk_alpha"),
         truncate=False,
     )
     # 0 is how OpenAI's reference writes "no window".
-    window = _integer(values, "sliding_window", 0, MAX_CONTEXT) or None
-    num_layers = _integer(values, "num_hidden_layers", 1, MAX_LAYERS)
-    num_experts = _integer(values, "num_experts", 1, MAX_EXPERTS)
-    experts_per_token = _integer(values, "experts_per_token", 1, MAX_EXPERTS)
+    window = integer(values, "sliding_window", 0, MAX_CONTEXT) or None
+    num_layers = integer(values, "num_hidden_layers", 1, MAX_LAYERS)
+    num_experts = integer(values, "num_experts", 1, MAX_EXPERTS)
+    experts_per_token = integer(values, "experts_per_token", 1, MAX_EXPERTS)
     return ModelConfig(
         **_dimensions(values),
         rope=rope,
@@ -128,7 +128,7 @@ def _parse_original(values: Mapping[str, Any]) -> ModelConfig:
             LayerConfig(num_experts, experts_per_token, window if index % 2 == 0 else None)
             for index in range(num_layers)
         ),
-        swiglu_limit=_number(values, "swiglu_limit", SWIGLU_LIMIT),
+        swiglu_limit=number(values, "swiglu_limit", SWIGLU_LIMIT),
     )
 
 
@@ -136,17 +136,17 @@ def _parse_hub(values: Mapping[str, Any]) -> ModelConfig:
     _refuse_other_quantisation(values)
     if values.get("hidden_act", "silu") != "silu":
         raise UnsupportedModelError(f"the activation is {quote(values['hidden_act'])}; only silu is gpt-oss's")
-    if not _boolean(values, "attention_bias", True):
+    if not boolean(values, "attention_bias", True):
         raise UnsupportedModelError("the attention has no biases; only one with them is gpt-oss's")
     return ModelConfig(
         **_dimensions(values),
         rope=_parse_hub_rope(values),
-        max_context_length=_integer(values, "max_position_embeddings", 1, MAX_CONTEXT),
+        max_context_length=integer(values, "max_position_embeddings", 1, MAX_CONTEXT),
         layers=_parse_hub_layers(values),
-        rms_norm_eps=_number(values, "rms_norm_eps", RMS_NORM_EPS),
-        swiglu_limit=_number(values, "swiglu_limit", SWIGLU_LIMIT),
-        swiglu_alpha=_number(values, "swiglu_alpha", SWIGLU_ALPHA),
-        tie_word_embeddings=_boolean(values, "tie_word_embeddings", False),
+        rms_norm_eps=number(values, "rms_norm_eps", RMS_NORM_EPS),
+        swiglu_limit=number(values, "swiglu_limit", SWIGLU_LIMIT),
+        swiglu_alpha=number(values, "swiglu_alpha", SWIGLU_ALPHA),
+        tie_word_embeddings=boolean(values, "tie_word_embeddings", False),
         architecture=values["model_type"],
     )
 
@@ -162,12 +162,12 @@ class _Dimensions(TypedDict):
 
 def _dimensions(values: Mapping[str, Any]) -> _Dimensions:
     return {
-        "hidden_size": _integer(values, "hidden_size", 1, MAX_DIMENSION),
-        "intermediate_size": _integer(values, "intermediate_size", 1, MAX_DIMENSION),
-        "vocab_size": _integer(values, "vocab_size", 1, MAX_VOCABULARY),
-        "num_attention_heads": _integer(values, "num_attention_heads", 1, MAX_DIMENSION),
-        "num_key_value_heads": _integer(values, "num_key_value_heads", 1, MAX_DIMENSION),
-        "head_dim": _integer(values, "head_dim", 2, MAX_DIMENSION),
+        "hidden_size": integer(values, "hidden_size", 1, MAX_DIMENSION),
+        "intermediate_size": integer(values, "intermediate_size", 1, MAX_DIMENSION),
+        "vocab_size": integer(values, "vocab_size", 1, MAX_VOCABULARY),
+        "num_attention_heads": integer(values, "num_attention_heads", 1, MAX_DIMENSION),
+        "num_key_value_heads": integer(values, "num_key_value_heads", 1, MAX_DIMENSION),
+        "head_dim": integer(values, "head_dim", 2, MAX_DIMENSION),
     }
 
 
@@ -186,14 +186,14 @@ def _refuse_other_quantisation(values: Mapping[str, Any]) -> None:
 
 
 def _parse_hub_layers(values: Mapping[str, Any]) -> tuple[LayerConfig, ...]:
-    num_layers = _integer(values, "num_hidden_layers", 1, MAX_LAYERS)
-    experts_per_token = _integer(values, "num_experts_per_tok", 1, MAX_EXPERTS)
+    num_layers = integer(values, "num_hidden_layers", 1, MAX_LAYERS)
+    experts_per_token = integer(values, "num_experts_per_tok", 1, MAX_EXPERTS)
     blocks = values.get("block_configs")
     if blocks is not None:
         return _parse_blocks(blocks, num_layers, experts_per_token)
     if values["model_type"] == "gpt_oss_puzzle":
         raise ConfigError("block_configs is missing, so the experts of each layer of this puzzle model are unknown")
-    num_experts = _integer(values, "num_local_experts", 1, MAX_EXPERTS)
+    num_experts = integer(values, "num_local_experts", 1, MAX_EXPERTS)
     types = values.get("layer_types")
     if types is None:
         types = ["full_attention" if index % 2 else "sliding_attention" for index in range(num_layers)]
@@ -204,7 +204,7 @@ def _parse_hub_layers(values: Mapping[str, Any]) -> tuple[LayerConfig, ...]:
         if layer_type == "full_attention":
             window = None
         elif layer_type == "sliding_attention":
-            window = _integer(values, "sliding_window", 1, MAX_CONTEXT)
+            window = integer(values, "sliding_window", 1, MAX_CONTEXT)
         else:
             raise ConfigError(f"layer_types[{index}] is {quote(layer_type)}, no attention that gpt-oss has")
         layers.append(LayerConfig(num_experts, experts_per_token, window))
@@ -223,8 +223,8 @@ def _parse_blocks(blocks: Any, num_layers: int, experts_per_token: int) -> tuple
             raise ConfigError(f"{where} does not say its sliding_window (null: none)")
         window = block["sliding_window"]
         if window is not None:
-            window = _integer(block, "sliding_window", 1, MAX_CONTEXT, where=where)
-        num_experts = _integer(block, "num_local_experts", 1, MAX_EXPERTS, where=where)
+            window = integer(block, "sliding_window", 1, MAX_CONTEXT, where=where)
+        num_experts = integer(block, "num_local_experts", 1, MAX_EXPERTS, where=where)
         layers.append(LayerConfig(num_experts, experts_per_token, window))
     return tuple(layers)
 
@@ -251,26 +251,26 @@ def _parse_rope_object(values: Mapping[str, Any], where: str) -> RopeConfig:
         raise ConfigError(f"{where} does not say its rope_type; the rope would be a guess")
     if kinds not in ({"yarn"}, {"default"}):
         raise ConfigError(f"{where} is of the type {quote(', '.join(sorted(kinds)))}; only yarn and default are known")
-    if _number(rope, "partial_rotary_factor", 1.0, where=where) != 1.0:
+    if number(rope, "partial_rotary_factor", 1.0, where=where) != 1.0:
         raise ConfigError(f"{where} turns only a part of each head, which gpt-oss does not")
     theta = _agreeing_theta(values, rope, where)
     if kinds == {"default"}:
         if rope.get("factor") not in (None, 1, 1.0):
             raise ConfigError(f"{where} has a factor but the type default, which has none: is it yarn?")
-        initial = _integer(values, "max_position_embeddings", 1, MAX_CONTEXT)
+        initial = integer(values, "max_position_embeddings", 1, MAX_CONTEXT)
         return RopeConfig(theta=theta, factor=1.0, initial_context_length=initial)
-    factor = _number(rope, "factor", where=where)
+    factor = number(rope, "factor", where=where)
     result = RopeConfig(
         theta=theta,
         factor=factor,
-        initial_context_length=_integer(rope, "original_max_position_embeddings", 1, MAX_CONTEXT, where=where),
-        beta_fast=_number(rope, "beta_fast", 32.0, where=where),
-        beta_slow=_number(rope, "beta_slow", 1.0, where=where),
-        truncate=_boolean(rope, "truncate", False, where=where),
+        initial_context_length=integer(rope, "original_max_position_embeddings", 1, MAX_CONTEXT, where=where),
+        beta_fast=number(rope, "beta_fast", 32.0, where=where),
+        beta_slow=number(rope, "beta_slow", 1.0, where=where),
+        truncate=boolean(rope, "truncate", False, where=where),
     )
     if rope.get("mscale") is not None or rope.get("mscale_all_dim") is not None:
         raise ConfigError(f"{where} sets mscale, which gpt-oss does not know")
-    if not math.isclose(_number(rope, "attention_factor", result.concentration, where=where), result.concentration):
+    if not math.isclose(number(rope, "attention_factor", result.concentration, where=where), result.concentration):
         raise ConfigError(f"{where} sets an attention_factor other than YaRN's own {result.concentration:.6g}")
     return result
 
@@ -278,55 +278,11 @@ def _parse_rope_object(values: Mapping[str, Any], where: str) -> RopeConfig:
 def _agreeing_theta(values: Mapping[str, Any], rope: Mapping[str, Any], where: str) -> float:
     thetas = []
     if rope.get("rope_theta") is not None:
-        thetas.append(_number(rope, "rope_theta", where=where))
+        thetas.append(number(rope, "rope_theta", where=where))
     if values.get("rope_theta") is not None:
-        thetas.append(_number(values, "rope_theta"))
+        thetas.append(number(values, "rope_theta"))
     if not thetas:
         raise ConfigError(f"rope_theta is missing, in {where} and beside it")
     if len(set(thetas)) > 1:
         raise ConfigError(f"rope_theta in {where} and rope_theta beside it disagree: remove the wrong one")
     return thetas[0]
-
-
-def _integer(values: Mapping[str, Any], key: str, low: int, high: int, *, where: str = "") -> int:
-    value = _required(values, key, where)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{_path(where, key)} is {quote(value)}, not a whole number")
-    if not low <= value <= high:
-        raise ConfigError(f"{_path(where, key)} is {quote(value)}, outside {low} to {high}")
-    return value
-
-
-def _number(values: Mapping[str, Any], key: str, default: object = _MISSING, *, where: str = "") -> float:
-    value = _required(values, key, where) if default is _MISSING else values.get(key)
-    if value is None:
-        value = default
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{_path(where, key)} is {quote(value)}, not a number")
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise ConfigError(f"{_path(where, key)} is {quote(value)}, too large for a number") from error
-
-
-def _optional_number(values: Mapping[str, Any], key: str) -> float | None:
-    return None if values.get(key) is None else _number(values, key)
-
-
-def _boolean(values: Mapping[str, Any], key: str, default: bool, *, where: str = "") -> bool:
-    value = values.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise ConfigError(f"{_path(where, key)} is {quote(value)}, neither true nor false")
-    return value
-
-
-def _required(values: Mapping[str, Any], key: str, where: str) -> Any:
-    if values.get(key) is None:
-        raise ConfigError(f"{_path(where, key)} is missing")
-    return values[key]
-
-
-def _path(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key

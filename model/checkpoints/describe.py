@@ -19,11 +19,11 @@ _PARTS = {
     "unembedding": re.compile(r"unembedding\.weight"),
     "attention": re.compile(r"layers\.\d+\.(?:[qkvo]\.|sinks)"),
     "router": re.compile(r"layers\.\d+\.router\."),
-    "experts": re.compile(r"layers\.\d+\.(?:gate_up|down)\.(?:blocks|scales|weight)"),
+    "experts": re.compile(r"layers\.\d+\.(?:gate_up|down)\.(?:blocks|scales|joined|weight)"),
     "expert biases": re.compile(r"layers\.\d+\.(?:gate_up|down)\.bias"),
     "norms": re.compile(r"(?:layers\.\d+\.\w+_)?norm\.weight"),
 }
-_PACKED = "MXFP4"
+_PACKED, _PACKED_ENDINGS = "MXFP4", (".blocks", ".scales", ".joined")
 _LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
 _MAX_TEXT_BYTES = 1 << 16
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
@@ -79,7 +79,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         num_files=len(checkpoint.files),
         file_bytes=sum(file.stat().st_size for file in checkpoint.files),
         weight_bytes=checkpoint.nbytes,
-        licence=_licence(CheckpointFolder(checkpoint.folder)),
+        licence=_licence_of(checkpoint),
         notes=checkpoint.notes,
     )
 
@@ -88,11 +88,20 @@ def _parts(checkpoint: Checkpoint) -> dict[str, Part]:
     parts: dict[str, Part] = {}
     for part, pattern in _PARTS.items():
         names = [name for name in checkpoint.sources if pattern.match(name)]
-        types = {_PACKED if name.endswith((".blocks", ".scales")) else checkpoint.dtype(name) for name in names}
-        parts[part] = Part(tuple(sorted(types)), sum(checkpoint.tensor(name).nbytes for name in names))
+        types = {
+            _PACKED if name.endswith((".blocks", ".scales", ".joined")) else checkpoint.dtype(name) for name in names
+        }
+        parts[part] = Part(tuple(sorted(types)), sum(map(checkpoint.stored_nbytes, names)))
     if checkpoint.config.tie_word_embeddings:
         del parts["unembedding"]
     return parts
+
+
+def _licence_of(checkpoint: Checkpoint) -> str | None:
+    if not checkpoint.layout.is_gguf:
+        return _licence(CheckpointFolder(checkpoint.folder))
+    stated = checkpoint.metadata.get("general.license")
+    return stated if isinstance(stated, str) else None
 
 
 def _licence(folder: CheckpointFolder) -> str | None:

@@ -10,12 +10,8 @@ memory. Writing to a tensor would crash the process.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import mmap
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -23,9 +19,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from gptoss.model.checkpoints.tensor_info import TensorInfo
 from gptoss.model.errors import CheckpointError, quote
+from gptoss.model.storage.file_identity import file_identity
 from gptoss.model.storage.json_file import JsonError, parse_json_object
-from gptoss.model.storage.mapping import as_tensor, map_file
+from gptoss.model.storage.mapping import as_tensor, map_file, release
 from gptoss.model.storage.regular_file import open_regular_file
 from gptoss.model.storage.stand_ins import BEGINNING_BYTES, is_text, stand_in
 
@@ -33,7 +31,6 @@ MAX_HEADER_BYTES = 4 << 20
 """The largest published header of a gpt-oss file has less than 100 kB."""
 MAX_DIMENSIONS = 16
 
-_PIECES, _PIECE_BYTES = 6, 4096
 _LENGTH_BYTES = 8
 _BITS = {
     "F4": 4,
@@ -57,23 +54,6 @@ _TORCH_DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """The header's entry for one tensor.
-
-    Attributes:
-        dtype: the format's name of its type, such as `BF16`.
-        shape: its dimensions.
-        begin: offset of its bytes from the first byte of data.
-        nbytes: its size in bytes.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    nbytes: int
-
-
 class SafetensorsFile:
     """The tensors of one file; opening it reads the header only.
 
@@ -81,9 +61,7 @@ class SafetensorsFile:
         path: the file.
         tensors: the header's entries, by name.
         nbytes: bytes of data of all tensors.
-        identity: hash of device, inode, size and modification time, and of six pieces of the file from its beginning
-            to its end. So a file that was overwritten in place and given its old time back still differs, unless only
-            weights between the pieces have changed.
+        identity: as `file_identity`.
         mapping: the whole file.
 
     Raises:
@@ -96,7 +74,7 @@ class SafetensorsFile:
             with open_regular_file(self.path) as file:
                 self._begin, self.nbytes, header = _read_header(file)
                 self.tensors: Mapping[str, TensorInfo] = MappingProxyType(_parse_header(header, self.nbytes))
-                self.identity = _identity(file)
+                self.identity = file_identity(file)
                 self.mapping = map_file(file, self._begin + self.nbytes, self.path)
                 self._bytes = as_tensor(self.mapping)
         except OSError as error:
@@ -141,21 +119,7 @@ class SafetensorsFile:
             KeyError: there is no such tensor.
         """
         info = self.tensors[name]
-        page = mmap.PAGESIZE
-        first = (self._begin + info.begin) // page * page
-        last = (self._begin + info.begin + info.nbytes) // page * page
-        if last > first and hasattr(mmap, "MADV_DONTNEED"):
-            self.mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
-
-
-def _identity(file: BinaryIO) -> bytes:
-    status = os.fstat(file.fileno())
-    digest = hashlib.sha256(repr((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)).encode())
-    last = max(0, status.st_size - _PIECE_BYTES)
-    for piece in range(_PIECES):
-        file.seek(last * piece // (_PIECES - 1))
-        digest.update(file.read(_PIECE_BYTES))
-    return digest.digest()
+        release(self.mapping, self._begin + info.begin, info.nbytes)
 
 
 class _HeaderError(ValueError):

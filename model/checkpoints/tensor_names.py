@@ -27,6 +27,8 @@ class Layout(enum.Enum):
     HUB_BF16 = "hub, unpacked experts"
     ORIGINAL_BF16 = "OpenAI original, unpacked experts"
     HUB_PER_EXPERT = "hub, unpacked experts, each a tensor"
+    GGUF_MXFP4 = "GGUF, MXFP4 experts"
+    GGUF_PLAIN = "GGUF, unpacked experts"
 
     @property
     def is_original(self) -> bool:
@@ -36,7 +38,12 @@ class Layout(enum.Enum):
     @property
     def is_packed(self) -> bool:
         """Whether the experts are in MXFP4."""
-        return self in (Layout.ORIGINAL, Layout.HUB_MXFP4)
+        return self in (Layout.ORIGINAL, Layout.HUB_MXFP4, Layout.GGUF_MXFP4)
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is a GGUF file."""
+        return self in (Layout.GGUF_MXFP4, Layout.GGUF_PLAIN)
 
 
 FLOAT = frozenset({"BF16", "F16", "F32"})
@@ -44,7 +51,7 @@ PACKED = frozenset({"U8"})
 
 IGNORED = re.compile(r"(?:^|[._])(?:(?:q|k|v|kv|prob|input|output)_(?:scale|zero_point)|inv_freq)$")
 """Tensors inside a layer that have no effect here: scales for quantised caches and activations, rope's frequencies."""
-LAYER = re.compile(r"(?:model\.layers|block)\.(0|[1-9][0-9]{0,8})\.")
+LAYER = re.compile(r"(?:model\.layers|block|blk)\.(0|[1-9][0-9]{0,8})\.")
 """Prefix of the name of every tensor in a layer."""
 
 # canonical name: (name in OpenAI's layout, name in the hub's), within the model
@@ -103,6 +110,7 @@ class TensorSource:
         rows: the stored rows that are this tensor, if several tensors share one.
         transposed: its last two axes are stored swapped.
         parts: names of the tensors that it is stacked from, an expert each; empty: it is one tensor.
+        alternating: its parts are not experts; their rows (the second axis) alternate.
     """
 
     name: str
@@ -112,6 +120,7 @@ class TensorSource:
     rows: slice | None = None
     transposed: bool = False
     parts: tuple[str, ...] = ()
+    alternating: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,6 +129,8 @@ class TensorSource:
 
     def view(self, *tensors: torch.Tensor) -> torch.Tensor:
         """Return the canonical tensor: a view of the stored one, or a copy if it has parts."""
+        if self.alternating:
+            return torch.stack(tensors, dim=2).flatten(1, 2)
         if self.parts:
             return torch.stack(tensors)
         (stored,) = tensors

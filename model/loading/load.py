@@ -14,6 +14,7 @@ from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.catalog import default_hub_cache, locate
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.checkpoints.config_files import load_generation_defaults
+from gptoss.model.config import GenerationDefaults
 from gptoss.model.inference.engine import CONTEXT_BYTES, LocalEngine
 from gptoss.model.loading.options import LoadOptions
 from gptoss.model.loading.plan import LoadPlan, with_fallback
@@ -137,7 +138,8 @@ def carry_out(
     """
     log.info("loading: %s", plan)
     use_threads(plan.threads)
-    defaults = load_generation_defaults(checkpoint.folder)
+    is_gguf = checkpoint.layout.is_gguf
+    defaults = GenerationDefaults() if is_gguf else load_generation_defaults(checkpoint.folder)
     cache = plan.options.disk_cache
     files = None if cache is None else cache.of(checkpoint.fingerprint)
     made = None

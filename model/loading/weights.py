@@ -9,8 +9,17 @@ from torch import Tensor
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.loading.quantize import ExpertPacker
 from gptoss.model.loading.upload import Uploader
+from gptoss.model.tensors.blocks import Blocks
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
-from gptoss.model.tensors.weights import ExpertMatrix, Experts, HostExperts, LayerWeights, Linear, Weights
+from gptoss.model.tensors.weights import (
+    ExpertMatrix,
+    Experts,
+    HostExperts,
+    LayerWeights,
+    Linear,
+    QuantizedLinear,
+    Weights,
+)
 
 
 def load_weights(
@@ -37,17 +46,29 @@ def load_weights(
     def tensor(name: str) -> Tensor:
         return checkpoint.tensor(name) if uploader is None else uploader.tensor(checkpoint, name)
 
-    def linear(name: str) -> Linear:
-        return Linear(tensor(f"{name}.weight"), tensor(f"{name}.bias"))
+    def blocks(name: str) -> Blocks | None:
+        return checkpoint.blocks(name) if uploader is None else None
 
-    def projections(prefix: str) -> list[Tensor]:
-        names = [f"{prefix}.{part}.weight" for part in "qkv"]
-        return [tensor(name) for name in names] if uploader is None else uploader.joined(checkpoint, names)
+    def linear(name: str, weight: Tensor | None = None) -> Linear:
+        bias = tensor(f"{name}.bias")
+        matrix = blocks(f"{name}.weight") if weight is None else None
+        if matrix is not None:
+            return QuantizedLinear.of(matrix, bias)
+        return Linear(tensor(f"{name}.weight") if weight is None else weight, bias)
+
+    def projections(prefix: str) -> list[Linear]:
+        names = [f"{prefix}.{part}" for part in "qkv"]
+        if uploader is None:
+            return list(map(linear, names))
+        weights = uploader.joined(checkpoint, [f"{name}.weight" for name in names])
+        return list(map(linear, names, weights))
 
     def expert_matrix(name: str, on_host: bool) -> ExpertMatrix:
         take = checkpoint.tensor if on_host else tensor
         if checkpoint.has(f"{name}.blocks"):
             return Mxfp4Tensor(take(f"{name}.blocks"), take(f"{name}.scales"))
+        if checkpoint.has(f"{name}.joined"):
+            return joined(f"{name}.joined", on_host)
         if packer is None:
             return take(f"{name}.weight")
         packed = packer.pack(name, checkpoint.tensor(f"{name}.weight"))
@@ -55,6 +76,15 @@ def load_weights(
         if uploader is None or on_host:
             return packed
         return Mxfp4Tensor(uploader.copy(packed.blocks), uploader.copy(packed.scales))
+
+    def joined(name: str, on_host: bool) -> ExpertMatrix:
+        matrix = checkpoint.packed_experts(name)
+        assert matrix is not None
+        if uploader is None or on_host:
+            return matrix
+        split = matrix.split()
+        checkpoint.release(name)
+        return Mxfp4Tensor(uploader.copy(split.blocks), uploader.copy(split.scales))
 
     def experts(prefix: str, on_host: bool) -> Experts:
         take = checkpoint.tensor if on_host else tensor
@@ -70,9 +100,9 @@ def load_weights(
         q, k, v = projections(prefix)
         return LayerWeights(
             attention_norm=tensor(f"{prefix}.attention_norm.weight"),
-            q=Linear(q, tensor(f"{prefix}.q.bias")),
-            k=Linear(k, tensor(f"{prefix}.k.bias")),
-            v=Linear(v, tensor(f"{prefix}.v.bias")),
+            q=q,
+            k=k,
+            v=v,
             o=linear(f"{prefix}.o"),
             sinks=tensor(f"{prefix}.sinks"),
             mlp_norm=tensor(f"{prefix}.mlp_norm.weight"),
@@ -83,11 +113,17 @@ def load_weights(
     def prepared(index: int) -> LayerWeights:
         return layer(index) if prepare_layer is None else prepare_layer(layer(index))
 
-    embedding = tensor("embedding.weight")
-    tied = checkpoint.config.tie_word_embeddings
+    def head(embedding: Tensor | Blocks) -> Linear:
+        if not checkpoint.config.tie_word_embeddings:
+            own = blocks("unembedding.weight")
+            embedding = tensor("unembedding.weight") if own is None else own
+        return QuantizedLinear.of(embedding) if isinstance(embedding, Blocks) else Linear(embedding)
+
+    table = blocks("embedding.weight")
+    embedding = tensor("embedding.weight") if table is None else table
     return Weights(
         embedding=embedding,
         layers=tuple(map(prepared, range(checkpoint.config.num_layers))),
         norm=tensor("norm.weight"),
-        unembedding=Linear(embedding if tied else tensor("unembedding.weight")),
+        unembedding=head(embedding),
     )

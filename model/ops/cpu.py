@@ -26,8 +26,9 @@ from gptoss.model.ops.options import Dense
 from gptoss.model.ops.reference import ReferenceOps, activation_bytes
 from gptoss.model.storage.expert_pager import ExpertPager
 from gptoss.model.storage.made_weights import MadeWeights
+from gptoss.model.tensors.joined_mxfp4 import JoinedMxfp4
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
-from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, Weights
+from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, QuantizedLinear, Weights
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ class CpuOps(ReferenceOps):
         if weights.embedding.device.type != "cpu":
             raise DeviceError(f"the backend {self.name!r} runs on the CPU, but the weights are on another device")
         dense = [weights.unembedding, *(x for layer in weights.layers for x in (layer.q, layer.k, layer.v, layer.o))]
+        dense = list(map(_in_bfloat16, dense))
         bound = _bind_int8(self._kernels, dense, made) if self.dense == "int8" else list(map(_bind_bf16, dense))
         unembedding, *projections = bound
         prepared = replace(
@@ -150,7 +152,7 @@ class CpuOps(ReferenceOps):
 
     def bind_moe(self, router: Linear, experts: Experts) -> tuple[Linear, Experts]:
         """Bind both."""
-        return _bind_bf16(router), _experts(experts)
+        return _bind_bf16(_in_bfloat16(router)), _experts(experts)
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`."""
@@ -241,6 +243,19 @@ def int8_bytes(config: ModelConfig) -> int:
     return config.num_layers * attention + size(config.vocab_size, hidden)
 
 
+def _in_bfloat16(layer: Linear) -> Linear:
+    """Return a layer with weights that the kernels can read, if they have the same values in bfloat16."""
+    if isinstance(layer, QuantizedLinear):
+        return Linear(layer.blocks.dequantize(torch.bfloat16), layer.bias)
+    weight = layer.weight
+    if weight.dtype in (torch.float32, torch.float16):
+        # GGUF files have the routers in float32, and other layers in float16, of models that were made in bfloat16.
+        narrow = weight.to(torch.bfloat16)
+        if torch.equal(narrow.to(weight.dtype), weight):
+            return Linear(narrow, layer.bias)
+    return layer
+
+
 def _is_known(layer: Linear) -> bool:
     """Whether the kernels can read the layer: contiguous bfloat16; a warning if not."""
     weight = layer.weight
@@ -294,13 +309,17 @@ def _layer(layer: LayerWeights, projections: Sequence[Linear]) -> LayerWeights:
         v=v,
         o=o,
         # Never in eight bits: small differences decide which experts are chosen, and the router is small.
-        router=_bind_bf16(layer.router),
+        router=_bind_bf16(_in_bfloat16(layer.router)),
         experts=_experts(layer.experts),
     )
 
 
 def _experts(experts: Experts) -> Experts:
     up, down = experts.gate_up, experts.down
+    if isinstance(up, JoinedMxfp4):
+        up = up.split()
+    if isinstance(down, JoinedMxfp4):
+        down = down.split()
     if not (isinstance(up, Mxfp4Tensor) and isinstance(down, Mxfp4Tensor)):
         log.warning("experts that are not packed in MXFP4 take the slow path")
         return experts
@@ -309,7 +328,7 @@ def _experts(experts: Experts) -> Experts:
     if not (plain and _is_vector(experts.gate_up_bias) and _is_vector(experts.down_bias)):
         log.warning("experts that are not contiguous in memory take the slow path")
         return experts
-    own = {field.name: getattr(experts, field.name) for field in fields(Experts)}
+    own = {field.name: getattr(experts, field.name) for field in fields(Experts)} | {"gate_up": up, "down": down}
     return BoundExperts(**own, kernel=_cpu.experts(*arrays))
 
 

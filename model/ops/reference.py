@@ -15,8 +15,7 @@ from torch import Tensor
 
 from gptoss.model.config import ModelConfig
 from gptoss.model.storage.made_weights import MadeWeights
-from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
-from gptoss.model.tensors.weights import ExpertMatrix, Experts, Linear, Weights
+from gptoss.model.tensors.weights import ExpertMatrix, Experts, Linear, QuantizedLinear, Weights
 
 # Elements of a matrix that are converted to float32 at a time (64 MB): bounds the memory of the unembedding.
 _WIDENED_ELEMENTS = 1 << 24
@@ -79,6 +78,8 @@ class ReferenceOps:
 
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`."""
+        if isinstance(layer, QuantizedLinear):
+            return _quantized_matmul(x, layer)
         return _matmul(x, layer.weight, layer.bias)
 
     def linears(self, x: Tensor, layers: Sequence[Linear]) -> list[Tensor]:
@@ -167,9 +168,17 @@ def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out if bias is None else out + bias
 
 
+def _quantized_matmul(x: Tensor, layer: QuantizedLinear) -> Tensor:
+    matrix = layer.blocks
+    rows = max(1, _WIDENED_ELEMENTS // matrix.shape[1])
+    pieces = [matrix[begin : begin + rows] for begin in range(0, matrix.shape[0], rows)]
+    out = torch.cat([F.linear(x, piece.dequantize()) for piece in pieces], dim=-1)
+    return out if layer.bias is None else out + layer.bias.float()
+
+
 def _expert_matrix(matrix: ExpertMatrix, expert: int) -> Tensor:
     chosen = matrix[expert]
-    return chosen.dequantize() if isinstance(chosen, Mxfp4Tensor) else chosen
+    return chosen if isinstance(chosen, Tensor) else chosen.dequantize()
 
 
 def _attend(

@@ -102,6 +102,14 @@ def as_tensor(mapping: mmap.mmap) -> Tensor:
         return torch.frombuffer(mapping, dtype=torch.uint8)
 
 
+def release(mapping: mmap.mmap, begin: int, nbytes: int) -> None:
+    """Release the memory of the pages of a part of a mapped file; they are read again when needed."""
+    page = mmap.PAGESIZE
+    first, last = begin // page * page, (begin + nbytes) // page * page
+    if last > first and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
 def fetch(part: Tensor) -> bool:
     """Read the pages of a part of mapped memory, and wait for them; return False if they were only requested.
 

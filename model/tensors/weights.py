@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from gptoss.model.tensors.blocks import Blocks
+from gptoss.model.tensors.joined_mxfp4 import JoinedMxfp4
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
 
 # (experts, out, in), packed or plain.
-ExpertMatrix = Mxfp4Tensor | Tensor
+ExpertMatrix = Mxfp4Tensor | JoinedMxfp4 | Tensor
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,23 @@ class Linear:
 
     weight: Tensor
     bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class QuantizedLinear(Linear):
+    """A matrix in a quantised type of GGUF: `weight` has the raw bytes, (out, blocks, bytes of a block)."""
+
+    kind: str = ""
+
+    @classmethod
+    def of(cls, matrix: Blocks, bias: Tensor | None = None) -> QuantizedLinear:
+        """Make one of a matrix in blocks and a bias."""
+        return cls(matrix.data, bias, matrix.kind)
+
+    @property
+    def blocks(self) -> Blocks:
+        """The matrix."""
+        return Blocks(self.kind, self.weight)
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ class LayerWeights:
 class Weights:
     """A whole model: `embedding` (vocabulary, hidden), the layers, `norm` (hidden,), `unembedding`."""
 
-    embedding: Tensor
+    embedding: Tensor | Blocks
     layers: tuple[LayerWeights, ...]
     norm: Tensor
     unembedding: Linear
