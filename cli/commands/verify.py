@@ -48,7 +48,8 @@ def verify(
         )
     finally:
         status_line.clear()
-    faults = [*found.faults, *_tokenizer_faults(folder)]
+    # A GGUF file that cannot be read is both's fault.
+    faults = list(dict.fromkeys([*found.faults, *_tokenizer_faults(folder)]))
     if as_json:
         result = asdict(found) | {"model": model, "folder": str(found.folder), "sound": not faults, "faults": faults}
         output.write(output.safe(json.dumps(result, ensure_ascii=False)) + "\n")
@@ -79,10 +80,11 @@ def _tokenizer_faults(folder: Path) -> list[str]:
     from gptoss.cli.startup.encodings import load_encoding
     from gptoss.harmony import VocabularyError
     from gptoss.model.checkpoints.config_files import load_config
+    from gptoss.model.checkpoints.gguf_place import gguf_files
     from gptoss.model.errors import CheckpointError
 
     try:
-        vocab_size = load_config(folder).vocab_size
+        vocab_size = None if gguf_files(folder) is not None else load_config(folder).vocab_size
     except CheckpointError:
         return []
     try:

@@ -35,10 +35,15 @@ def gguf_files(path: Path) -> tuple[Path, ...] | None:
     Raises:
         CheckpointError: the folder has several models, or a part is missing.
     """
-    path = path.expanduser()
-    if path.is_dir():
+    try:
+        path = path.expanduser()
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    if is_folder:
         return _only_model(CheckpointFolder(path))
-    if not is_gguf(path):
+    # Of a file that is only named so, reading its header tells what it is.
+    if not is_gguf(path) and not (path.suffix.lower() == SUFFIX and path.is_file()):
         return None
     match = _PART.fullmatch(path.name)
     # The link's own name is looked at: parts lie beside it in the hub's cache too.

@@ -3,7 +3,7 @@
 Three places may have them:
 
 - The hub's cache names each blob by its hash: sha256 for large files, for small ones git's own (sha1 over a header and
-  the content).
+  the content). Ollama names its blobs by their sha256.
 - The hub's download into a folder leaves `.cache/huggingface/download/NAME.metadata`, whose second line is that hash.
 - A list in the format of sha256sum (`SHA256SUMS`, `NAME.sha256`). Entries for files of other folders are skipped.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.storage.regular_file import open_regular_file
 
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_BLOB = re.compile(r"(?:sha256-)?([0-9a-f]{64})")
 _SUM_LINE = re.compile(r"\\?([0-9a-fA-F]{64})(?: [ *](.+))?")
 _SUM_FILES = ("SHA256SUMS", "SHA256SUMS.txt", "sha256sums.txt", "checksums.sha256")
 _SUM_SUFFIX = ".sha256"
@@ -73,6 +74,16 @@ def find_published_hashes(folder: CheckpointFolder) -> dict[str, list[PublishedH
     found: dict[str, list[PublishedHash]] = {}
     for name, published in (*_of_cache(folder), *_of_download(folder), *_of_lists(folder)):
         found.setdefault(name, []).append(published)
+    return found
+
+
+def hashes_by_name(paths: Iterable[Path]) -> dict[Path, list[PublishedHash]]:
+    """Return the hashes of files that are named by them, as the hub's cache and Ollama name large files."""
+    found = {}
+    for path in paths:
+        match = _BLOB.fullmatch(path.resolve().name)
+        if match is not None:
+            found[path] = [PublishedHash(match.group(1), "its name")]
     return found
 
 

@@ -5,7 +5,7 @@ Opening a checkpoint reads no weights; this reads them all, and reports all faul
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,13 @@ from torch import Tensor
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.checkpoints.config_files import load_generation_defaults
 from gptoss.model.checkpoints.folder import CheckpointFolder
-from gptoss.model.checkpoints.published_hashes import PublishedHash, find_published_hashes
+from gptoss.model.checkpoints.gguf_place import gguf_files
+from gptoss.model.checkpoints.published_hashes import PublishedHash, find_published_hashes, hashes_by_name
 from gptoss.model.errors import CheckpointError, quote
 from gptoss.model.storage.mapping import require_whole
 from gptoss.model.tensors.mxfp4 import NAN_SCALE
 
+_JOINED = ".joined"
 _PIECE = 1 << 22
 """Numbers that are checked together (8 MB in bf16)."""
 
@@ -56,15 +58,18 @@ class Verification:
 
 
 def verify(path: Path | str, progress: Progress | None = None) -> Verification:
-    """Check all of the checkpoint in a folder.
+    """Check all of a checkpoint.
 
     Args:
-        path: the folder.
+        path: the folder, or a GGUF file.
         progress: called with bytes read and bytes to read in all.
 
     Raises:
         CheckpointError: there is no such folder.
     """
+    parts = gguf_files(Path(path))
+    if parts is not None:
+        return _verify_gguf(parts, progress)
     folder = CheckpointFolder(Path(path))
     checkpoint, found = Checkpoint.inspect(folder.path)
     faults = [str(fault) for fault in found]
@@ -72,22 +77,41 @@ def verify(path: Path | str, progress: Progress | None = None) -> Verification:
         _collect(faults, partial(load_generation_defaults, folder.path))
     hashes: dict[str, list[PublishedHash]] = {}
     _collect(faults, lambda: hashes.update(find_published_hashes(folder)))
-    files = [(name, published) for name in sorted(hashes) for published in hashes[name]]
-    reader = _Reader(folder, checkpoint, files, progress)
-    for name, published in files:
-        _collect(faults, partial(reader.compare, name, published))
+    files = [(folder.path / name, published) for name in sorted(hashes) for published in hashes[name]]
+    return _read(folder.path, checkpoint, faults, files, progress, folder.file)
+
+
+def _verify_gguf(parts: Sequence[Path], progress: Progress | None) -> Verification:
+    checkpoint, found = Checkpoint.inspect(parts[0])
+    hashes = hashes_by_name(parts)
+    files = [(path, published) for path in hashes for published in hashes[path]]
+    return _read(parts[0], checkpoint, [str(fault) for fault in found], files, progress, None)
+
+
+def _read(
+    where: Path,
+    checkpoint: Checkpoint | None,
+    faults: list[str],
+    files: list[tuple[Path, PublishedHash]],
+    progress: Progress | None,
+    find: Callable[[str], Path] | None,
+) -> Verification:
+    """Read files that have hashes, and all tensors; `find` returns the path of a folder's file, or raises."""
+    reader = _Reader(checkpoint, files, progress, find)
+    for path, published in files:
+        _collect(faults, partial(reader.compare, path, published))
     if checkpoint is not None:
         for name in checkpoint.sources:
             _collect(faults, partial(reader.look_at, checkpoint, name))
         _collect(faults, partial(require_whole, checkpoint.mappings))
     weights = {file.name for file in checkpoint.files} if checkpoint else set()
     return Verification(
-        folder=folder.path,
+        folder=where,
         faults=tuple(faults),
         tensors=len({name for source in checkpoint.sources.values() for name in source.names}) if checkpoint else 0,
         numbers=reader.numbers,
         hashed=tuple(dict.fromkeys(reader.hashed)),
-        unhashed=tuple(sorted(weights - hashes.keys())),
+        unhashed=tuple(sorted(weights - {path.name for path, _ in files})),
         notes=checkpoint.notes if checkpoint else (),
     )
 
@@ -104,55 +128,74 @@ class _Reader:
 
     def __init__(
         self,
-        folder: CheckpointFolder,
         checkpoint: Checkpoint | None,
-        files: list[tuple[str, PublishedHash]],
+        files: list[tuple[Path, PublishedHash]],
         progress: Progress | None,
+        find: Callable[[str], Path] | None,
     ) -> None:
-        self._folder = folder
+        self._find = find
         self._progress = progress
         self._done = 0
-        self._total = sum(path.stat().st_size for name, _ in files if (path := folder.path / name).is_file())
+        self._total = sum(path.stat().st_size for path, _ in files if path.is_file())
         if checkpoint is not None:
-            self._total += sum(_size(checkpoint.tensor(name)) for name in checkpoint.sources if _has_numbers(name))
+            self._total += sum(checkpoint.stored_nbytes(name) for name in checkpoint.sources if _has_numbers(name))
         self.numbers = 0
         self.hashed: list[str] = []
 
-    def compare(self, name: str, published: PublishedHash) -> None:
+    def compare(self, path: Path, published: PublishedHash) -> None:
         """Compare a file with its published hash."""
-        if not published.matches(self._folder.file(name), self._advance):
+        if not published.matches(path if self._find is None else self._find(path.name), self._advance):
             kind = "sha256" if len(published.digest) == 64 else "git hash"
             raise CheckpointError(
-                f"{quote(self._folder.path / name)} has not the {kind} that {published.source} has for it, "
+                f"{quote(path)} has not the {kind} that {published.source} has for it, "
                 f"{published.digest}: download it again"
             )
-        self.hashed.append(name)
+        self.hashed.append(path.name)
 
     def look_at(self, checkpoint: Checkpoint, name: str) -> None:
         """Check one tensor for infinities and NaNs."""
         if not _has_numbers(name):
             return
-        tensor = checkpoint.tensor(name)
-        is_scale = tensor.dtype == torch.uint8
-        wrong = 0
-        # A transposed matrix is read in the order of its bytes.
-        stored = tensor if tensor.is_contiguous() else tensor.transpose(-2, -1)
-        for piece in torch.split(stored.reshape(-1), _PIECE):
+        wrong, numbers, is_scale = 0, 0, False
+        for piece in _pieces(checkpoint, name):
+            is_scale = piece.dtype == torch.uint8
             sound = piece != NAN_SCALE if is_scale else torch.isfinite(piece)
             wrong += piece.numel() - int(sound.sum())
-            self._advance(_size(piece))
+            numbers += piece.numel()
+            if checkpoint.blocks(name) is None and not name.endswith(_JOINED):
+                self._advance(_size(piece))
+        if checkpoint.blocks(name) is not None or name.endswith(_JOINED):
+            self._advance(checkpoint.stored_nbytes(name))
         checkpoint.release(name)
-        self.numbers += tensor.numel()
+        self.numbers += numbers
         if wrong:
+            source = checkpoint.sources[name]
+            stored = " and ".join(map(quote, source.names if source.alternating else (source.name,)))
             what = f"scales are {NAN_SCALE}, which is no number" if is_scale else "weights are infinite or not a number"
-            raise CheckpointError(
-                f"{quote(checkpoint.sources[name].name)}: {wrong} of {tensor.numel()} {what}: download it again"
-            )
+            raise CheckpointError(f"{stored}: {wrong} of {numbers} {what}: download it again")
 
     def _advance(self, size: int) -> None:
         self._done += size
         if self._progress is not None:
             self._progress(self._done, self._total)
+
+
+def _pieces(checkpoint: Checkpoint, name: str) -> Iterator[Tensor]:
+    """Yield all numbers of a tensor, a piece at a time: its values, or the scales of packed experts."""
+    packed, blocks = checkpoint.packed_experts(name), checkpoint.blocks(name)
+    if packed is not None:
+        for part in packed.parts:
+            for expert in part:
+                yield expert[..., 0]
+    elif blocks is not None:
+        rows = max(1, _PIECE // blocks.shape[-1])
+        for begin in range(0, blocks.shape[0], rows):
+            yield blocks[begin : begin + rows].dequantize()
+    else:
+        tensor = checkpoint.tensor(name)
+        # A transposed matrix is read in the order of its bytes.
+        stored = tensor if tensor.is_contiguous() else tensor.transpose(-2, -1)
+        yield from torch.split(stored.reshape(-1), _PIECE)
 
 
 def _has_numbers(name: str) -> bool:

@@ -7,18 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gptoss.model.errors import CheckpointError, UnsupportedModelError, quote
-from gptoss.model.storage.regular_file import open_regular_file
 
-_GGUF_MAGIC = b"GGUF"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _MAX_ENTRIES = 200
-_SAFE = "a folder with config.json and .safetensors files"
+_SAFE = "a folder with config.json and .safetensors files, or a GGUF file"
 
 
 def explain_file(path: Path) -> CheckpointError:
     """Return the error for a path that is a file."""
-    if _is_gguf(path):
-        return UnsupportedModelError(f"{quote(path)} is a GGUF file, llama.cpp's format: name {_SAFE}")
     if path.suffix == ".safetensors":
         return CheckpointError(f"{quote(path)} is one file of a checkpoint: name its folder, {quote(path.parent)}")
     if path.suffix in _PICKLES:
@@ -41,9 +37,6 @@ def explain_folder(folder: Path, names: list[str]) -> CheckpointError:
     below = next(_checkpoints_below(folder), None)
     if below is not None:
         return CheckpointError(f"{where} is not the checkpoint's own folder: name {quote(below)}")
-    gguf = next((name for name in names if name.lower().endswith(".gguf")), None)
-    if gguf is not None:
-        return UnsupportedModelError(f"{where} holds a GGUF model ({quote(gguf)}), llama.cpp's format: name {_SAFE}")
     if any(name.endswith(".safetensors") for name in names):
         return CheckpointError(f"{where} has weights but no config.json: download that file too")
     pickle = next((name for name in names if name.endswith(_PICKLES)), None)
@@ -73,11 +66,3 @@ def _checkpoints_below(path: Path) -> Iterator[Path]:
         except OSError:
             continue
         yield from (candidate for candidate in candidates if looks_like_checkpoint(candidate))
-
-
-def _is_gguf(path: Path) -> bool:
-    try:
-        with open_regular_file(path) as file:
-            return file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
-    except OSError:
-        return False

@@ -158,5 +158,5 @@ def test_verify_a_wrong_folder(gptoss, tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     result = gptoss("verify", str(tmp_path))
     assert result.status == 3
-    assert "holds a GGUF model" in result.stdout
+    assert "too few for a GGUF file" in result.stdout
     assert result.stdout.count("\n") == 1

@@ -8,7 +8,7 @@ import pytest
 
 from gptoss.cli.startup.loading import load_model
 
-ADVICE = "name a folder with config.json and .safetensors files\n"
+ADVICE = "name a folder with config.json and .safetensors files, or a GGUF file\n"
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def write(folder: Path, *names: str, **contents: object) -> None:
 def test_a_gguf_file(said, here):
     write(here, "gpt-oss-20b-Q4_K_M.gguf")
     path = here / "gpt-oss-20b-Q4_K_M.gguf"
-    assert said(path) == f"gptoss: '{path}' is a GGUF file, llama.cpp's format: {ADVICE}"
+    assert said(path) == f"gptoss: '{path}' has 8 bytes, too few for a GGUF file: download it again\n"
 
 
 def test_a_folder_of_gguf_files(said, here):
     write(here, "model-00001-of-00002.gguf", "model-00002-of-00002.gguf", "README.md")
     assert said(here) == (
-        f"gptoss: '{here}' holds a GGUF model ('model-00001-of-00002.gguf'), llama.cpp's format: {ADVICE}"
+        f"gptoss: '{here / 'model-00001-of-00002.gguf'}' has 8 bytes, too few for a GGUF file: download it again\n"
     )
 
 

@@ -1,5 +1,6 @@
 """Write the built-in model, or any small checkpoint in the hub's layout, as GGUF with llama.cpp's own library."""
 
+import enum
 import json
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ def write_gguf(
     change: Any = None,
     split_tensors: int = 0,
     tied: bool = False,
+    fused: bool = False,
+    without: str = "",
+    dequantize: Path | None = None,
 ) -> Path:
     """Write a checkpoint as GGUF.
 
@@ -40,6 +44,10 @@ def write_gguf(
         change: called with the writer, to add metadata.
         split_tensors: tensors in each file; 0: one file.
         tied: leave the unembedding out.
+        fused: query, key and value in one tensor, gate and up in one whose rows alternate, the codes of packed experts
+            in the order of the hub's files: Ollama's first converter.
+        without: name of a tensor to leave out.
+        dequantize: a file whose matrices are taken, with the values of their blocks, in place of the checkpoint's.
 
     Returns:
         The file, or the first of them.
@@ -52,7 +60,9 @@ def write_gguf(
         write_vocabulary(writer, folder, config["vocab_size"])
     if change is not None:
         change(writer)
-    _Tensors(writer, tensors, dense, experts, arch).write(config["num_hidden_layers"], tied)
+    given = {} if dequantize is None else {each.name: each for each in gguf.GGUFReader(dequantize).tensors}
+    out.parent.mkdir(exist_ok=True)
+    _Tensors(writer, tensors, dense, experts, arch, fused, without, given).write(config["num_hidden_layers"], tied)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -101,14 +111,26 @@ def write_vocabulary(writer: gguf.GGUFWriter, folder: Path, vocab_size: int) -> 
     writer.add_chat_template("{{ messages }}")
 
 
+class _Four(enum.IntEnum):
+    NEIGHBOURS = 4
+
+
 class _Tensors:
     """Writes the tensors in llama.cpp's names, or in those of Ollama."""
 
     def __init__(
-        self, writer: gguf.GGUFWriter, tensors: dict[str, torch.Tensor], dense: Kind, experts: Kind, arch: str
+        self,
+        writer: gguf.GGUFWriter,
+        tensors: dict[str, torch.Tensor],
+        dense: Kind,
+        experts: Kind,
+        arch: str,
+        fused: bool,
+        without: str,
+        given: dict[str, Any],
     ) -> None:
         self._writer, self._tensors, self._dense, self._experts = writer, tensors, dense, experts
-        self._is_ollama = arch == "gptoss"
+        self._is_ollama, self._fused, self._without, self._given = arch == "gptoss", fused, without, given
 
     def write(self, num_layers: int, tied: bool) -> None:
         take = self._tensors
@@ -125,7 +147,14 @@ class _Tensors:
         norm = "ffn_norm" if ollama else "post_attention_norm"
         self._vector(f"{name}{norm}.weight", take[stored + "post_attention_layernorm.weight"])
         self._vector(name + ("attn_sinks" if ollama else "attn_sinks.weight"), take[stored + "self_attn.sinks"])
+        if self._fused:
+            parts = [take[f"{stored}self_attn.{part}_proj.weight"] for part in "qkv"]
+            self._matrix(f"{name}attn_qkv.weight", torch.cat(parts))
+            biases = [take[f"{stored}self_attn.{part}_proj.bias"] for part in "qkv"]
+            self._vector(f"{name}attn_qkv.bias", torch.cat(biases))
         for part, other in (("q", "attn_q"), ("k", "attn_k"), ("v", "attn_v"), ("o", "attn_output")):
+            if self._fused and part != "o":
+                continue
             other = "attn_out" if ollama and part == "o" else other
             self._matrix(f"{name}{other}.weight", take[f"{stored}self_attn.{part}_proj.weight"])
             self._vector(f"{name}{other}.bias", take[f"{stored}self_attn.{part}_proj.bias"])
@@ -133,27 +162,46 @@ class _Tensors:
         self._vector(name + "ffn_gate_inp.bias", take[stored + "mlp.router.bias"])
         experts = stored + "mlp.experts."
         blocks, scales = take[experts + "gate_up_proj_blocks"], take[experts + "gate_up_proj_scales"]
-        for first, other in ((0, "ffn_gate_exps"), (1, "ffn_up_exps")):
+        bias = take[experts + "gate_up_proj_bias"]
+        if self._fused:
+            self._expert_matrix(f"{name}ffn_gate_up_exps.weight", blocks, scales)
+            self._vector(f"{name}ffn_gate_up_exps.bias", bias)
+        for first, other in () if self._fused else ((0, "ffn_gate_exps"), (1, "ffn_up_exps")):
             self._expert_matrix(f"{name}{other}.weight", blocks[:, first::2], scales[:, first::2])
-            self._vector(f"{name}{other}.bias", take[experts + "gate_up_proj_bias"][:, first::2])
+            self._vector(f"{name}{other}.bias", bias[:, first::2])
         self._expert_matrix(
             name + "ffn_down_exps.weight", take[experts + "down_proj_blocks"], take[experts + "down_proj_scales"]
         )
         self._vector(name + "ffn_down_exps.bias", take[experts + "down_proj_bias"])
 
     def _vector(self, name: str, tensor: torch.Tensor) -> None:
-        self._writer.add_tensor(name, tensor.float().contiguous().numpy())
+        if name != self._without:
+            self._writer.add_tensor(name, tensor.float().contiguous().numpy())
 
     def _matrix(self, name: str, tensor: torch.Tensor) -> None:
-        self._add(name, tensor.float().contiguous().numpy(), self._dense)
+        given = self._given.get(name)
+        if given is not None:
+            self._add(name, gguf.quants.dequantize(given.data, given.tensor_type), self._dense)
+        else:
+            self._add(name, tensor.float().contiguous().numpy(), self._dense)
 
     def _expert_matrix(self, name: str, blocks: torch.Tensor, scales: torch.Tensor) -> None:
-        if self._experts is Kind.MXFP4:
+        if name == self._without:
+            return
+        if self._experts is Kind.MXFP4 and self._fused:
+            joined = torch.cat((scales[..., None], blocks), -1).flatten(-2).contiguous().numpy()
+            # 4 is the number that Ollama gave MXFP4; the library knows 4 as no type at all.
+            self._writer.add_tensor_info(name, joined.shape, joined.dtype, joined.nbytes, raw_dtype=Kind.MXFP4)
+            self._writer.tensors[-1][name].tensor = joined
+            self._writer.tensors[-1][name].dtype = _Four.NEIGHBOURS  # type: ignore[assignment]
+        elif self._experts is Kind.MXFP4:
             self._writer.add_tensor(name, joined_blocks(blocks, scales).numpy(), raw_dtype=Kind.MXFP4)
         else:
             self._add(name, _dequantized(blocks, scales), self._experts)
 
     def _add(self, name: str, values: np.ndarray, kind: Kind) -> None:
+        if name == self._without:
+            return
         if kind is Kind.F32:
             self._writer.add_tensor(name, values)
         elif kind is Kind.F16:

@@ -325,14 +325,16 @@ class TestWrongPlaces:
         refused(tmp_path / "a\0b", CheckpointError, r"a\x00b")
 
     def test_an_empty_folder(self, tmp_path):
-        refused(tmp_path, CheckpointError, "is empty: name a folder with config.json and .safetensors files")
+        refused(tmp_path, CheckpointError, "is empty: name a folder with config.json and .safetensors files, or a GGUF")
 
     def test_a_gguf_file(self, tmp_path):
         (tmp_path / "model.gguf").write_bytes(b"GGUF\x03\0\0\0")
         (tmp_path / "unnamed").write_bytes(b"GGUF\x03\0\0\0")
-        refused(tmp_path / "model.gguf", UnsupportedModelError, "is a GGUF file, llama.cpp's format")
-        refused(tmp_path / "unnamed", UnsupportedModelError, "is a GGUF file")
-        refused(tmp_path, UnsupportedModelError, "holds a GGUF model ('model.gguf')")
+        refused(tmp_path / "model.gguf", CheckpointError, "model.gguf' has 8 bytes, too few for a GGUF file")
+        refused(tmp_path / "unnamed", CheckpointError, "has 8 bytes, too few for a GGUF file")
+        refused(tmp_path, CheckpointError, "model.gguf' has 8 bytes, too few for a GGUF file")
+        (tmp_path / "model.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+        refused(tmp_path / "model.gguf", CheckpointError, "model.gguf' is a Git LFS pointer")
 
     def test_a_lora_adapter(self, tmp_path):
         (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
