@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -80,10 +81,18 @@ class GgufModel:
     def notes(self, sources: Mapping[str, TensorSource], infos: Mapping[str, TensorInfo]) -> tuple[str, ...]:
         """Return lines on how the file is used."""
         notes = []
-        kinds = {infos[name].dtype for source in sources.values() for name in source.names}
-        kinds -= FLOAT | {MXFP4, MXFP4_NEIGHBOURS, "Q8_0"}
-        if kinds:
-            notes.append(f"layers in {', '.join(sorted(kinds))} are converted while they are loaded")
+        as_they_are = FLOAT | {MXFP4, MXFP4_NEIGHBOURS}
+        converted = {
+            canonical: infos[source.name].dtype
+            for canonical, source in sources.items()
+            if infos[source.name].dtype not in as_they_are and canonical != "embedding.weight"
+        }
+        if converted:
+            nbytes = sum(2 * math.prod(sources[canonical].shape) for canonical in converted)
+            notes.append(
+                f"layers in {', '.join(sorted(set(converted.values())))} are converted while they are loaded, to "
+                f"{max(round(nbytes / 1e6), 1):,} MB of bfloat16"
+            )
         if _TEMPLATE in self.metadata:
             notes.append("the chat template in the file is not used: gptoss writes the harmony format itself")
         return tuple(notes)

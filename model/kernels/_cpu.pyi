@@ -66,3 +66,11 @@ def experts(
     down_scales: Tensor,
     down_bias: Tensor,
 ) -> Experts: ...
+def joined_experts(
+    gate_up_parts: list[Tensor],
+    gate_up_halves: bool,
+    gate_up_bias: Tensor,
+    down_parts: list[Tensor],
+    down_halves: bool,
+    down_bias: Tensor,
+) -> Experts: ...

@@ -1,10 +1,10 @@
 """The CPU backend: C++ kernels for AVX-512, AVX2 and any other machine, chosen at run time.
 
-Experts in MXFP4 are read from the mapped checkpoint. Dense layers are used as they are ("bf16", computed in float32)
-or packed at load as 8-bit integers with one bfloat16 scale per 32 columns of a row ("int8"). Products with MXFP4 or
-8-bit weights take activations as 16-bit integers with one float32 scale per 32. What the kernels do not cover (other
-types or layouts of weights, head sizes that are no multiple of 16) falls back to the reference backend; for weights a
-warning says so. Not differentiable.
+Experts in MXFP4 are read from the mapped checkpoint, safetensors or GGUF. Dense layers are used as they are ("bf16",
+computed in float32) or packed at load as 8-bit integers with one bfloat16 scale per 32 columns of a row ("int8").
+Products with MXFP4 or 8-bit weights take activations as 16-bit integers with one float32 scale per 32. What the kernels
+do not cover (other types or layouts of weights, head sizes that are no multiple of 16) falls back to the reference
+backend; for weights a warning says so. Not differentiable.
 """
 
 from __future__ import annotations
@@ -316,20 +316,22 @@ def _layer(layer: LayerWeights, projections: Sequence[Linear]) -> LayerWeights:
 
 def _experts(experts: Experts) -> Experts:
     up, down = experts.gate_up, experts.down
-    if isinstance(up, JoinedMxfp4):
-        up = up.split()
-    if isinstance(down, JoinedMxfp4):
-        down = down.split()
-    if not (isinstance(up, Mxfp4Tensor) and isinstance(down, Mxfp4Tensor)):
+    biases = experts.gate_up_bias, experts.down_bias
+    if isinstance(up, JoinedMxfp4) and isinstance(down, JoinedMxfp4):
+        arrays = [*up.parts, *down.parts]
+    elif isinstance(up, Mxfp4Tensor) and isinstance(down, Mxfp4Tensor):
+        arrays = [up.blocks, up.scales, down.blocks, down.scales]
+    else:
         log.warning("experts that are not packed in MXFP4 take the slow path")
         return experts
-    arrays = up.blocks, up.scales, experts.gate_up_bias, down.blocks, down.scales, experts.down_bias
-    plain = all(array.is_contiguous() for array in arrays)
-    if not (plain and _is_vector(experts.gate_up_bias) and _is_vector(experts.down_bias)):
+    if not (all(array.is_contiguous() for array in arrays) and all(map(_is_vector, biases))):
         log.warning("experts that are not contiguous in memory take the slow path")
         return experts
-    own = {field.name: getattr(experts, field.name) for field in fields(Experts)} | {"gate_up": up, "down": down}
-    return BoundExperts(**own, kernel=_cpu.experts(*arrays))
+    if isinstance(up, JoinedMxfp4) and isinstance(down, JoinedMxfp4):
+        kernel = _cpu.joined_experts(list(up.parts), up.halves, biases[0], list(down.parts), down.halves, biases[1])
+    else:
+        kernel = _cpu.experts(arrays[0], arrays[1], biases[0], arrays[2], arrays[3], biases[1])
+    return BoundExperts(**{field.name: getattr(experts, field.name) for field in fields(Experts)}, kernel=kernel)
 
 
 def _all_bound(weights: Weights) -> bool:

@@ -63,15 +63,6 @@ class Blocks:
             out[begin : begin + step] = convert(flat[begin : begin + step])
         return out.view(self.shape)
 
-    def to_q8_0(self) -> Blocks | None:
-        """Return the same values in Q8_0; None: the type has other values than a float16 times small integers."""
-        levels = _LEVELS.get(self.kind)
-        if self.kind == "Q8_0" or levels is None:
-            return self if self.kind == "Q8_0" else None
-        scale, bytes_ = self.data[..., :2], levels(self.data.reshape(-1, self.data.shape[-1]))
-        bytes_ = bytes_.to(torch.int8).view(torch.uint8).view(*self.data.shape[:-1], 32)
-        return Blocks("Q8_0", torch.cat((scale, bytes_), dim=-1))
-
 
 def look_up(table: Tensor | Blocks, ids: Tensor) -> Tensor:
     """Return rows of a table (rows, columns) in float32: ids of any shape -> (..., columns)."""

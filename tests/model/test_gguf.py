@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_files import NANO, Kind, joined_blocks, quantized, random_blocks, write_gguf
+from gguf_files import NANO, Kind, joined_blocks, quantized, write_gguf
 from loaded import loaded_transformer
 from random_parts import generator, packed, relative_error
 
@@ -47,18 +47,6 @@ class TestBlocks:
         assert blocks.shape == (3, 512)
         assert np.array_equal(blocks.dequantize().numpy(), gguf.quants.dequantize(raw, kind))
         assert np.array_equal(blocks[1:].dequantize().numpy(), gguf.quants.dequantize(raw, kind)[1:])
-
-    @pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q5_0, Kind.IQ4_NL, Kind.Q8_0], ids=lambda kind: kind.name)
-    def test_small_integers_times_a_scale_are_exact_in_q8_0(self, kind):
-        raw = random_blocks((4, 96), kind) if kind is Kind.IQ4_NL else quantized(np.eye(4, 96, dtype=np.float32), kind)
-        blocks = blocks_of(raw, kind)
-        in_bytes = blocks.to_q8_0()
-        assert in_bytes is not None
-        assert in_bytes.kind == "Q8_0"
-        assert torch.equal(in_bytes.dequantize(), blocks.dequantize())
-
-    def test_types_with_minima_have_no_q8_0_form(self):
-        assert blocks_of(random_blocks((1, 256), Kind.Q4_K), Kind.Q4_K).to_q8_0() is None
 
     def test_many_pieces(self, monkeypatch):
         monkeypatch.setattr("gptoss.model.tensors.blocks._PIECE_VALUES", 64)
@@ -166,12 +154,15 @@ def test_description(tmp_path):
     whole = describe(Checkpoint.open(NANO))
     assert description.parts["experts"].nbytes == whole.parts["experts"].nbytes
     assert description.parts["unembedding"].nbytes == whole.parts["unembedding"].nbytes * 34 // 64
-    assert description.notes == ("the chat template in the file is not used: gptoss writes the harmony format itself",)
+    assert description.notes == (
+        "layers in Q8_0 are converted while they are loaded, to 1 MB of bfloat16",
+        "the chat template in the file is not used: gptoss writes the harmony format itself",
+    )
 
 
 def test_what_is_converted_is_said(folder, tmp_path):
     path = write_gguf(tmp_path / "x.gguf", folder, dense=Kind.Q4_K, vocabulary=False)
-    assert Checkpoint.open(path).notes == ("layers in Q4_K are converted while they are loaded",)
+    assert Checkpoint.open(path).notes == ("layers in Q4_K are converted while they are loaded, to 1 MB of bfloat16",)
 
 
 def refused(path: Path, kind: type[CheckpointError], *parts: str) -> None:
@@ -257,7 +248,8 @@ def test_long_prompts_and_single_tokens(folder, tmp_path):
         assert relative_error(model(ids), same(ids)) < 1e-5
         cache, other = model.new_cache(), same.new_cache()
         stepwise = torch.cat([model([token], cache) for token in ids])
-        assert relative_error(stepwise, torch.cat([same([token], other) for token in ids])) < 1e-5
+        # Sums are in another order, and the cache rounds them to bfloat16.
+        assert relative_error(stepwise, torch.cat([same([token], other) for token in ids])) < 1e-3
 
 
 class TestVerify:

@@ -74,21 +74,16 @@ class Product {
                  int tokens, const int8_t* const* arranged) {
         if (tokens < kGemmTokens) {
             for (int i = 0; i < tokens; i++)
-                k_.mxfp4_rows(m.block(expert, first), m.scale(expert, first), rows, m.groups, arranged[i],
-                              x.scales(inputs[i]), sums.get() + size_t(i) * kPanelRows);
+                few(m, expert, first, rows, arranged[i], x.scales(inputs[i]), sums.get() + size_t(i) * kPanelRows);
             return;
         }
         std::fill_n(sums.get(), size_t(tokens) * kPanelRows, 0.0f);
         for (int g = 0; g < m.groups; g += kPanelGroups) {
             const int n = std::min(kPanelGroups, m.groups - g);
-            // Prefetch a part of the next panel, which this thread computes next: its many short pieces of rows defeat
-            // the hardware prefetcher.
-            const uint8_t *blocks = m.block(expert, first), *scales = m.scale(expert, first);
-            const size_t part = size_t(rows) * n, next = size_t(rows) * m.groups + size_t(rows) * g;
-            for (size_t i = 0; i < part; i += 4) __builtin_prefetch(blocks + (next + i) * kBlockBytes, 0, 2);
-            for (size_t i = 0; i < part; i += 64) __builtin_prefetch(scales + next + i, 0, 2);
-            k_.unpack_mxfp4(blocks + size_t(g) * kBlockBytes, scales + g, rows, m.groups, n, panel_.get(),
-                            factors_.get());
+            if (m.parts)
+                unpack_joined(m, expert, first, rows, g, n);
+            else
+                unpack(m, expert, first, rows, g, n);
             for (int i = 0; i < tokens; i++) {
                 values_[i] = x.values(inputs[i]) + size_t(g) * kGroup;
                 scales_[i] = x.scales(inputs[i]) + g;
@@ -98,6 +93,45 @@ class Product {
     }
 
   private:
+    void few(const Mxfp4Matrix& m, int expert, int first, int rows, const int8_t* arranged, const float* x_scales,
+             float* to) {
+        if (!m.parts) {
+            k_.mxfp4_rows(m.block(expert, first), m.scale(expert, first), rows, m.groups, arranged, x_scales, to);
+        } else if (m.parts == 1) {
+            k_.joined_rows(m.joined_row(0, expert, first), rows, m.groups, arranged, x_scales, to);
+        } else {
+            float apart[2][kPanelRows / 2];
+            for (int part = 0; part < 2; part++)
+                k_.joined_rows(m.joined_row(part, expert, first / 2), rows / 2, m.groups, arranged, x_scales,
+                               apart[part]);
+            for (int r = 0; r < rows; r++) to[r] = apart[r % 2][r / 2];
+        }
+    }
+
+    // Unpacks groups g .. g + n - 1 into the panel.
+    void unpack(const Mxfp4Matrix& m, int expert, int first, int rows, int g, int n) {
+        // Prefetch a part of the next panel, which this thread computes next: its many short pieces of rows defeat the
+        // hardware prefetcher.
+        const uint8_t *blocks = m.block(expert, first), *scales = m.scale(expert, first);
+        const size_t part = size_t(rows) * n, next = size_t(rows) * m.groups + size_t(rows) * g;
+        for (size_t i = 0; i < part; i += 4) __builtin_prefetch(blocks + (next + i) * kBlockBytes, 0, 2);
+        for (size_t i = 0; i < part; i += 64) __builtin_prefetch(scales + next + i, 0, 2);
+        k_.unpack_mxfp4(blocks + size_t(g) * kBlockBytes, scales + g, rows, m.groups, n, panel_.get(), factors_.get());
+    }
+    void unpack_joined(const Mxfp4Matrix& m, int expert, int first, int rows, int g, int n) {
+        const uint8_t* from[kPanelRows];
+        for (int r = 0; r < rows; r++)
+            from[r] = m.joined_row(r % m.parts, expert, (first + r) / m.parts) + size_t(g) * kJoinedBytes;
+        const int rows_of_part = rows / m.parts;
+        const size_t piece = size_t(rows_of_part) * n * kJoinedBytes; // of each part, of the next panel
+        for (int p = 0; p < m.parts; p++) {
+            const uint8_t* next = m.joined_row(p, expert, first / m.parts + rows_of_part) +
+                                  size_t(rows_of_part) * g * kJoinedBytes;
+            for (size_t i = 0; i < piece; i += 64) __builtin_prefetch(next + i, 0, 2);
+        }
+        k_.unpack_joined(from, rows, n, panel_.get(), factors_.get());
+    }
+
     const KernelTable& k_;
     std::vector<const int16_t*> values_;
     std::vector<const float*> scales_;
@@ -135,6 +169,18 @@ class Arranged {
     std::vector<const int8_t*> pointers_;
 };
 
+// Moves columns j and j + 16 of every group to 2j and 2j + 1.
+void interleave_halves(int16_t* q, size_t columns) {
+    for (size_t g = 0; g < columns; g += kGroup) {
+        int16_t group[kGroup];
+        std::copy_n(q + g, kGroup, group);
+        for (int j = 0; j < kPairs; j++) {
+            q[g + 2 * j] = group[j];
+            q[g + 2 * j + 1] = group[j + kPairs];
+        }
+    }
+}
+
 int panels(int rows) { return (rows + kPanelRows - 1) / kPanelRows; }
 
 } // namespace
@@ -155,7 +201,10 @@ void Experts::forward(const Kernels& kernels, const float* x, const float* route
     for (int i = 0; i < threads; i++) products.emplace_back(k, most);
 
     const Activations q(tokens, hidden());
-    parallel_for(tokens < 8 ? 1 : threads, tokens, 4, [&](int64_t t, int) { q.quantize(k, x, int(t)); });
+    parallel_for(tokens < 8 ? 1 : threads, tokens, 4, [&](int64_t t, int) {
+        q.quantize(k, x, int(t));
+        if (gate_up_.halves) interleave_halves(q.values(int(t)), q.stride());
+    });
     // Rows of activations that an assignment reads: its token's in the first product, its own in the second.
     std::vector<int> token_of(assignments), self(assignments);
     for (int a = 0; a < assignments; a++) token_of[a] = routing.assignments[a].token;
@@ -180,8 +229,10 @@ void Experts::forward(const Kernels& kernels, const float* x, const float* route
     });
 
     const Activations h(assignments, width());
-    parallel_for(assignments < 8 ? 1 : threads, assignments, 4,
-                 [&](int64_t a, int) { h.quantize(k, activated.get(), int(a)); });
+    parallel_for(assignments < 8 ? 1 : threads, assignments, 4, [&](int64_t a, int) {
+        h.quantize(k, activated.get(), int(a));
+        if (down_.halves) interleave_halves(h.values(int(a)), h.stride());
+    });
     const Arranged h_arranged(kernels, routing, h, self);
     const Buffer<float> outputs(size_t(assignments) * hidden());
     const int down_panels = panels(hidden());

@@ -1,18 +1,27 @@
-// The mixture of experts of one layer, with MXFP4 weights in the checkpoint's layout, read in place.
+// The mixture of experts of one layer, with MXFP4 weights in the layout of safetensors or GGUF files, read in place.
 #pragma once
 #include "dense.h"
 
 namespace gptoss {
 
-// A matrix (rows, groups * 32) of each expert; see kernels.h for blocks and scales. Does not own its memory.
+// A matrix (rows, groups * 32) of each expert; see kernels.h for the layouts. Does not own its memory.
 struct Mxfp4Matrix {
-    const uint8_t* blocks; // (experts, rows, groups, 16)
-    const uint8_t* scales; // (experts, rows, groups)
     int rows, groups;
     Vector bias; // (experts, rows)
+    const uint8_t* blocks = nullptr; // (experts, rows, groups, 16), and
+    const uint8_t* scales = nullptr; // (experts, rows, groups); or
+    // joined (experts, rows / parts, groups, 17): one, or two whose rows alternate.
+    const uint8_t* joined[2] = {};
+    int parts = 0;
+    // Whether byte j of joined codes has columns j and j + 16.
+    bool halves = false;
 
     const uint8_t* block(int expert, int row) const { return blocks + index(expert, row) * kBlockBytes; }
     const uint8_t* scale(int expert, int row) const { return scales + index(expert, row); }
+    // Row `row` of a joined part.
+    const uint8_t* joined_row(int part, int expert, int row) const {
+        return joined[part] + (size_t(expert) * (rows / parts) + row) * groups * kJoinedBytes;
+    }
 
   private:
     size_t index(int expert, int row) const { return (size_t(expert) * rows + row) * groups; }

@@ -12,6 +12,10 @@
 // 3, 4, 6, 8, 12), and multiply by 0.5 where integers become floats: `mxfp4_rows` in its results, `unpack_mxfp4` in the
 // panel's scales.
 //
+// Joined MXFP4 weights, as in GGUF files: (rows, groups, 17) bytes, of each group the scale and then the codes. Most
+// files have columns j and j + 16 of a group in byte j: the kernels see them as columns 2j and 2j + 1, and the caller
+// puts the activations into the same order.
+//
 // Activations for MXFP4 and 8-bit weights: int16 q (padded_groups(columns) * 32,) and float32 scales
 // (padded_groups(columns),), x = q * scale; see `quantize`. Products are summed in int32 within a group, which is
 // exact, and in float32 across groups.
@@ -31,6 +35,7 @@ namespace gptoss {
 
 constexpr int kGroup = 32;         // columns that share a scale, of weights and of activations
 constexpr int kBlockBytes = 16;    // bytes of the codes of one MXFP4 group
+constexpr int kJoinedBytes = kBlockBytes + 1; // bytes of a group of joined MXFP4 weights
 constexpr int kPanelRows = 32;     // rows of a panel
 constexpr int kPairs = kGroup / 2; // pairs of neighbouring columns in a group
 constexpr int kArrangedBytes = 80; // bytes per group of arranged activations, see KernelTable::arrange
@@ -86,6 +91,9 @@ struct KernelTable {
     // `x_scales` are padded.
     void (*mxfp4_rows)(const uint8_t* blocks, const uint8_t* scales, int rows, int groups, const int8_t* arranged,
                        const float* x_scales, float* out);
+    // The same for joined weights (rows, groups, 17).
+    void (*joined_rows)(const uint8_t* joined, int rows, int groups, const int8_t* arranged, const float* x_scales,
+                        float* out);
     // out[r] = row r of one 8-bit panel times x: weights (groups, 8, 32, 4), scales (groups, 32), q (groups * 32,),
     // x_scales (groups,), out (32,).
     void (*int8_panel)(const int8_t* weights, const uint16_t* scales, int groups, const int16_t* q,
@@ -101,6 +109,8 @@ struct KernelTable {
     // on become zero.
     void (*unpack_mxfp4)(const uint8_t* blocks, const uint8_t* scales, int rows, int row_groups, int groups,
                          int16_t* panel, float* panel_scales);
+    // The same for `groups` groups of `count` rows of joined weights, each at rows[r].
+    void (*unpack_joined)(const uint8_t* const* rows, int count, int groups, int16_t* panel, float* panel_scales);
     // The same for an 8-bit panel: weights (groups, 8, 32, 4), scales (groups, 32); panel_scales are its scales.
     void (*unpack_int8)(const int8_t* weights, const uint16_t* scales, int groups, int16_t* panel,
                         float* panel_scales);

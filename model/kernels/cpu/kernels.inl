@@ -104,6 +104,59 @@ void mxfp4_rows(const uint8_t* blocks, const uint8_t* scales, int rows, int grou
                            arranged, x_scales, out + r);
 }
 
+// Adds step n of a chunk of W joined blocks to acc[r], as `mxfp4_step` does.
+template <int n, int R, bool whole>
+inline void joined_step(F* acc, const uint8_t* row, size_t row_bytes, const int8_t* arranged, const F* factors,
+                        int count, const uint8_t* next) {
+    if (!whole && count <= 0) return;
+    const StepActivations x = load_step(arranged + n * kStepBytes);
+    row += n * kStepBlocks * kJoinedBytes;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++, row += row_bytes) {
+        __builtin_prefetch(next + (n * R + r) * kStepBlocks * kJoinedBytes, 0, 0);
+        const I dot = whole || count >= kStepBlocks ? joined_dot<true>(row, 0, x) : joined_dot<false>(row, count, x);
+        acc[r] = acc[r] + to_float(dot) * step_scales<n>(factors[r]);
+    }
+}
+
+template <int R>
+inline void joined_some_rows(const uint8_t* joined, int groups, const int8_t* arranged, const float* x_scales,
+                             float* out) {
+    F acc[R] = {}, factors[R];
+    const size_t row_bytes = size_t(groups) * kJoinedBytes;
+    const uint8_t* next = joined + 2 * R * row_bytes;
+    for (int g = 0; g < groups; g += W) {
+        const int count = groups - g < W ? groups - g : W;
+        const F x_factor = load(x_scales + g);
+        const int8_t* x = arranged + g * kArrangedBytes;
+        const uint8_t* row = joined + size_t(g) * kJoinedBytes;
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) factors[r] = joined_scales(row + r * row_bytes, count) * x_factor;
+        if (count == W) {
+            joined_step<0, R, true>(acc, row, row_bytes, x, factors, 0, next);
+            joined_step<1, R, true>(acc, row, row_bytes, x, factors, 0, next);
+            joined_step<2, R, true>(acc, row, row_bytes, x, factors, 0, next);
+            joined_step<3, R, true>(acc, row, row_bytes, x, factors, 0, next);
+        } else {
+            joined_step<0, R, false>(acc, row, row_bytes, x, factors, count, next);
+            joined_step<1, R, false>(acc, row, row_bytes, x, factors, count - kStepBlocks, next);
+            joined_step<2, R, false>(acc, row, row_bytes, x, factors, count - 2 * kStepBlocks, next);
+            joined_step<3, R, false>(acc, row, row_bytes, x, factors, count - 3 * kStepBlocks, next);
+        }
+        next += 4 * R * kStepBlocks * kJoinedBytes;
+    }
+    for (int r = 0; r < R; r++) out[r] = 0.5f * sum(acc[r]); // the codes were decoded to twice their values
+}
+
+void joined_rows(const uint8_t* joined, int rows, int groups, const int8_t* arranged, const float* x_scales,
+                 float* out) {
+    constexpr int R = 4;
+    const size_t row_bytes = size_t(groups) * kJoinedBytes;
+    int r = 0;
+    for (; r + R <= rows; r += R) joined_some_rows<R>(joined + r * row_bytes, groups, arranged, x_scales, out + r);
+    for (; r < rows; r++) joined_some_rows<1>(joined + r * row_bytes, groups, arranged, x_scales, out + r);
+}
+
 // From four int8 per 32-bit lane in the order 0 2 1 3: columns 0 and 1, or 2 and 3, as pairs of int16.
 inline I first_pair(I bytes) { return (I)((S)((S)bytes << 8) >> 8); }
 inline I second_pair(I bytes) { return (I)((S)bytes >> 8); }
@@ -285,16 +338,17 @@ inline void unpack_group(const uint8_t* const* rows, int16_t* out) {
 #endif
 }
 
-// Half the scales of 32 MXFP4 rows, because codes are decoded to twice their values: scales (rows, row_groups), out
-// (groups, 32).
-inline void unpack_scales(const uint8_t* scales, int rows, int row_groups, int groups, float* out) {
+// Half the scales of 32 MXFP4 rows, because codes are decoded to twice their values: out (groups, 32). eight(r, g)
+// returns the scales of groups g to g + 7 of row r, one(r, g) that of group g.
+template <class Eight, class One>
+inline void unpack_scales(const Eight& eight_scales, const One& one, int rows, int groups, float* out) {
     int g = 0;
 #if defined(__AVX512VBMI__)
     for (; rows == kPanelRows && g + 8 <= groups; g += 8)
         for (int v = 0; v < kPanelRows; v += W) {
             // Transpose eight bytes of each of sixteen rows to sixteen bytes of each of eight groups.
             uint64_t eight[W];
-            for (int r = 0; r < W; r++) std::memcpy(eight + r, scales + size_t(v + r) * row_groups + g, 8);
+            for (int r = 0; r < W; r++) eight[r] = eight_scales(v + r, g);
             const __m512i first = _mm512_loadu_si512(eight), second = _mm512_loadu_si512(eight + 8);
             const __m512i columns = _mm512_set_epi64(0x7870686058504840, 0x3830282018100800, 0x7870686058504840,
                                                      0x3830282018100800, 0x7870686058504840, 0x3830282018100800,
@@ -314,7 +368,7 @@ inline void unpack_scales(const uint8_t* scales, int rows, int row_groups, int g
 #endif
     for (; g < groups; g++) {
         uint8_t exponents[kPanelRows] = {};
-        for (int r = 0; r < rows; r++) exponents[r] = scales[size_t(r) * row_groups + g];
+        for (int r = 0; r < rows; r++) exponents[r] = one(r, g);
         for (int v = 0; v < kPanelRows; v += W)
             store(out + g * kPanelRows + v, power_of_two(load_as<QuarterU>(exponents + v)) * 0.5f);
     }
@@ -323,12 +377,34 @@ inline void unpack_scales(const uint8_t* scales, int rows, int row_groups, int g
 void unpack_mxfp4(const uint8_t* blocks, const uint8_t* scales, int rows, int row_groups, int groups, int16_t* panel,
                   float* panel_scales) {
     static const uint8_t zeros[kBlockBytes] = {};
-    unpack_scales(scales, rows, row_groups, groups, panel_scales);
+    const auto eight = [&](int r, int g) { return load_as<uint64_t>(scales + size_t(r) * row_groups + g); };
+    unpack_scales(eight, [&](int r, int g) { return scales[size_t(r) * row_groups + g]; }, rows, groups, panel_scales);
     for (int g = 0; g < groups; g++)
         for (int v = 0; v < kPanelRows; v += W) {
             const uint8_t* from[W];
             for (int r = 0; r < W; r++)
                 from[r] = v + r < rows ? blocks + (size_t(v + r) * row_groups + g) * kBlockBytes : zeros;
+            unpack_group(from, panel + (size_t(g) * kPairs * kPanelRows + v) * 2);
+        }
+}
+
+void unpack_joined(const uint8_t* const* rows, int count, int groups, int16_t* panel, float* panel_scales) {
+    static const uint8_t zeros[kBlockBytes] = {};
+    const auto eight = [&](int r, int g) {
+        const uint8_t* p = rows[r] + g * kJoinedBytes;
+#if defined(__AVX512VBMI__)
+        const __m512i first = load_as<__m512i>(p), second = load_as<__m512i>(p + 4 * kJoinedBytes);
+        const __m512i places = _mm512_set1_epi64(0x7362514033221100);
+        return uint64_t(_mm_cvtsi128_si64(_mm512_castsi512_si128(_mm512_permutex2var_epi8(first, places, second))));
+#else
+        return uint64_t(p[0]);
+#endif
+    };
+    unpack_scales(eight, [&](int r, int g) { return rows[r][g * kJoinedBytes]; }, count, groups, panel_scales);
+    for (int g = 0; g < groups; g++)
+        for (int v = 0; v < kPanelRows; v += W) {
+            const uint8_t* from[W];
+            for (int r = 0; r < W; r++) from[r] = v + r < count ? rows[v + r] + g * kJoinedBytes + 1 : zeros;
             unpack_group(from, panel + (size_t(g) * kPairs * kPanelRows + v) * 2);
         }
 }
@@ -544,9 +620,9 @@ void rope(const float* x, const float* cos, const float* sin, int heads, int hal
 
 extern const KernelTable kernels; // const objects are local to their file unless declared so
 const KernelTable kernels = {
-    GPTOSS_ISA_NAME, quantize, arrange, mxfp4_rows, int8_panel, bf16_rows, bf16_block, unpack_mxfp4, unpack_int8,
-    panel_gemm,      pack_int8, swiglu,   rms_norm,   rope,       attention,
-    join_attention, read_once,
+    GPTOSS_ISA_NAME, quantize,      arrange,     mxfp4_rows, joined_rows, int8_panel, bf16_rows, bf16_block,
+    unpack_mxfp4,    unpack_joined, unpack_int8, panel_gemm, pack_int8,   swiglu,     rms_norm,  rope,
+    attention,       join_attention, read_once,
 };
 
 } // namespace gptoss::GPTOSS_ISA

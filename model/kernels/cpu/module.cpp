@@ -112,8 +112,29 @@ struct BoundExperts {
 gptoss::Mxfp4Matrix matrix(const Codes& blocks, const Scales& scales, const AnyArray& bias) {
     for (int i = 0; i < 3; i++) require(blocks.shape(i) == scales.shape(i), "codes do not go with their scales");
     require(blocks.shape(3) == gptoss::kBlockBytes, "a block of MXFP4 codes does not have 16 bytes");
-    return {blocks.data(), scales.data(), dimension(blocks.shape(1)), dimension(blocks.shape(2)),
-            vector(bias, blocks.shape(0) * blocks.shape(1))};
+    return {dimension(blocks.shape(1)), dimension(blocks.shape(2)), vector(bias, blocks.shape(0) * blocks.shape(1)),
+            blocks.data(), scales.data()};
+}
+
+// parts: (experts, rows / number of parts, groups, 17) each.
+gptoss::Mxfp4Matrix joined_matrix(const std::vector<Codes>& parts, bool halves, const AnyArray& bias) {
+    require(parts.size() == 1 || parts.size() == 2, "a joined matrix has one or two parts");
+    for (const auto& part : parts) {
+        require(part.shape(3) == gptoss::kJoinedBytes, "a joined block does not have 17 bytes");
+        for (int i = 0; i < 3; i++)
+            require(part.shape(i) == parts[0].shape(i), "the parts of a joined matrix differ in shape");
+    }
+    const int rows = dimension(parts[0].shape(1)) * int(parts.size());
+    gptoss::Mxfp4Matrix m{rows, dimension(parts[0].shape(2)), vector(bias, parts[0].shape(0) * rows)};
+    m.parts = int(parts.size());
+    m.halves = halves;
+    for (int i = 0; i < m.parts; i++) m.joined[i] = parts[i].data();
+    return m;
+}
+
+void require_fitting(const gptoss::Mxfp4Matrix& up, const gptoss::Mxfp4Matrix& down) {
+    require(up.rows == 2 * down.groups * gptoss::kGroup && down.rows == up.groups * gptoss::kGroup,
+            "the expert matrices do not fit one another");
 }
 
 BoundExperts bind_experts(const Codes& up_blocks, const Scales& up_scales, const AnyArray& up_bias,
@@ -121,11 +142,23 @@ BoundExperts bind_experts(const Codes& up_blocks, const Scales& up_scales, const
     const gptoss::Mxfp4Matrix up = matrix(up_blocks, up_scales, up_bias);
     const gptoss::Mxfp4Matrix down = matrix(down_blocks, down_scales, down_bias);
     require(up_blocks.shape(0) == down_blocks.shape(0), "the expert matrices differ in the number of experts");
-    require(up.rows == 2 * down.groups * gptoss::kGroup && down.rows == up.groups * gptoss::kGroup,
-            "the expert matrices do not fit one another");
+    require_fitting(up, down);
     return {gptoss::Experts(dimension(up_blocks.shape(0)), up, down),
             {nb::cast(up_blocks), nb::cast(up_scales), nb::cast(up_bias), nb::cast(down_blocks), nb::cast(down_scales),
              nb::cast(down_bias)}};
+}
+
+BoundExperts bind_joined_experts(const std::vector<Codes>& up_parts, bool up_halves, const AnyArray& up_bias,
+                                 const std::vector<Codes>& down_parts, bool down_halves, const AnyArray& down_bias) {
+    const gptoss::Mxfp4Matrix up = joined_matrix(up_parts, up_halves, up_bias);
+    const gptoss::Mxfp4Matrix down = joined_matrix(down_parts, down_halves, down_bias);
+    require(up_parts[0].shape(0) == down_parts[0].shape(0), "the expert matrices differ in the number of experts");
+    require_fitting(up, down);
+    BoundExperts bound{gptoss::Experts(dimension(up_parts[0].shape(0)), up, down),
+                       {nb::cast(up_bias), nb::cast(down_bias)}};
+    for (const auto* parts : {&up_parts, &down_parts})
+        for (const auto& part : *parts) bound.owners.push_back(nb::cast(part));
+    return bound;
 }
 
 // q, k, v: see gptoss::attention; strides in elements.
@@ -202,6 +235,8 @@ NB_MODULE(_cpu, m) {
     m.def("experts", &bind_experts, "gate_up_blocks"_a.noconvert(), "gate_up_scales"_a.noconvert(),
           "gate_up_bias"_a.noconvert(), "down_blocks"_a.noconvert(), "down_scales"_a.noconvert(),
           "down_bias"_a.noconvert());
+    m.def("joined_experts", &bind_joined_experts, "gate_up_parts"_a.noconvert(), "gate_up_halves"_a,
+          "gate_up_bias"_a.noconvert(), "down_parts"_a.noconvert(), "down_halves"_a, "down_bias"_a.noconvert());
 
     nb::class_<gptoss::Kernels>(m, "Kernels", "One level's kernels on a number of threads, with counters of calls.")
         .def(nb::init<const std::string&, int>(), "isa"_a, "threads"_a,

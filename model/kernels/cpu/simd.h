@@ -159,11 +159,11 @@ inline I dot_pairs(I acc, I a, I b) {
 }
 
 // E8M0 scales s (W,) as 2^(s - 127): exact for 0 too, where it is subnormal; NaN for 255 (MX v1.0, 5.4.1).
-inline F power_of_two(QuarterU scales) {
-    const I s = (I)widen(scales);
+inline F power_of_two(I s) {
     I bits = max_int(s << 23, set1_int(0x00400000));
     return as_float(bits | ((s == 255) & 0x00400000));
 }
+inline F power_of_two(QuarterU scales) { return power_of_two((I)widen(scales)); }
 // `count` scales from memory, at most W; the other lanes are 2^-127.
 inline F load_e8m0(const uint8_t* p, int count) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
@@ -183,6 +183,8 @@ inline F load_e8m0(const uint8_t* p, int count) {
 // and every block has four 32-bit lanes. `step_dot` multiplies a step's codes with its activations: lane l of the
 // result is the sum over the eight columns whose codes are in lane l. The activations of a step are kStepBytes bytes,
 // at `arranged + step * kStepBytes`: `arrange` writes them in an order of the level's own, `load_step` loads them.
+// `joined_dot` does the same with the joined blocks at p, of which a step that is not `whole` has only `count`.
+// `joined_scales` returns the scales of `count` <= W joined blocks, as `load_e8m0` does.
 
 constexpr int kStepBlocks = W / 4;
 constexpr int kStepBytes = kStepBlocks * kArrangedBytes; // of arranged activations
@@ -234,6 +236,36 @@ inline I step_dot(const uint8_t* blocks, const StepActivations& x) { return step
 inline I part_of_step_dot(const uint8_t* blocks, int count, const StepActivations& x) {
     return step_dot(_mm512_maskz_loadu_epi32(__mmask16((1u << 4 * count) - 1), blocks), x);
 }
+template <bool whole> inline __m512i load_joined(const uint8_t* p, int count) {
+    return whole ? load_as<__m512i>(p) : _mm512_maskz_loadu_epi8((uint64_t(1) << kJoinedBytes * count) - 1, p);
+}
+template <bool whole> inline I joined_dot(const uint8_t* p, int count, const StepActivations& x) {
+    // Four blocks have 68 bytes: the last four come from a second vector. Indices from 64 on mean that one.
+    const __m512i places = _mm512_set_epi8(
+        127, 126, 125, 124, 63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40,
+        39, 38, 37, 36, 35, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 16, 15, 14, 13, 12, 11, 10,
+        9, 8, 7, 6, 5, 4, 3, 2, 1);
+    const __m512i first = load_joined<whole>(p, count), last = whole ? load_as<__m512i>(p + 4) : first;
+    return step_dot(_mm512_permutex2var_epi8(first, places, last), x);
+}
+inline F joined_scales(const uint8_t* p, int count) {
+    // Dword i of every four takes the first byte of block i.
+    const __m512i places = _mm512_set4_epi32(51, 34, 17, 0);
+    __m512i scales = _mm512_setzero_si512();
+    for (int n = 0; n < 4; n++) {
+        const int left = count - n * kStepBlocks;
+        const uint8_t* step = p + n * kStepBlocks * kJoinedBytes;
+        __m512i blocks;
+        if (left >= kStepBlocks)
+            blocks = load_joined<true>(step, 0);
+        else if (left > 0)
+            blocks = load_joined<false>(step, left);
+        else
+            break;
+        scales = _mm512_mask_permutexvar_epi8(scales, uint64_t(0x1111) << 16 * n, places, blocks);
+    }
+    return power_of_two((I)scales);
+}
 // From the scales of a chunk of W blocks, those of step n, each in the four lanes of its block.
 template <int n> inline F step_scales(F scales) {
     const __m512i lanes = _mm512_add_epi32(_mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0),
@@ -278,6 +310,10 @@ inline I step_dot(const uint8_t* blocks, const StepActivations& x) { return step
 inline I part_of_step_dot(const uint8_t* blocks, int, const StepActivations& x) {
     return step_dot(_mm256_zextsi128_si256(load_as<__m128i>(blocks)), x);
 }
+template <bool whole> inline I joined_dot(const uint8_t* p, int count, const StepActivations& x) {
+    const __m128i second = whole || count > 1 ? load_as<__m128i>(p + kJoinedBytes + 1) : __m128i{};
+    return step_dot(_mm256_set_m128i(second, load_as<__m128i>(p + 1)), x);
+}
 template <int n> inline F step_scales(F scales) {
     const __m256i lanes = _mm256_setr_epi32(2 * n, 2 * n, 2 * n, 2 * n, 2 * n + 1, 2 * n + 1, 2 * n + 1, 2 * n + 1);
     return (F)_mm256_permutevar8x32_ps((__m256)scales, lanes);
@@ -297,8 +333,22 @@ inline I step_dot(const uint8_t* blocks, const StepActivations& x) {
                       decode_words(codes >> 12), x);
 }
 inline I part_of_step_dot(const uint8_t* blocks, int, const StepActivations& x) { return step_dot(blocks, x); }
+template <bool whole> inline I joined_dot(const uint8_t* p, int, const StepActivations& x) {
+    return step_dot(p + 1, x);
+}
 template <int n> inline F step_scales(F scales) { return set1(scales[n]); }
 #endif
+#endif
+
+#if !defined(__AVX512VBMI__)
+inline F joined_scales(const uint8_t* p, int count) {
+    // Put together in a register: a vector that is loaded from bytes just stored waits for them.
+    uint64_t scales = 0;
+    for (int i = 0; i < W && i < count; i++) scales |= uint64_t(p[i * kJoinedBytes]) << 8 * i;
+    QuarterU bytes;
+    std::memcpy(&bytes, &scales, sizeof bytes);
+    return power_of_two(bytes);
+}
 #endif
 
 // exp(x) for x <= 88, with the polynomial of Cephes on [-ln 2 / 2, ln 2 / 2]: relative error 2e-7; 0 below -87; NaN
