@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from gptoss.cli.base.ownership import require_own
 from gptoss.cli.base.switches import ACCESSIBLE_VARIABLE, is_on
 from gptoss.cli.base.text import one_line
 from gptoss.model.checkpoints.catalog import default_hub_cache
+from gptoss.model.checkpoints.other_stores import NO_STORES, OtherStores
 from gptoss.model.storage.regular_file import open_regular_file
 
 
@@ -171,13 +172,14 @@ COMBINED = ("allow", "ask", "deny")
 
 @dataclass(frozen=True)
 class Folders:
-    """Folders of the program's files; `hub_cache` is that of the hub's own programs."""
+    """Folders of the program's files; `hub_cache` is that of the hub's own programs, `others` are other programs'."""
 
     config: Path
     models: Path
     state: Path
     cache: Path
     hub_cache: Path
+    others: OtherStores = field(default=NO_STORES, compare=False)
 
     @property
     def computed(self) -> Path:
@@ -212,12 +214,12 @@ class Folders:
     @classmethod
     def locate(cls, variables: Mapping[str, str], home: Path | None = None) -> Folders:
         """Put all under one home (the flag, else GPTOSS_HOME), else where the platform puts each."""
-        hub_cache = default_hub_cache(variables)
+        hub_cache, others = default_hub_cache(variables), OtherStores.of(variables)
         if home is None and variables.get("GPTOSS_HOME"):
             home = Path(variables["GPTOSS_HOME"])
         if home is not None:
             home = home.expanduser()
-            return cls(home / "config.toml", home / "models", home / "state", home / "cache", hub_cache)
+            return cls(home / "config.toml", home / "models", home / "state", home / "cache", hub_cache, others)
         import platformdirs
 
         return cls(
@@ -226,6 +228,7 @@ class Folders:
             state=platformdirs.user_state_path("gptoss"),
             cache=platformdirs.user_cache_path("gptoss"),
             hub_cache=hub_cache,
+            others=others,
         )
 
 

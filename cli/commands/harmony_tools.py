@@ -68,7 +68,7 @@ def _encoding(folders: Folders, model: str | None) -> Encoding:
         return Encoding.o200k_harmony()
     from gptoss.model.checkpoints.catalog import locate
 
-    return load_encoding(locate(model, folders.models, folders.hub_cache))
+    return load_encoding(locate(model, folders.models, folders.hub_cache, folders.others))
 
 
 def _convert_each(environment: Environment, convert: Callable[[str, bytes], str]) -> ExitStatus:

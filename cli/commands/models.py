@@ -55,7 +55,9 @@ def rm(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A name, a hub repository, or a folder.", autocompletion=completions.models
+            metavar="MODEL",
+            help="A name, a hub repository, a folder, or a GGUF file.",
+            autocompletion=completions.models,
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -116,8 +118,10 @@ def _choose(model: str, models: list[InstalledModel]) -> InstalledModel:
 def _row(model: InstalledModel) -> tuple[str, ...]:
     used = "-" if model.last_used is None else datetime.date.fromtimestamp(model.last_used).isoformat()
     where = model.place.value if model.place == "built in" else _short(model.root)
+    if model.owner is not None:
+        where = f"{model.owner}: {where}"
     if not model.is_complete:
-        where += f"  (not complete: gptoss pull {model.name})"
+        where += "  (not complete)" if model.owner else f"  (not complete: gptoss pull {model.name})"
     return one_line(model.name), show_bytes(model.nbytes), model.layout or "?", used, one_line(where)
 
 
@@ -139,4 +143,5 @@ def _as_json(model: InstalledModel) -> dict[str, object]:
         "layout": model.layout,
         "complete": model.is_complete,
         "last_used": used,
+        "owner": model.owner,
     }

@@ -20,7 +20,7 @@ from gptoss.model.checkpoints.catalog import CATALOG, HubReference, find_spec, h
 PullArgument = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A name, or a repository OWNER/NAME[@REVISION].", autocompletion=completions.models
+        metavar="MODEL", help="A name, or a repository OWNER/NAME[:FILE][@REVISION].", autocompletion=completions.models
     ),
 ]
 ToOption = Annotated[

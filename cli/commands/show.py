@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A name, a hub repository, or a folder.", autocompletion=completions.models),
+    typer.Argument(
+        metavar="MODEL", help="A name, a hub repository, a folder, or a GGUF file.", autocompletion=completions.models
+    ),
 ]
 
 _LABEL_WIDTH = 12
@@ -52,7 +54,7 @@ def show(
     environment: Environment = context.obj
     folders = Folders.locate(environment.variables, home)
     settings = load_settings({"ctx": ctx}, environment.variables, folders.config)
-    folder = locate(model, folders.models, folders.hub_cache)
+    folder = locate(model, folders.models, folders.hub_cache, folders.others)
     checkpoint = Checkpoint.open(folder)
     longest = checkpoint.config.max_context_length
     if ctx is not None and ctx > longest:

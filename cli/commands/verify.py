@@ -38,7 +38,7 @@ def verify(
 
     environment: Environment = context.obj
     folders = Folders.locate(environment.variables, home)
-    folder = locate(model, folders.models, folders.hub_cache)
+    folder = locate(model, folders.models, folders.hub_cache, folders.others)
     output, messages = environment.output(), environment.messages()
     status_line = StatusLine(messages)
     try:

@@ -115,7 +115,7 @@ class HubCache:
     def keep(self, file: RemoteFile) -> None:
         """See `Destination`."""
         self.partial(file).replace(self._blobs / file.key)
-        if file.name == CONFIG:
+        if file.name in (CONFIG, "README.md"):
             self._link(file)  # a cache entry without any snapshot is one that the library takes for broken
 
     def publish(self, files: tuple[RemoteFile, ...]) -> None:

@@ -23,11 +23,16 @@ from gptoss.model.checkpoints.catalog import (
     locate,
 )
 from gptoss.model.checkpoints.config_dialects import HUB_MODEL_TYPES
+from gptoss.model.checkpoints.gguf_config import ARCHITECTURES
+from gptoss.model.checkpoints.gguf_header import read_architecture
+from gptoss.model.checkpoints.gguf_place import gguf_files, gguf_names
+from gptoss.model.checkpoints.other_stores import OtherStores, foreign_models
 from gptoss.model.checkpoints.wrong_folder import looks_like_checkpoint
 from gptoss.model.errors import CheckpointError, ModelNotFoundError
 from gptoss.model.storage.json_file import JsonError, parse_json_object, read_json_object
 from gptoss.model.storage.regular_file import open_regular_file
 
+_GGUF = "GGUF"
 _MAX_CONFIG_BYTES = 4 << 20
 _MAX_ENTRIES = 10_000
 _INDEX = "model.safetensors.index.json"
@@ -40,6 +45,7 @@ class Place(StrEnum):
     CACHE = "the hub's cache"
     MODELS = "the models folder"
     FOLDER = "a folder"
+    OTHER = "another program"
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class InstalledModel:
         layout: for people; None where neither the config nor the tensors' names say it.
         is_complete: whether no file is missing.
         last_used: seconds since the epoch; None: not by this program.
+        owner: the other program that stores it; None: none.
     """
 
     name: str
@@ -65,10 +72,11 @@ class InstalledModel:
     layout: str | None
     is_complete: bool
     last_used: float | None
+    owner: str | None = None
 
     @property
     def root(self) -> Path:
-        """The folder that is the model's as a whole: in the hub's cache, the one above all snapshots."""
+        """The folder or file that is the model's as a whole: in the hub's cache, the one above all snapshots."""
         if self.place is not Place.CACHE:
             return self.folder
         return next(path for path in self.folder.parents if path.name == "snapshots").parent
@@ -77,12 +85,16 @@ class InstalledModel:
 def installed_models(folders: Folders) -> list[InstalledModel]:
     """Return all models of this machine, the built-in one first, the others by name."""
     uses = last_uses(folders.state)
-    found = [*_in_models_folder(folders.models, uses), *_in_cache(folders.hub_cache, uses)]
+    found = [
+        *_in_models_folder(folders.models, uses),
+        *_in_cache(folders.hub_cache, uses),
+        *_of_other_programs(folders.others, uses),
+    ]
     known = {model.folder.resolve() for model in found}
     built_in = _built_in(folders, uses)
     known |= {model.folder.resolve() for model in built_in}
     for folder in uses:
-        if folder not in known and looks_like_checkpoint(folder):
+        if folder not in known and (looks_like_checkpoint(folder) or _gguf_parts(folder)):
             found.append(_model(str(folder), _recorded(folder), Place.FOLDER, folder, uses))
     return built_in + sorted(found, key=lambda model: (model.place, model.name))
 
@@ -101,15 +113,30 @@ def _built_in(folders: Folders, uses: dict[Path, float]) -> list[InstalledModel]
 
 def _in_models_folder(models: Path, uses: dict[Path, float]) -> Iterator[InstalledModel]:
     for folder in _folders(models):
-        if looks_like_checkpoint(folder):
+        if looks_like_checkpoint(folder) or _gguf_parts(folder):
             yield _model(folder.name, _recorded(folder), Place.MODELS, folder, uses)
         elif looks_like_checkpoint(folder / "original"):
             yield _model(folder.name, _recorded(folder), Place.MODELS, folder / "original", uses)
         else:
             for below in _folders(folder):
-                if looks_like_checkpoint(below):
+                if looks_like_checkpoint(below) or _gguf_parts(below):
                     name = f"{folder.name}/{below.name}"
                     yield _model(name, name, Place.MODELS, below, uses)
+
+
+def _of_other_programs(stores: OtherStores, uses: dict[Path, float]) -> Iterator[InstalledModel]:
+    for model in foreign_models(stores):
+        yield InstalledModel(
+            name=model.name,
+            repository=None,
+            place=Place.OTHER,
+            folder=model.path,
+            nbytes=model.nbytes,
+            layout=_GGUF,
+            is_complete=model.is_complete,
+            last_used=uses.get(model.path.resolve()) or None,
+            owner=model.owner.program,
+        )
 
 
 def _in_cache(cache: Path, uses: dict[Path, float]) -> Iterator[InstalledModel]:
@@ -173,6 +200,8 @@ def _layout(folder: Path, names: Iterable[str] = ()) -> str | None:
 
     None: it is no model of this architecture.
     """
+    if _gguf_parts(folder):
+        return _GGUF
     config = _config(folder)
     model_type = config.get("model_type")
     if model_type is None:
@@ -202,7 +231,7 @@ def _tensor_names(folder: Path) -> list[str]:
 def _is_whole(folder: Path) -> bool:
     """Whether all files are there that the index names; what is in them is for `gptoss verify`."""
     if not looks_like_checkpoint(folder):
-        return False
+        return bool(_gguf_parts(folder))
     if (folder / "model.safetensors").exists() or not (folder / _INDEX).exists():
         return True
     try:
@@ -214,14 +243,31 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _nbytes(folder: Path) -> int:
-    """Return bytes of the files in a folder."""
+    """Return bytes of the files in a folder, or of a GGUF model's."""
     total = 0
-    for path in _entries(folder):
+    for path in _gguf_parts(folder) if folder.is_file() else _entries(folder):
         try:
             total += path.stat().st_size if path.is_file() else 0
         except OSError:
             continue
     return total
+
+
+def _gguf_parts(path: Path) -> tuple[Path, ...]:
+    """Return the files of gpt-oss models in GGUF that a path names, or that lie in a folder without other weights."""
+    try:
+        found = (
+            (path,) if path.is_file() else tuple(path / name for name in gguf_names([p.name for p in _entries(path)]))
+        )
+        if (
+            not found
+            or looks_like_checkpoint(path)
+            or any(read_architecture(each) not in ARCHITECTURES for each in found)
+        ):
+            return ()
+        return tuple(part for each in found for part in gguf_files(each) or ())
+    except (CheckpointError, OSError):
+        return ()
 
 
 def _folders(folder: Path) -> Iterator[Path]:

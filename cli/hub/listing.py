@@ -13,6 +13,7 @@ from typing import Any
 from gptoss.cli.base.errors import PullError
 from gptoss.cli.hub.client import endpoint, hub_errors, read_timeout_s, request_headers, retrying
 from gptoss.model.checkpoints.catalog import HubReference
+from gptoss.model.checkpoints.gguf_place import choose_gguf, gguf_names, part_names
 from gptoss.model.errors import UnsupportedModelError, quote
 from gptoss.model.storage.json_file import JsonError, parse_json_object
 
@@ -26,6 +27,7 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_model.safetensors"
 _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.safetensors")
+_GGUF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.gguf")
 _BESIDE_WEIGHTS = re.compile(
     r"generation_config\.json|(?:tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|"
     r"chat_template\.(?:jinja|json)|(?:README|LICENSE|NOTICE|USAGE_POLICY)(?:\.md|\.txt)?"
@@ -63,6 +65,15 @@ class Listing:
     reference: HubReference
     commit: str
     files: tuple[RemoteFile, ...]
+    architecture: str | None = None
+    """That of its GGUF files, as the hub says; None: it does not say."""
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether its weights are GGUF files: chosen by the reference, or because there are no others."""
+        has_gguf = any(_GGUF.fullmatch(file.name) for file in self.files)
+        others = any(_WEIGHTS.fullmatch(file.name) for file in self.files)
+        return has_gguf and (self.reference.chosen is not None or not others)
 
     def find(self, name: str) -> RemoteFile | None:
         """Return the file of this name, if there is one."""
@@ -115,7 +126,10 @@ def fetch_listing(reference: HubReference, note: Callable[[str], None]) -> Listi
         raise PullError(f"{endpoint()} lists a file of {reference.repository} twice")
     if len(wanted) > MAX_FILES:
         raise UnsupportedModelError(f"{reference.repository} has {len(wanted)} files, more than {MAX_FILES}")
-    return Listing(reference, commit, tuple(sorted((_file(each, reference) for each in wanted), key=_by_name)))
+    files = tuple(sorted((_file(each, reference) for each in wanted), key=_by_name))
+    told = getattr(info, "gguf", None)
+    architecture = told.get("architecture") if isinstance(told, dict) else None
+    return Listing(reference, commit, files, architecture if isinstance(architecture, str) else None)
 
 
 def checkpoint_files(listing: Listing, read_small: Callable[[RemoteFile], bytes]) -> tuple[RemoteFile, ...]:
@@ -129,6 +143,8 @@ def checkpoint_files(listing: Listing, read_small: Callable[[RemoteFile], bytes]
         UnsupportedModelError: there are no weights that could be opened.
         PullError: the index makes no sense.
     """
+    if listing.is_gguf:
+        return _gguf_files(listing)
     weights = [file for file in listing.files if _WEIGHTS.fullmatch(file.name)]
     index = listing.find(_INDEX)
     single = listing.find(_SINGLE)
@@ -144,15 +160,41 @@ def checkpoint_files(listing: Listing, read_small: Callable[[RemoteFile], bytes]
         chosen = [file for file in weights if file.name != _ADAPTER]
     if not chosen:
         raise UnsupportedModelError(
-            f"{listing.reference.repository} has no .safetensors weights at its top level; other kinds are never opened"
+            f"{listing.reference.repository} has no .safetensors or .gguf weights at its top level; other kinds are "
+            "never opened"
         )
-    beside = [file for file in listing.files if not _WEIGHTS.fullmatch(file.name) and file != index]
+    is_weight = re.compile(f"{_WEIGHTS.pattern}|{_GGUF.pattern}")
+    beside = [file for file in listing.files if not is_weight.fullmatch(file.name) and file != index]
     return (*beside, *chosen)
+
+
+def _gguf_files(listing: Listing) -> tuple[RemoteFile, ...]:
+    """Return the files of one GGUF model.
+
+    Raises:
+        UnsupportedModelError: there are several and none was chosen, none fits the choice, or parts are missing.
+    """
+    reference = listing.reference
+    names = [file.name for file in listing.files if _GGUF.fullmatch(file.name)]
+    models = gguf_names(names)
+    fitting = models if reference.chosen is None else choose_gguf(models, reference.chosen)
+    if len(fitting) != 1:
+        listed = ", ".join((fitting or models)[:8]) + (", ..." if len(fitting or models) > 8 else "")
+        raise UnsupportedModelError(
+            f"{reference.repository} has {len(fitting)} GGUF models{' of that name' if reference.chosen else ''}: name "
+            f"one as {reference.repository}:FILE, of {listed}"
+        )
+    parts = part_names(fitting[0])
+    missing = next((name for name in parts if name not in names), None)
+    if missing is not None:
+        raise UnsupportedModelError(f"{reference.repository} has {quote(fitting[0])} but no {quote(missing)}")
+    beside = [file for file in listing.files if re.fullmatch(r"(?:README|LICENSE|NOTICE)(?:\.md|\.txt)?", file.name)]
+    return (*beside, *(file for file in listing.files if file.name in parts))
 
 
 def is_checkpoint_file(name: str) -> bool:
     """Whether a name is one that a file of a checkpoint may have."""
-    return name in (CONFIG, _INDEX) or bool(_WEIGHTS.fullmatch(name) or _BESIDE_WEIGHTS.fullmatch(name))
+    return name in (CONFIG, _INDEX) or any(form.fullmatch(name) for form in (_WEIGHTS, _GGUF, _BESIDE_WEIGHTS))
 
 
 def _by_name(file: RemoteFile) -> str:

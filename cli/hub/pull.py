@@ -16,7 +16,8 @@ from gptoss.cli.hub.listing import CONFIG, Listing, RemoteFile, checkpoint_files
 from gptoss.cli.hub.transfer import Transfer, Watch, disk_errors
 from gptoss.model.checkpoints.catalog import HubReference
 from gptoss.model.checkpoints.config_dialects import parse_model_config
-from gptoss.model.errors import CheckpointError, ConfigError, quote
+from gptoss.model.checkpoints.gguf_config import ARCHITECTURES
+from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError, quote
 from gptoss.model.storage.json_file import JsonError, parse_json_object
 
 
@@ -63,7 +64,12 @@ def pull(reference: HubReference, folder: Path | None, hub_cache: Path, watch: P
     destination: Destination
     destination = HubCache(hub_cache, listing) if folder is None else PlainFolder(folder, listing)
     with disk_errors(destination.folder):
-        config = _checked_config(listing, destination, watch)
+        config = None if listing.is_gguf else _checked_config(listing, destination, watch)
+        if listing.is_gguf and listing.architecture not in (None, *ARCHITECTURES):
+            raise UnsupportedModelError(
+                f"{reference.repository} is not fetched: its architecture is {quote(listing.architecture)}, and only "
+                "gpt-oss models run here"
+            )
         with destination.locked(lambda: watch.note("another process is pulling this model: waiting for it")):
             return _Pull(listing, destination, watch).run(config)
 
@@ -99,8 +105,9 @@ class _Pull:
         self._transfer = Transfer(listing, watch)
         self._fetched = 0
 
-    def run(self, config: bytes) -> Pulled:
-        self._keep(self._listing.require(CONFIG), config)
+    def run(self, config: bytes | None) -> Pulled:
+        if config is not None:
+            self._keep(self._listing.require(CONFIG), config)
         files = checkpoint_files(self._listing, self._read)
         self._watch.begun({file.name: file.size for file in files})
         missing = [file for file in files if not self._is_there(file)]

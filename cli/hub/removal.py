@@ -26,6 +26,8 @@ def require_removable(model: InstalledModel) -> None:
     """
     if model.place is Place.BUILT_IN:
         raise PullError(f"{model.name} comes with gptoss: there is nothing to remove")
+    if model.place is Place.OTHER:
+        raise PullError(f"{model.name} belongs to {model.owner}: remove it there")
     if model.place is Place.FOLDER and not read_record(model.folder):
         raise PullError(f"{quote(model.folder)} was not put there by gptoss: remove it by yourself")
     link = next((path for path in (model.root, model.folder) if path.is_symlink()), None)
@@ -91,4 +93,4 @@ def _remove_folder(model: InstalledModel) -> list[Path]:
 
 def _is_weight_or_config(path: Path) -> bool:
     """Whether a file of a folder without a record is one of the model: not one that a person may have written."""
-    return is_checkpoint_file(path.name) and path.suffix in (".json", ".safetensors", ".jinja")
+    return is_checkpoint_file(path.name) and path.suffix in (".json", ".safetensors", ".gguf", ".jinja")

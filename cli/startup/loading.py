@@ -31,7 +31,7 @@ def load_model(request: LoadRequest) -> LoadedModel:
         VocabularyError: its tokenizer cannot be used.
     """
     folders, settings = request.folders, request.settings
-    folder = locate(request.model, folders.models, folders.hub_cache)
+    folder = locate(request.model, folders.models, folders.hub_cache, folders.others)
     # Reads no weights: what is wrong with the folder comes to light before anything takes its time.
     checkpoint = Checkpoint.open(folder)
     if settings.ctx is not None:

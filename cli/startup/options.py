@@ -40,7 +40,7 @@ _SETTINGS: dict[str, Any] = {
             "-m",
             "--model",
             metavar="MODEL",
-            help="nano (built in), 20b, 120b, or a folder. [default: 20b; variable: GPTOSS_MODEL]",
+            help="nano (built in), 20b, 120b, a folder, or a GGUF file. [default: 20b; variable: GPTOSS_MODEL]",
             autocompletion=completions.models,
         ),
     ],

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gptoss.model.checkpoints.gguf_place import gguf_in_folder
+from gptoss.model.checkpoints.other_stores import NO_STORES, OtherStores, find_foreign, owner_of
 from gptoss.model.checkpoints.wrong_folder import looks_like_checkpoint
 from gptoss.model.errors import ModelNotFoundError, quote
 
@@ -18,6 +20,7 @@ BUILT_IN_MODEL = "nano"
 _NANO_FOLDER = Path(__file__).parents[1] / "nano" / "checkpoint"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,4}")
+_CHOSEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_REVISIONS = 100
 
@@ -88,11 +91,13 @@ class HubReference:
         name: as the user wrote it.
         repository: `owner/name`.
         revision: a branch, a tag, a commit, or the hub's `refs/pr/N`; None: the main branch.
+        chosen: of a repository with several GGUF models, which; None: not said.
     """
 
     name: str
     repository: str
     revision: str | None = None
+    chosen: str | None = None
 
     @property
     def size(self) -> str | None:
@@ -102,15 +107,21 @@ class HubReference:
 
 
 def hub_reference(model: str) -> HubReference | None:
-    """Parse a name of the catalogue or `owner/name`, each with or without `@revision`; None: it is neither."""
+    """Parse a name of the catalogue or `owner/name`, each with or without `@revision`; None: it is neither.
+
+    `owner/name:FILE` chooses among the GGUF models of a repository.
+    """
     name, at, revision = model.partition("@")
+    name, colon, chosen = name.partition(":")
     spec = find_spec(name)
     repository = name if spec is None else spec.repository
     if repository is None or not _REPOSITORY.fullmatch(repository) or ".." in repository or "--" in repository:
         return None
+    if colon and (spec is not None or not _CHOSEN.fullmatch(chosen)):
+        return None
     if at and (not _REVISION.fullmatch(revision) or ".." in revision):
         return None
-    return HubReference(model, repository, revision or None)
+    return HubReference(model, repository, revision or None, chosen or None)
 
 
 def find_spec(name: str) -> ModelSpec | None:
@@ -125,15 +136,16 @@ def nearest_name(model: str) -> str | None:
     return near[0] if near else None
 
 
-def locate(model: str, models_folder: Path | None, hub_cache: Path) -> Path:
-    """Return the folder of a model.
+def locate(model: str, models_folder: Path | None, hub_cache: Path, others: OtherStores = NO_STORES) -> Path:
+    """Return the folder of a model, or its GGUF file.
 
     Args:
-        model: a name of the catalogue, a folder, or a hub repository `owner/name`, perhaps with `@revision`. A name
-            of the catalogue is never taken for a folder (write `./20b`); a folder goes before a repository of the same
-            spelling.
+        model: a name of the catalogue, a folder or file, a hub repository `owner/name`, perhaps with `@revision`, or
+            a model of another program, such as `ollama:gpt-oss:20b`. A name of the catalogue is never taken for a
+            folder (write `./20b`); a folder goes before a repository or another program's model of the same spelling.
         models_folder: has models in `NAME` or `OWNER/NAME`; None: there is no such folder.
         hub_cache: the hub's own cache, which is searched too.
+        others: the folders of other programs.
 
     Raises:
         ModelNotFoundError: it was not found; the message has its size, the places that were searched, and what to do.
@@ -144,18 +156,24 @@ def locate(model: str, models_folder: Path | None, hub_cache: Path) -> Path:
     folder = _as_folder(model) if spec is None else None
     if folder is not None:
         return folder
+    if owner_of(model) is not None:
+        return find_foreign(model, others)
     reference = hub_reference(model)
     if reference is None:
         listed = _in_models_folder(model, models_folder)
         if listed is None:
             raise _unknown(model)
         return listed
-    names = tuple(dict.fromkeys((model, reference.repository))) if reference.revision is None else ()
+    own_name = model.partition(":")[0]
+    names = tuple(dict.fromkeys((own_name, reference.repository))) if reference.revision is None else ()
     own = [] if models_folder is None else [models_folder / name for name in names]
     for folder in itertools.chain(own, hub_snapshots(hub_cache, reference)):
         for place in (folder, folder / "original"):
-            if looks_like_checkpoint(place):
+            if looks_like_checkpoint(place) and reference.chosen is None:
                 return place
+        found = gguf_in_folder(folder, reference.chosen)
+        if found is not None:
+            return found
     begun = next((folder for folder in own if _as_folder(str(folder)) is not None), None)
     if begun is not None:
         return begun  # not a whole checkpoint: opening it says what is missing
@@ -199,7 +217,7 @@ def _in_models_folder(model: str, models_folder: Path | None) -> Path | None:
     for place in (models_folder / model, models_folder / model / "original"):
         if looks_like_checkpoint(place):
             return place
-    return None
+    return gguf_in_folder(models_folder / model)
 
 
 def _as_folder(model: str) -> Path | None:
@@ -238,5 +256,5 @@ def _unknown(model: str) -> ModelNotFoundError:
     guess = "" if near is None else f"did you mean {near}? "
     return ModelNotFoundError(
         f"there is no model and no folder {quote(model)}: {guess}name one of {', '.join(names)}, a hub repository "
-        "OWNER/NAME, or a folder with a checkpoint"
+        "OWNER/NAME, a folder with a checkpoint, or a GGUF file"
     )

@@ -34,6 +34,7 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_ALIGNMENT = 1 << 20
 
 _VERSIONS = (2, 3)
+_ARCHITECTURE = "general.architecture"
 _DEFAULT_ALIGNMENT = 32
 _MAX_DIMENSIONS = 4
 _BEGINNING = struct.Struct("<4sIQQ")
@@ -126,6 +127,28 @@ def read_header(path: Path) -> GgufHeader:
         if not size:
             raise GgufError("is empty")
         return parse_header(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+
+
+def read_architecture(path: Path) -> str | None:
+    """Return the architecture that a file states, most often first; None: it is no GGUF file, or states none."""
+    try:
+        with open_regular_file(path) as file:
+            beginning = file.read(_BEGINNING.size)
+            if len(beginning) < _BEGINNING.size or not beginning.startswith(MAGIC):
+                return None
+            _magic, version, _tensors, num_entries = _BEGINNING.unpack(beginning)
+            if version not in _VERSIONS:
+                return None
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                reader = _Reader(data, _BEGINNING.size)
+                for _ in range(min(num_entries, MAX_ENTRIES)):
+                    name = reader.name("metadata entry")
+                    value = reader.value(name)
+                    if name == _ARCHITECTURE:
+                        return value if isinstance(value, str) else None
+    except (OSError, ValueError):
+        pass
+    return None
 
 
 @contextlib.contextmanager

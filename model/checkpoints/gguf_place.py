@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gptoss.model.storage.regular_file import open_regular_file
 
 SUFFIX = ".gguf"
 MAX_PARTS = 1000
+_MAX_ENTRIES = 10_000
 
 _PART = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf", re.IGNORECASE)
 _SAFETENSORS = ".safetensors"
@@ -61,6 +63,32 @@ def gguf_names(names: list[str]) -> list[str]:
     return list(found.values())
 
 
+def gguf_in_folder(folder: Path, chosen: str | None = None) -> Path | None:
+    """Return what to open for the GGUF model in a folder without a checkpoint of other files; None: it has none.
+
+    Args:
+        folder: which need not exist.
+        chosen: the name of a file or a part of one, such as `Q4_K_M`; None: the only model, else the folder itself,
+            opening which says that there are several.
+    """
+    try:
+        names = [entry.name for entry in itertools.islice(folder.iterdir(), _MAX_ENTRIES)]
+    except (OSError, ValueError):
+        return None
+    models = gguf_names(names)
+    if chosen is not None:
+        fitting = choose_gguf(models, chosen)
+        return folder / fitting[0] if len(fitting) == 1 else folder if models else None
+    return folder if models and not any(name.endswith(_SAFETENSORS) for name in names) else None
+
+
+def choose_gguf(names: list[str], chosen: str) -> list[str]:
+    """Return the names that are, or else contain, the chosen one, whatever their case."""
+    wanted = chosen.lower()
+    exact = [name for name in names if name.lower() in (wanted, wanted + SUFFIX)]
+    return exact or [name for name in names if wanted in name.lower()]
+
+
 def _only_model(folder: CheckpointFolder) -> tuple[Path, ...] | None:
     names = folder.names()
     models = gguf_names(names)
@@ -73,12 +101,20 @@ def _only_model(folder: CheckpointFolder) -> tuple[Path, ...] | None:
     return (folder.file(models[0]).resolve(),) if match is None else _parts(folder, match)
 
 
-def _parts(folder: CheckpointFolder, match: re.Match[str]) -> tuple[Path, ...]:
+def part_names(name: str) -> tuple[str, ...]:
+    """Return the names of all parts of the model to which the file of this name belongs.
+
+    Raises:
+        CheckpointError: it is one of too many parts by its name.
+    """
+    match = _PART.fullmatch(name)
+    if match is None:
+        return (name,)
     stem, _number, count = match.groups()
     if not 1 <= int(count) <= MAX_PARTS:
-        raise CheckpointError(
-            f"{quote(folder.path / match.string)} is one of {int(count)} parts by its name; {MAX_PARTS} are the most"
-        )
-    suffix = match.string[-len(SUFFIX) :]
-    names = [f"{stem}-{number:05d}-of-{count}{suffix}" for number in range(1, int(count) + 1)]
-    return tuple(folder.file(name) for name in names)
+        raise CheckpointError(f"{quote(name)} is one of {int(count)} parts by its name; {MAX_PARTS} are the most")
+    return tuple(f"{stem}-{number:05d}-of-{count}{name[-len(SUFFIX) :]}" for number in range(1, int(count) + 1))
+
+
+def _parts(folder: CheckpointFolder, match: re.Match[str]) -> tuple[Path, ...]:
+    return tuple(folder.file(name) for name in part_names(match.string))

@@ -58,9 +58,11 @@ class Repository:
     """Whether each file is listed twice."""
     lies: dict[str, dict[str, object]] = field(default_factory=dict)
     """What the list of files says otherwise of a file: `size`, `key`."""
+    gguf: dict[str, object] | None = None
+    """What the hub says about GGUF files."""
 
     def is_large(self, name: str) -> bool:
-        return name.endswith((".safetensors", "tokenizer.json"))
+        return name.endswith((".safetensors", ".gguf", "tokenizer.json"))
 
     def key(self, name: str) -> str:
         content = self.files[name]
@@ -193,6 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
             "modelId": name,
             "sha": repository.lies.get("", {}).get("sha", repository.commit),
             "private": False,
+            "gguf": repository.gguf,
             "siblings": [repository.sibling(each) for each in repository.files] * (2 if repository.twice else 1),
         }
         content = json.dumps(told).encode()

@@ -54,6 +54,7 @@ def test_what_was_pulled(gptoss, models, cache, home) -> None:
             "layout": "MXFP4",
             "complete": True,
             "last_used": None,
+            "owner": None,
         },
         "made": {
             "name": "made",
@@ -64,6 +65,7 @@ def test_what_was_pulled(gptoss, models, cache, home) -> None:
             "layout": "MXFP4",
             "complete": True,
             "last_used": None,
+            "owner": None,
         },
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from generating import generate
+from gguf_files import write_gguf
 from loaded import loaded_engine
 
 import gptoss.model.nano
@@ -45,6 +46,15 @@ def test_between_two_answers(model):
     for _ in range(2):
         with pytest.raises(CheckpointError, match=r"model\S*\.safetensors' was cut short, or could not be read"):
             list(begin(engine))
+
+
+def test_a_gguf_file(tmp_path):
+    path = write_gguf(tmp_path / "x.gguf")
+    engine = loaded_engine(path, "cpu")
+    assert len(list(begin(engine))) == 3
+    os.truncate(path, 100)
+    with pytest.raises(CheckpointError, match=r"x\.gguf' was cut short, or could not be read"):
+        list(begin(engine))
 
 
 def test_in_the_middle_of_an_answer(model):
