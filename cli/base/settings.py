@@ -141,6 +141,7 @@ class Settings:
     threads: int | None = None
     dense: DenseLayers | None = None
     quantize: Quantize | None = None
+    adapters: tuple[str, ...] = ()
     save: bool = True
     cache: bool = True
     cache_gb: float = 4.0
@@ -415,6 +416,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "threads": (_number(int, lambda n: 1 <= n <= _MOST_THREADS), f"a whole number from 1 to {_MOST_THREADS}"),
     "dense": (DenseLayers, f"one of {', '.join(DenseLayers)}"),
     "quantize": (Quantize, "mxfp4"),
+    "adapters": (_texts, "a list of folders"),
     "save": (_yes_or_no, "true or false"),
     "cache": (_yes_or_no, "true or false"),
     "cache_gb": _gigabytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from gptoss.cli.startup.options import HomeOption
 from gptoss.model.errors import ModelError
 
 if TYPE_CHECKING:
+    from gptoss.model.checkpoints.adapter import Adapter
     from gptoss.model.checkpoints.checkpoint import Checkpoint
     from gptoss.model.checkpoints.describe import Description
     from gptoss.model.loading.plan import LoadPlan
@@ -41,34 +43,42 @@ def show(
         int | None,
         typer.Option(min=1, metavar="N", help="Context length for the memory estimate. [default: the longest]"),
     ] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option("--adapter", metavar="DIR", help="Show what a LoRA adapter changes, too.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     home: HomeOption = None,
 ) -> ExitStatus:
     """Show what a model is: layers, precisions, size, memory, licence; and how it would run here."""
     with uninterrupted():  # importing torch
         from gptoss.cli.startup.encodings import load_encoding
+        from gptoss.model.checkpoints.adapter import Adapter
         from gptoss.model.checkpoints.catalog import locate
         from gptoss.model.checkpoints.checkpoint import Checkpoint
         from gptoss.model.checkpoints.describe import describe
 
     environment: Environment = context.obj
     folders = Folders.locate(environment.variables, home)
-    settings = load_settings({"ctx": ctx}, environment.variables, folders.config)
+    settings = load_settings({"ctx": ctx, "adapters": adapter}, environment.variables, folders.config)
     folder = locate(model, folders.models, folders.hub_cache, folders.others)
     checkpoint = Checkpoint.open(folder)
     longest = checkpoint.config.max_context_length
     if ctx is not None and ctx > longest:
         raise UsageError(f"--ctx {ctx}: this model can hold {longest:,} tokens")
     description = describe(checkpoint)
+    adapters = [Adapter.open(Path(each).expanduser(), checkpoint.config) for each in settings.adapters]
     tokenizer = load_encoding(folder, checkpoint.config.vocab_size).name
     here = _how_it_would_run(checkpoint, settings)
     output = environment.output()
     if as_json:
         result = _as_json(model, description, tokenizer, ctx or longest, here)
+        result["adapters"] = [_adapter_as_json(each) for each in adapters]
         output.write(output.safe(json.dumps(result, ensure_ascii=False)) + "\n")
     else:
         for label, value in _as_text(model, description, tokenizer, ctx or longest, here):
             output.write(f"{label:{_LABEL_WIDTH}} {one_line(value)}\n")
+        for each in adapters:
+            output.write(f"{'adapter':{_LABEL_WIDTH}} {one_line(str(each.folder))}: {one_line(str(each))}\n")
     return ExitStatus.ANSWERED
 
 
@@ -156,6 +166,16 @@ def _as_json(
         },
         "here": {"error": str(here)} if isinstance(here, ModelError) else _plan_as_json(here),
         "licence": description.licence,
+    }
+
+
+def _adapter_as_json(adapter: Adapter) -> dict[str, Any]:
+    return {
+        "folder": str(adapter.folder),
+        "base": adapter.base,
+        "ranks": list(adapter.ranks),
+        "targets": list(adapter.targets),
+        "bytes": adapter.nbytes,
     }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from gptoss.cli.base.settings import Quantize, Settings
 from gptoss.cli.base.sizes import show_bytes
+from gptoss.cli.base.text import one_line
 from gptoss.cli.startup.encodings import load_encoding
 from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.loaded import LoadedModel
@@ -73,6 +75,7 @@ def load_options(settings: Settings, disk_cache: DiskCache | None = None) -> Loa
         gpu_dense=None if kernels.gpu_dense is None else kernels.gpu_dense.value,
         cpu_experts=settings.cpu_experts,
         host_bytes=available_memory(),
+        adapters=tuple(Path(adapter).expanduser() for adapter in settings.adapters),
         quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
         max_context=settings.ctx,
         context_bytes=int(settings.context_gb * 1e9),
@@ -103,6 +106,7 @@ def _look_at(request: LoadRequest, plan: LoadPlan) -> None:
 
 def _notes(loaded: Loaded) -> list[str]:
     notes = [] if loaded.packing is None else [str(loaded.packing)]
+    notes += [f"adapter {one_line(adapter.folder.name)}: {one_line(str(adapter))}" for adapter in loaded.adapters]
     placement, made = loaded.plan.placement, loaded.made
     if placement is not None and placement.host_layers:
         notes.append(str(placement))

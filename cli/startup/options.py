@@ -159,6 +159,14 @@ _SETTINGS: dict[str, Any] = {
         Quantize | None,
         typer.Option(help="Pack bf16 experts to 4 bits while loading: a quarter of the memory, slightly less exact."),
     ],
+    "adapters": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter",
+            metavar="DIR",
+            help="Add a LoRA adapter, a folder as PEFT saves one; on the CPU. May be repeated.",
+        ),
+    ],
     "save": Annotated[bool | None, typer.Option("--save/--no-save", help="Save the conversation. [default: save]")],
     "cache": Annotated[
         bool | None,

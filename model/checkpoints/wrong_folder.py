@@ -31,8 +31,7 @@ def explain_folder(folder: Path, names: list[str]) -> CheckpointError:
         return CheckpointError(f"{where} is empty: name {_SAFE}")
     if "adapter_config.json" in names:
         return UnsupportedModelError(
-            f"{where} is a LoRA adapter, not a model: merge it into its base model (peft's merge_and_unload) and name "
-            "the folder of the merged model"
+            f"{where} is a LoRA adapter, not a model: name its base model, and the adapter with --adapter"
         )
     below = next(_checkpoints_below(folder), None)
     if below is not None:

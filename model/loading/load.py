@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from gptoss.model.architecture.transformer import Transformer
+from gptoss.model.checkpoints.adapter import Adapter
 from gptoss.model.checkpoints.catalog import default_hub_cache, locate
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.checkpoints.config_files import load_generation_defaults
 from gptoss.model.config import GenerationDefaults
 from gptoss.model.inference.engine import CONTEXT_BYTES, LocalEngine
+from gptoss.model.loading.adapters import with_adapters
 from gptoss.model.loading.options import LoadOptions
 from gptoss.model.loading.plan import LoadPlan, with_fallback
 from gptoss.model.loading.quantize import ExpertPacker, PackingReport
@@ -41,12 +43,14 @@ class Loaded:
         plan: the plan that was carried out.
         packing: sizes and errors of the packed experts; None: none were packed.
         made: the repacked weights, which may be kept on disk; None: the backend repacks none.
+        adapters: the adapters whose products are added.
     """
 
     engine: LocalEngine
     plan: LoadPlan
     packing: PackingReport | None
     made: MadeWeights | None
+    adapters: tuple[Adapter, ...] = ()
 
 
 def find_model(name: str, *, models_folder: Path | None = None, hub_cache: Path | None = None) -> Path:
@@ -138,6 +142,7 @@ def carry_out(
     """
     log.info("loading: %s", plan)
     use_threads(plan.threads)
+    adapters = tuple(Adapter.open(folder, plan.config) for folder in plan.options.adapters)
     is_gguf = checkpoint.layout.is_gguf
     defaults = GenerationDefaults() if is_gguf else load_generation_defaults(checkpoint.folder)
     cache = plan.options.disk_cache
@@ -154,9 +159,10 @@ def carry_out(
                 parts.append(made.data)
             stack.enter_context(ReadAhead(parts, reading))
         weights, packing = _take_weights(plan, checkpoint, progress)
+        weights = with_adapters(weights, adapters)
         transformer = Transformer(plan.config, weights, plan.ops, made)
-    Integrity(checkpoint.mappings, made).require()
-    prefixes = None if files is None else (files, prefix_identity(plan))
+    Integrity((*checkpoint.mappings, *(adapter.mapping for adapter in adapters)), made).require()
+    prefixes = None if files is None else (files, prefix_identity(plan, adapters))
     engine = LocalEngine(
         transformer,
         plan.options.max_context,
@@ -165,10 +171,10 @@ def carry_out(
         mappings=checkpoint.mappings,
         context_bytes=CONTEXT_BYTES if plan.options.context_bytes is None else plan.options.context_bytes,
     )
-    return Loaded(engine, plan, packing, made)
+    return Loaded(engine, plan, packing, made, adapters)
 
 
-def prefix_identity(plan: LoadPlan) -> str:
+def prefix_identity(plan: LoadPlan, adapters: Sequence[Adapter] = ()) -> str:
     """Return everything but the weights that affects keys and values; part of the prefix-cache key.
 
     Call it after the backend has prepared the weights.
@@ -182,7 +188,7 @@ def prefix_identity(plan: LoadPlan) -> str:
     )
     if plan.placement is not None and plan.placement.host_layers:
         how += (plan.placement.host_layers,)  # the CPU rounds differently from the card
-    return repr(how)
+    return repr((*how, *(adapter.fingerprint for adapter in adapters)))
 
 
 def _take_weights(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from gptoss.model.ops.options import AUTOMATIC, ComputeOptions, Dense
@@ -27,6 +28,7 @@ class LoadOptions:
         max_context: tokens of prompt and answer together; by default as many as the model was made for.
         context_bytes: bytes of keys and values of all contexts together before idle ones are dropped; by default
             `CONTEXT_BYTES` of the engine.
+        adapters: folders of LoRA adapters, whose products are added.
         disk_cache: stores prefixes and repacked weights for later runs; None: nothing is stored.
     """
 
@@ -40,4 +42,5 @@ class LoadOptions:
     quantize: Quantization | None = None
     max_context: int | None = None
     context_bytes: int | None = None
+    adapters: tuple[Path, ...] = ()
     disk_cache: DiskCache | None = None

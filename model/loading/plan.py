@@ -161,6 +161,8 @@ def with_fallback(model: Model, options: LoadOptions, use: Callable[[LoadPlan], 
 
 
 def _plan(model: Model, options: LoadOptions, device: torch.device, ops: Ops | None) -> LoadPlan:
+    if options.adapters and device.type != "cpu":
+        raise DeviceError("adapters are computed on the CPU only: --device cpu")
     threads = options.compute.threads or (1 if model.nbytes < ONE_THREAD_BELOW else DEFAULT_THREADS)
     packs = options.quantize is not None and not model.has_packed_experts
     reading = _reading(device, packs, model.nbytes, options.host_bytes)

@@ -168,6 +168,9 @@ class CpuOps(ReferenceOps):
         tokens = x.numel() // x.shape[-1]
         if tokens:
             self._kernels.dense_forward(kernels, x.data_ptr(), tokens, [out.data_ptr() for out in outs])
+        for layer, out in zip(layers, outs, strict=True):
+            if layer.low_rank is not None:
+                out += layer.low_rank.product(x)
         return outs
 
     def rms_norm(self, x: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -246,13 +249,13 @@ def int8_bytes(config: ModelConfig) -> int:
 def _in_bfloat16(layer: Linear) -> Linear:
     """Return a layer with weights that the kernels can read, if they have the same values in bfloat16."""
     if isinstance(layer, QuantizedLinear):
-        return Linear(layer.blocks.dequantize(torch.bfloat16), layer.bias)
+        return Linear(layer.blocks.dequantize(torch.bfloat16), layer.bias, low_rank=layer.low_rank)
     weight = layer.weight
     if weight.dtype in (torch.float32, torch.float16):
         # GGUF files have the routers in float32, and other layers in float16, of models that were made in bfloat16.
         narrow = weight.to(torch.bfloat16)
         if torch.equal(narrow.to(weight.dtype), weight):
-            return Linear(narrow, layer.bias)
+            return Linear(narrow, layer.bias, low_rank=layer.low_rank)
     return layer
 
 
@@ -288,13 +291,15 @@ def _bind_int8(kernels: _cpu.Kernels, layers: Sequence[Linear], made: MadeWeight
 
 def _bind_packed(layer: Linear, packed: Tensor) -> Linear:
     rows, columns = layer.weight.shape
-    return BoundLinear(layer.weight, layer.bias, _cpu.dense_int8(packed, rows, columns, layer.bias))
+    kernel = _cpu.dense_int8(packed, rows, columns, layer.bias)
+    return BoundLinear(layer.weight, layer.bias, kernel, low_rank=layer.low_rank)
 
 
 def _bind_bf16(layer: Linear) -> Linear:
     if not _is_known(layer):
         return layer
-    return BoundLinear(layer.weight, layer.bias, _cpu.dense_bf16(layer.weight, layer.bias))
+    kernel = _cpu.dense_bf16(layer.weight, layer.bias)
+    return BoundLinear(layer.weight, layer.bias, kernel, low_rank=layer.low_rank)
 
 
 def _layer(layer: LayerWeights, projections: Sequence[Linear]) -> LayerWeights:
@@ -331,6 +336,11 @@ def _experts(experts: Experts) -> Experts:
         kernel = _cpu.joined_experts(list(up.parts), up.halves, biases[0], list(down.parts), down.halves, biases[1])
     else:
         kernel = _cpu.experts(arrays[0], arrays[1], biases[0], arrays[2], arrays[3], biases[1])
+    gate_up_low_rank, down_low_rank = experts.gate_up_low_rank, experts.down_low_rank
+    if gate_up_low_rank is not None:
+        kernel.adapt_gate_up(gate_up_low_rank.down, gate_up_low_rank.up)
+    if down_low_rank is not None:
+        kernel.adapt_down(down_low_rank.down, down_low_rank.up)
     return BoundExperts(**{field.name: getattr(experts, field.name) for field in fields(Experts)}, kernel=kernel)
 
 

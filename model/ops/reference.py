@@ -79,8 +79,10 @@ class ReferenceOps:
     def linear(self, x: Tensor, layer: Linear) -> Tensor:
         """`x @ weight.T + bias`."""
         if isinstance(layer, QuantizedLinear):
-            return _quantized_matmul(x, layer)
-        return _matmul(x, layer.weight, layer.bias)
+            out = _quantized_matmul(x, layer)
+        else:
+            out = _matmul(x, layer.weight, layer.bias)
+        return out if layer.low_rank is None else out + layer.low_rank.product(x)
 
     def linears(self, x: Tensor, layers: Sequence[Linear]) -> list[Tensor]:
         """Return one after the other."""
@@ -130,7 +132,12 @@ class ReferenceOps:
         for expert in torch.unique(chosen).tolist():
             token, slot = torch.where(chosen == expert)
             h = _matmul(x[token], _expert_matrix(experts.gate_up, expert), experts.gate_up_bias[expert])
-            y = _matmul(swiglu(h, alpha, limit), _expert_matrix(experts.down, expert), experts.down_bias[expert])
+            if experts.gate_up_low_rank is not None:
+                h = h + experts.gate_up_low_rank[expert].product(x[token])
+            h = swiglu(h, alpha, limit)
+            y = _matmul(h, _expert_matrix(experts.down, expert), experts.down_bias[expert])
+            if experts.down_low_rank is not None:
+                y = y + experts.down_low_rank[expert].product(h)
             out = out.index_add(0, token, y * share[token, slot, None])
         return out.reshape(shape)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from gptoss.model.tensors.blocks import Blocks
 from gptoss.model.tensors.joined_mxfp4 import JoinedMxfp4
+from gptoss.model.tensors.low_rank import LowRank
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
 
 # (experts, out, in), packed or plain.
@@ -16,10 +17,11 @@ ExpertMatrix = Mxfp4Tensor | JoinedMxfp4 | Tensor
 
 @dataclass(frozen=True)
 class Linear:
-    """A matrix (out, in) and its bias (out,), if it has one."""
+    """A matrix (out, in) and its bias (out,), if it has one; `low_rank` is what adapters add."""
 
     weight: Tensor
     bias: Tensor | None = None
+    low_rank: LowRank | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ class Experts:
     """The experts of one layer.
 
     `gate_up` (experts, 2 * width, hidden) with even rows gate and odd rows up, `down` (experts, hidden, width); biases
-    (experts, 2 * width) and (experts, hidden).
+    (experts, 2 * width) and (experts, hidden). What adapters add is in float32.
     """
 
     gate_up: ExpertMatrix
     gate_up_bias: Tensor
     down: ExpertMatrix
     down_bias: Tensor
+    gate_up_low_rank: LowRank | None = field(default=None, kw_only=True)
+    down_low_rank: LowRank | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,7 @@ def test_a_folder_of_gguf_files(said, here):
 def test_a_lora_adapter(said, here):
     write(here, "adapter_model.safetensors", "tokenizer.json", adapter_config={"base_model_name_or_path": "x"})
     assert said(here) == (
-        f"gptoss: '{here}' is a LoRA adapter, not a model: merge it into its base model (peft's merge_and_unload) and "
-        "name the folder of the merged model\n"
+        f"gptoss: '{here}' is a LoRA adapter, not a model: name its base model, and the adapter with --adapter\n"
     )
 
 

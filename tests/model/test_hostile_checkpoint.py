@@ -339,7 +339,7 @@ class TestWrongPlaces:
     def test_a_lora_adapter(self, tmp_path):
         (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
         save_file({"x": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
-        refused(tmp_path, UnsupportedModelError, "is a LoRA adapter", "merge it into its base model")
+        refused(tmp_path, UnsupportedModelError, "is a LoRA adapter", "the adapter with --adapter")
 
     def test_another_architecture(self, tmp_path):
         (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')

@@ -181,6 +181,49 @@ void interleave_halves(int16_t* q, size_t columns) {
     }
 }
 
+// The sum of a[i] * b[i], in an order that does not depend on the number of tokens or threads.
+float dot(const float* a, const float* b, int n) {
+    float sums[8] = {};
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++) sums[j] += a[i + j] * b[i + j];
+    float total = 0.0f;
+    for (; i < n; i++) total += a[i] * b[i];
+    for (float sum : sums) total += sum;
+    return total;
+}
+
+// The inner vectors of a product of low rank, down x, of every assignment.
+class Inner {
+  public:
+    // inputs[a]: the row of x (.., columns) that assignment a reads.
+    Inner(const Kernels& kernels, const LowRank& low_rank, const Routing& routing, const float* x, int columns,
+          const std::vector<int>& inputs)
+        : low_rank_(low_rank), values_(size_t(inputs.size()) * low_rank.rank) {
+        if (!low_rank.rank) return;
+        parallel_for(kernels.threads, int64_t(routing.groups.size()), 1, [&](int64_t g, int) {
+            const auto& group = routing.groups[g];
+            for (int r = 0; r < low_rank.rank; r++) {
+                const float* row = low_rank.down + (size_t(group.expert) * low_rank.rank + r) * columns;
+                for (int a = group.first; a < group.first + group.count; a++)
+                    values_.get()[size_t(a) * low_rank.rank + r] = dot(row, x + size_t(inputs[a]) * columns, columns);
+            }
+        });
+    }
+    // Adds rows first .. first + rows - 1 of the product of an assignment.
+    void add(int assignment, int expert, int first, int rows, int all_rows, float* sums) const {
+        const int rank = low_rank_.rank;
+        if (!rank) return;
+        const float* up = low_rank_.up + (size_t(expert) * all_rows + first) * rank;
+        for (int r = 0; r < rows; r++)
+            sums[r] += dot(up + size_t(r) * rank, values_.get() + size_t(assignment) * rank, rank);
+    }
+
+  private:
+    const LowRank& low_rank_;
+    Buffer<float> values_;
+};
+
 int panels(int rows) { return (rows + kPanelRows - 1) / kPanelRows; }
 
 } // namespace
@@ -211,6 +254,7 @@ void Experts::forward(const Kernels& kernels, const float* x, const float* route
     std::iota(self.begin(), self.end(), 0);
 
     const Arranged arranged(kernels, routing, q, token_of);
+    const Inner inner(kernels, gate_up_low_rank_, routing, x, hidden(), token_of);
     const Buffer<float> activated(size_t(assignments) * width()); // after the SwiGLU
     const int up_panels = panels(gate_up_.rows);
     parallel_for(threads, int64_t(routing.groups.size()) * up_panels, tokens == 1 ? 4 : 2, [&](int64_t item, int id) {
@@ -224,6 +268,7 @@ void Experts::forward(const Kernels& kernels, const float* x, const float* route
         for (int i = 0; i < group.count; i++) {
             float* sums = product.sums.get() + size_t(i) * kPanelRows;
             for (int r = 0; r < rows; r++) sums[r] += bias[r];
+            inner.add(group.first + i, group.expert, first, rows, gate_up_.rows, sums);
             k.swiglu(sums, rows / 2, alpha, limit, activated.get() + size_t(group.first + i) * width() + first / 2);
         }
     });
@@ -234,6 +279,7 @@ void Experts::forward(const Kernels& kernels, const float* x, const float* route
         if (down_.halves) interleave_halves(h.values(int(a)), h.stride());
     });
     const Arranged h_arranged(kernels, routing, h, self);
+    const Inner h_inner(kernels, down_low_rank_, routing, activated.get(), width(), self);
     const Buffer<float> outputs(size_t(assignments) * hidden());
     const int down_panels = panels(hidden());
     parallel_for(threads, int64_t(routing.groups.size()) * down_panels, 1, [&](int64_t item, int id) {
@@ -248,6 +294,7 @@ void Experts::forward(const Kernels& kernels, const float* x, const float* route
             const float* sums = product.sums.get() + size_t(i) * kPanelRows;
             float* to = outputs.get() + size_t(group.first + i) * hidden() + first;
             for (int r = 0; r < rows; r++) to[r] = sums[r] + bias[r];
+            h_inner.add(group.first + i, group.expert, first, rows, hidden(), to);
         }
     });
     parallel_for(tokens < 8 ? 1 : threads, tokens, 4, [&](int64_t t, int) {

@@ -27,6 +27,13 @@ struct Mxfp4Matrix {
     size_t index(int expert, int row) const { return (size_t(expert) * rows + row) * groups; }
 };
 
+// What adapters add to a matrix (rows, columns) of each expert: out += up (down x). Does not own its memory.
+struct LowRank {
+    const float* down = nullptr; // (experts, rank, columns)
+    const float* up = nullptr;   // (experts, rows, rank)
+    int rank = 0;
+};
+
 class Experts {
   public:
     // gate_up has 2 * width rows of `hidden` columns, row 2i the gate and 2i + 1 the up of unit i; down has `hidden`
@@ -38,6 +45,10 @@ class Experts {
     void forward(const Kernels& kernels, const float* x, const float* router_logits, int tokens, int top_k, float alpha,
                  float limit, float* out) const;
 
+    // The arrays must outlive the object.
+    void adapt_gate_up(LowRank low_rank) { gate_up_low_rank_ = low_rank; }
+    void adapt_down(LowRank low_rank) { down_low_rank_ = low_rank; }
+
     int hidden() const { return down_.rows; }
     int width() const { return gate_up_.rows / 2; }
 
@@ -45,6 +56,7 @@ class Experts {
 
   private:
     Mxfp4Matrix gate_up_, down_;
+    LowRank gate_up_low_rank_, down_low_rank_;
 };
 
 } // namespace gptoss

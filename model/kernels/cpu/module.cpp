@@ -36,6 +36,7 @@ using Codes = nb::ndarray<const uint8_t, nb::ndim<4>, nb::c_contig, nb::device::
 using Scales = nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Packed = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using PackedOut = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using AnyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Address = uintptr_t;
 
@@ -161,6 +162,24 @@ BoundExperts bind_joined_experts(const std::vector<Codes>& up_parts, bool up_hal
     return bound;
 }
 
+// rows, columns: of the matrix that is added to.
+gptoss::LowRank low_rank(const Floats& down, const Floats& up, int experts, int rows, int columns) {
+    require(down.shape(0) == size_t(experts) && up.shape(0) == size_t(experts), "low ranks for other experts");
+    require(down.shape(1) == up.shape(2), "the two ranks differ");
+    require(up.shape(1) == size_t(rows) && down.shape(2) == size_t(columns), "low ranks for another matrix");
+    return {down.data(), up.data(), dimension(down.shape(1))};
+}
+
+void adapt(BoundExperts& bound, const Floats& down, const Floats& up, bool is_gate_up) {
+    const int hidden = bound.layer.hidden(), width = bound.layer.width();
+    if (is_gate_up)
+        bound.layer.adapt_gate_up(low_rank(down, up, bound.layer.experts, 2 * width, hidden));
+    else
+        bound.layer.adapt_down(low_rank(down, up, bound.layer.experts, hidden, width));
+    bound.owners.push_back(nb::cast(down));
+    bound.owners.push_back(nb::cast(up));
+}
+
 // q, k, v: see gptoss::attention; strides in elements.
 void attention(const gptoss::Kernels& kernels, Address q, Address k, int64_t k_position_stride, int64_t k_head_stride,
                Address v, int64_t v_position_stride, int64_t v_head_stride, bool bf16, Address sinks, int tokens,
@@ -231,7 +250,11 @@ NB_MODULE(_cpu, m) {
     m.def("dense_int8", &bind_int8, "packed"_a.noconvert(), "rows"_a, "columns"_a, "bias"_a.noconvert().none());
     m.def("int8_bytes", [](int rows, int columns) { return gptoss::int8_bytes(dimension(rows), dimension(columns)); },
           "rows"_a, "columns"_a, "Bytes of a layer packed in eight bits.");
-    nb::class_<BoundExperts>(m, "Experts", "The weights of a layer's experts; any Kernels can compute with them.");
+    nb::class_<BoundExperts>(m, "Experts", "The weights of a layer's experts; any Kernels can compute with them.")
+        .def("adapt_gate_up", [](BoundExperts& e, const Floats& down, const Floats& up) { adapt(e, down, up, true); },
+             "down"_a.noconvert(), "up"_a.noconvert(), "Add a product of low rank to the first product.")
+        .def("adapt_down", [](BoundExperts& e, const Floats& down, const Floats& up) { adapt(e, down, up, false); },
+             "down"_a.noconvert(), "up"_a.noconvert(), "Add a product of low rank to the second product.");
     m.def("experts", &bind_experts, "gate_up_blocks"_a.noconvert(), "gate_up_scales"_a.noconvert(),
           "gate_up_bias"_a.noconvert(), "down_blocks"_a.noconvert(), "down_scales"_a.noconvert(),
           "down_bias"_a.noconvert());
