@@ -22,6 +22,7 @@ from gptoss.cli.base.templates import read_template, variables_of
 from gptoss.cli.base.text import one_line
 from gptoss.cli.commands import cache, config, remote, sessions, shell_completion, templates
 from gptoss.cli.commands.bench import bench
+from gptoss.cli.commands.convert import convert
 from gptoss.cli.commands.models import list_models, rm
 from gptoss.cli.commands.pull import pull
 from gptoss.cli.commands.sandbox import sandbox
@@ -371,6 +372,7 @@ app.command("list")(list_models)
 app.command()(rm)
 app.command()(show)
 app.command()(verify)
+app.command()(convert)
 app.command()(sandbox)
 app.command("completion")(shell_completion.print_script)
 

@@ -40,6 +40,43 @@ def tokenizer_of_gguf(
     Raises:
         VocabularyError: it is another kind of tokenizer, or not a sound one.
     """
+    values = _values(path, model, splitting, words, kinds, merges)
+    if merges is None:
+        if values["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] != o200k.PATTERN or not o200k.is_words(
+            list(values["model"]["vocab"])
+        ):
+            raise VocabularyError(f"{path}: the tokenizer has no merges")
+        return TokenizerJson({each["content"]: each["id"] for each in values["added_tokens"]}, None)
+    return parse_tokenizer_json(path, values)
+
+
+def tokenizer_json_of_gguf(
+    path: Path,
+    model: str,
+    splitting: str,
+    words: Sequence[str],
+    kinds: Sequence[int] | None,
+    merges: Sequence[str] | None,
+) -> dict[str, Any] | None:
+    """Return the content of a ``tokenizer.json`` with the vocabulary of a GGUF file; None: the file has no merges.
+
+    Args: as ``tokenizer_of_gguf``.
+
+    Raises:
+        VocabularyError: as ``tokenizer_of_gguf``.
+    """
+    tokenizer_of_gguf(path, model, splitting, words, kinds, merges)
+    return None if merges is None else _values(path, model, splitting, words, kinds, merges)
+
+
+def _values(
+    path: Path,
+    model: str,
+    splitting: str,
+    words: Sequence[str],
+    kinds: Sequence[int] | None,
+    merges: Sequence[str] | None,
+) -> dict[str, Any]:
     if model != "gpt2":
         raise VocabularyError(f"{path}: the tokenizer is {ascii(model)[:60]}, not the byte-level BPE of gpt-oss models")
     pattern = _PATTERNS.get(splitting)
@@ -65,21 +102,28 @@ def tokenizer_of_gguf(
             raise VocabularyError(f"{path}: the tokens {vocab[word]} and {token} are the same")
         else:
             vocab[word] = token
-    if merges is None:
-        if pattern != o200k.PATTERN or not o200k.is_words(list(vocab)):
-            raise VocabularyError(f"{path}: the tokenizer has no merges")
-        return TokenizerJson({each["content"]: each["id"] for each in specials}, None)
-    return parse_tokenizer_json(
-        path,
-        {
-            "model": {"type": "BPE", "vocab": vocab, "merges": merges},
-            "added_tokens": specials,
-            "pre_tokenizer": {
-                "type": "Sequence",
-                "pretokenizers": [
-                    {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"},
-                    {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
-                ],
-            },
+    whole = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [each | whole for each in specials],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, bytes_]},
+        "post_processor": bytes_,
+        "decoder": bytes_,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": [] if merges is None else list(merges),
         },
-    )
+    }
