@@ -23,7 +23,7 @@ def find_model(model: str, folders: Folders) -> object:
         ModelNotFoundError: it is not on this machine.
         ModelError, InputError: as `find_remote`.
     """
-    return find_remote(model, folders) or locate(model, folders.models, folders.hub_cache)
+    return find_remote(model, folders) or locate(model, folders.models, folders.hub_cache, folders.others)
 
 
 def load_model(request: LoadRequest) -> LoadedModel:

@@ -1,11 +1,15 @@
 """GGUF models from the hub and of other programs: pulled, listed, run, removed."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from gguf_files import write_gguf
 from hub_server import Repository
+
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.startup.lazy_loading import find_model
 
 REPOSITORY = "ggml-org/gpt-oss-20b-GGUF"
 
@@ -112,3 +116,11 @@ def test_models_of_other_programs(gptoss, home, nano) -> None:
         assert "belongs to LM Studio: remove it there" in refused.stderr
     assert Path(store / "x.gguf").read_bytes() == nano
     assert gptoss("ask", "-m", "lmstudio:me/other", "Hi").status == 3
+
+
+def test_the_program_finds_them_before_it_imports_torch(home, nano) -> None:
+    store = home / ".lmstudio" / "models" / "me" / "tuned"
+    store.mkdir(parents=True)
+    (store / "x.gguf").write_bytes(nano)
+    folders = Folders.locate(os.environ)
+    assert find_model("lmstudio:me/tuned", folders) == store / "x.gguf"
