@@ -50,12 +50,12 @@ def open_mcp(invocation: Invocation, status_line: StatusLine) -> McpTool | None:
     at_exit = invocation.environment.at_exit
     start, reaches = _starting(invocation, servers)
     fingerprints = Fingerprints(invocation.folders.mcp_fingerprints)
-    loop = Loop()
-    at_exit.callback(loop.close)
-    connections = [Connection(server, loop, partial(start, server)) for server in servers]
-    for each in connections:
-        at_exit.callback(each.drop)
     with Ticker(status_line, "starting MCP servers"):
+        loop = Loop()
+        at_exit.callback(loop.close)
+        connections = [Connection(server, loop, partial(start, server)) for server in servers]
+        for each in connections:
+            at_exit.callback(each.drop)
         failed = open_servers(connections)
     for connection, error in failed.items():
         text = f"the MCP server {connection.server.name} did not start: {error}"
@@ -86,15 +86,17 @@ def _starting(
 ) -> tuple[Callable[[Server], Confined], Callable[[Connection], str]]:
     """Return what starts a server that is a program, and what says in one line what a server can reach."""
     settings = invocation.settings
-    sandbox = _sandbox(settings) if settings.mcp_sandbox and any(each.url is None for each in servers) else None
+    confined = [each.name for each in servers if each.url is None] if settings.mcp_sandbox else []
+    sandbox = _sandbox(settings) if confined else None
+    at_exit = invocation.environment.at_exit
+    folders = {name: Path(at_exit.enter_context(TemporaryDirectory(prefix="gptoss-mcp-"))) for name in confined}
 
     def start(server: Server) -> Confined:
         from gptoss.cli.tools.mcp.transports import launch
 
         if sandbox is None:
             return launch(server)
-        folder = Path(invocation.environment.at_exit.enter_context(TemporaryDirectory(prefix="gptoss-mcp-")))
-        return _start_confined(sandbox, server, folder)
+        return _start_confined(sandbox, server, folders[server.name])
 
     def reaches(connection: Connection) -> str:
         server = connection.server

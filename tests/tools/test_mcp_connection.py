@@ -258,6 +258,44 @@ def test_keys_are_not_sent_on_to_another_address(opened) -> None:
     assert "not followed" in tool.notes[0]
 
 
+def test_server_that_wants_a_key_is_told_as_such(opened) -> None:
+    class Refusing(Redirecting):
+        def do_POST(self) -> None:
+            self.send_response(401)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/mcp"
+        tool = opened(Server("a", url, url=url))
+        server.shutdown()
+    assert tool.notes == ["a: it wants another key (HTTP 401); keys are headers of its entry in mcp.json"]
+
+
+def test_response_that_is_too_long_or_packed_is_refused(opened, monkeypatch) -> None:
+    class Growing(Redirecting):
+        packed = False
+
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            if self.packed:
+                self.send_header("content-encoding", "gzip")
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(40):
+                    self.wfile.write(b" " * (1 << 20))
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Growing) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/mcp"
+        assert opened(Server("a", url, url=url)).notes == ["a: its response is too long"]
+        Growing.packed = True
+        assert opened(Server("a", url, url=url)).notes == ["a: its response is compressed, which was not asked for"]
+        server.shutdown()
+
+
 def test_server_by_http_is_called_with_its_keys(opened, tmp_path) -> None:
     process = subprocess.Popen([sys.executable, str(SDK), "http", "0"], stderr=subprocess.PIPE)
     try:

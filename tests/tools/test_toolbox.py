@@ -155,3 +155,14 @@ def test_close_closes_all_tools() -> None:
     tool = Echo("f")
     toolbox(tool).close()
     assert tool.is_closed
+
+
+def test_tool_that_has_changed_is_asked_about_whatever_allows_it() -> None:
+    allowed = Rules(allow=(Rule("*"),), granted=(Rule("f"),))
+    for rules, changed, expected in (
+        (allowed, False, ("rule", True)),
+        (allowed, True, ("default", False)),
+        (Rules(allow=(Rule("*"),), deny=(Rule("f"),)), True, ("rule", False)),
+    ):
+        approval = Permission(rules, None).decide("1", "f", "{}", lambda: Preview("", "json", ""), is_changed=changed)
+        assert (approval.by, approval.allowed) == expected

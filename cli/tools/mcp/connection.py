@@ -72,7 +72,7 @@ class Loop:
 
     def __init__(self) -> None:
         try:
-            import mcp  # noqa: F401 - takes a second, and only where a server is asked for
+            from mcp import Client  # noqa: F401 - takes a second; 1.x has no such name
         except ImportError:
             raise MissingSdkError("MCP servers need an extra: pip install 'gptoss[mcp]'") from None
         # Their records quote the server, and would go to standard error.
@@ -232,7 +232,7 @@ class Connection:
     async def _transport(self, serving: _Serving, over: asyncio.Event) -> AsyncIterator[Streams]:
         import anyio
 
-        from gptoss.cli.tools.mcp.transports import Process, http_streams, without_output_schemas
+        from gptoss.cli.tools.mcp.transports import Process, http_streams
 
         streams: AbstractAsyncContextManager[Streams]
         if self.server.url is None:
@@ -243,10 +243,11 @@ class Connection:
         deliver, incoming = anyio.create_memory_object_stream[Any](0)
 
         async def forward(source: Any) -> None:
+            """Pass messages on, for the end of the connection shows here alone."""
             async with deliver:
                 with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                     async for message in source:
-                        await deliver.send(without_output_schemas(message))
+                        await deliver.send(message)
             over.set()
 
         async with streams as (source, outgoing), anyio.create_task_group() as tasks, incoming:
@@ -282,17 +283,15 @@ class Connection:
         return Listed(tool.name, description, tool.input_schema)
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> Returned:
-        from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult, InputRequiredResult
-        from pydantic import TypeAdapter
+        from mcp.types import CallToolRequest, CallToolRequestParams, InputRequiredResult
 
-        from gptoss.cli.tools.mcp.results import text_of
+        from gptoss.cli.tools.mcp.results import result_type, text_of
 
         serving = self._serving
         request = CallToolRequest(params=CallToolRequestParams(name=name, arguments=arguments))
-        result_type: TypeAdapter[Any] = TypeAdapter(CallToolResult | InputRequiredResult)
         try:
             # Not by `call_tool`, which would check the result against a schema of the server's.
-            result = await _client_of(serving).session.send_request(request, result_type)
+            result = await _client_of(serving).session.send_request(request, result_type())
         except Exception as error:  # noqa: BLE001 - as above
             raise await self._failed(serving, error) from None
         if isinstance(result, InputRequiredResult):

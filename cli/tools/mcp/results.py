@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+from functools import cache
+from typing import Any
 
 from mcp.types import (
     AudioContent,
     CallToolResult,
     EmbeddedResource,
     ImageContent,
+    InputRequiredResult,
     ResourceLink,
     TextContent,
     TextResourceContents,
 )
+from pydantic import TypeAdapter
 
 from gptoss.cli.base.text import one_line
 from gptoss.cli.tools.output import BoundedOutput
+
+
+@cache
+def result_type() -> TypeAdapter[Any]:
+    """Return what reads the result of a call: one, or a request for input."""
+    return TypeAdapter(CallToolResult | InputRequiredResult)
 
 
 def text_of(result: CallToolResult) -> str:

@@ -20,7 +20,7 @@ import anyio.to_thread
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCResponse, jsonrpc_message_adapter
+from mcp_types import jsonrpc_message_adapter
 
 from gptoss.cli.sandbox.sandbox import Confined
 from gptoss.cli.tools.mcp.servers import Server
@@ -216,7 +216,13 @@ def _client(server: Server) -> httpx2.AsyncClient:
         request.headers.update(server.headers)
 
     async def bound(response: httpx2.Response) -> None:
-        """Refuse what could grow: a body of unknown or great length that is no stream of events, or a packed one."""
+        """Refuse what could grow: a body of unknown or great length that is no stream of events, or a packed one.
+
+        The SDK reports every refusal of a server in the same words, so one for want of a key is told here.
+        """
+        if response.status_code in (401, 403):
+            text = f"it wants another key (HTTP {response.status_code}); keys are headers of its entry in mcp.json"
+            raise httpx2.RemoteProtocolError(text, request=response.request)
         if response.headers.get("content-encoding", "identity") != "identity":
             raise httpx2.DecodingError("its response is compressed, which was not asked for", request=response.request)
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -249,13 +255,3 @@ class _Bounded(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def without_output_schemas(message: SessionMessage | Exception) -> SessionMessage | Exception:
-    """Drop the schemas of results from a list of tools: the SDK would check results against them, in this process."""
-    if isinstance(message, SessionMessage) and isinstance(message.message, JSONRPCResponse):
-        tools = message.message.result.get("tools")
-        for tool in tools if isinstance(tools, list) else ():
-            if isinstance(tool, dict):
-                tool.pop("outputSchema", None)
-    return message
