@@ -118,8 +118,7 @@ def test_server_that_hangs_is_a_result(opened) -> None:
 def test_line_without_end_ends_the_connection(opened) -> None:
     tool = opened(tools=[F], endless=True)
     outcome = call(tool, "raw__f")
-    assert outcome.status == "error"
-    assert outcome.text.startswith("The server raw failed: it has ended")
+    assert outcome == ToolOutcome("The server raw failed: it wrote more than 16 MiB without the end of a line", "error")
 
 
 def test_what_is_no_message_is_passed_over(opened) -> None:
@@ -141,7 +140,7 @@ def test_sampling_elicitation_and_roots_are_refused(opened, tmp_path) -> None:
 
 
 def test_result_is_not_checked_against_a_schema_of_the_server(opened) -> None:
-    listed = {**F, "outputSchema": {"$ref": "http://127.0.0.1:9/"}}
+    listed = {**F, "outputSchema": {"type": "object", "$ref": "http://127.0.0.1:9/"}}
     result = {"content": [{"type": "text", "text": "t"}], "structuredContent": {"a": 1}}
     assert call(opened(tools=[listed], results={"f": result}), "raw__f") == ToolOutcome("t")
 
@@ -213,6 +212,8 @@ def test_server_that_does_not_start_says_why(opened, monkeypatch) -> None:
         "none: it cannot be started: No such file or directory",
         "silent: All connection attempts failed",
     ]
+    wrong = opened(tools=[{**F, "inputSchema": "none"}]).notes[0]
+    assert wrong.startswith("raw: its answer is not valid: tools.0.inputSchema: ")
     monkeypatch.setattr(connection_module, "OPEN_S", 0.2)
     assert opened(start=5).notes == ["raw: it did not answer within 0.2 s"]
 

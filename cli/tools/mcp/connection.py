@@ -314,12 +314,10 @@ class Connection:
     def _failure(self, serving: _Serving | None, error: BaseException) -> ServerError:
         """Return what happened, in the server's words where there are some."""
         process = serving.process if serving is not None else None
-        ending = process.ending if process is not None else None
+        fault = process.fault if process is not None else None
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        is_late = isinstance(error, TimeoutError)
-        text = f"it has ended ({ending})" if ending and not is_late else _said(error)
-        text = one_line(self.server.redacted(text))
+        text = one_line(self.server.redacted(fault or _said(error)))
         return ServerError(text if len(text) <= _QUOTED else text[:_QUOTED] + "...")
 
 
@@ -330,8 +328,13 @@ def _client_of(serving: _Serving | None) -> Client:
 
 
 def _said(error: BaseException) -> str:
+    from pydantic import ValidationError
+
     if isinstance(error, TimeoutError):
         return f"it did not answer within {OPEN_S:g} s"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"its answer is not valid: {'.'.join(map(str, first['loc']))}: {first['msg']}"
     if isinstance(error, OSError) and error.strerror:
         return f"it cannot be started: {error.strerror}"
     return str(error) or type(error).__name__

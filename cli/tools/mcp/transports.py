@@ -54,17 +54,20 @@ class Process:
         self._confined = start()
         self._stderr: deque[bytes] = deque()
         self.is_hurried = False
+        self._is_over = self._is_endless = False
 
     @property
-    def ending(self) -> str | None:
-        """How it ended, and the last that it wrote on standard error; None if it runs."""
-        status = self._confined.process.poll()
+    def fault(self) -> str | None:
+        """What it did wrong: how it ended by itself, with the last that it wrote on standard error; None: nothing."""
+        if self._is_endless:
+            return f"it wrote more than {_MOST_BYTES >> 20} MiB without the end of a line"
+        status = self._confined.process.poll() if self._is_over else None
         if status is None:
             return None
         reason = self._confined.reason
         how = f"the sandbox ended it for its {reason}" if reason else f"exit status {status}"
         said = b"".join(self._stderr).decode("utf-8", "replace").strip().splitlines()
-        return f"{how}: {said[-1].strip()}" if said else how
+        return f"it has ended ({how}: {said[-1].strip()})" if said else f"it has ended ({how})"
 
     @asynccontextmanager
     async def streams(self) -> AsyncGenerator[Streams, None]:
@@ -103,7 +106,9 @@ class Process:
                             return
                     line = bytearray(other)
                 if len(line) > _MOST_BYTES:
+                    self._is_endless = True
                     return
+            self._is_over = True
 
     async def _write(self, outgoing: anyio.abc.ObjectReceiveStream[SessionMessage]) -> None:
         assert self._confined.process.stdin is not None
