@@ -25,6 +25,7 @@ from gptoss.cli.session.events import TurnFinished
 from gptoss.cli.session.session import Session
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
+from gptoss.cli.terminal.activity import beating
 from gptoss.cli.terminal.attention import Attention
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
@@ -99,10 +100,11 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     # A screen shows the reasoning once, where the form itself has it.
     carries_reasoning = options.form in (OutputForm.RAW, OutputForm.STREAM_JSON)
     is_told_twice = carries_reasoning and output.is_terminal and settings.reasoning is ReasoningView.AUTO
+    aside = None if is_told_twice else _aside(messages, settings.reasoning, status_line)
     display = Displays(
         [
             Warnings(messages),
-            *([] if is_told_twice else _aside(messages, settings.reasoning, status_line)),
+            *([] if aside is None else [aside]),
             *reasoning_file,
             _main_display(options, output, session, recorder),
             *([Stats(messages)] if options.stats else []),
@@ -113,17 +115,17 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
             ),
         ]
     )
-    with notices.held(), closing(display):
+    with notices.held(), closing(display), beating([] if aside is None else [aside.beat]):
         turn = session.respond([Message.user(prompt)], progress=display.show)
         ending = play(session, turn, display.show, "conversation" if recorder.is_saving else "nothing")
     return _status(ending, messages, settings)
 
 
-def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> list[Display]:
-    """Return the displays of standard error: none if it is no terminal, unless reasoning is asked for."""
+def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> Aside | None:
+    """Return the display of standard error: none if it is no terminal, unless reasoning is asked for."""
     if not messages.is_terminal and view is not ReasoningView.SHOW:
-        return []
-    return [Aside(messages, view, status_line)]
+        return None
+    return Aside(messages, view, status_line)
 
 
 def _main_display(options: AskOptions, output: Output, session: Session, recorder: Recorder) -> Display:

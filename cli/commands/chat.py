@@ -38,6 +38,7 @@ from gptoss.cli.startup.opening import check_effort, load, session_rules
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
 from gptoss.cli.startup.tools import offered, tools_off, with_tool_instructions
+from gptoss.cli.terminal.activity import STOP_HINT, beating
 from gptoss.cli.terminal.attention import Attention, Title
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.past_turn import show_question, show_turn
@@ -371,7 +372,8 @@ class Chat:
         """Show a turn that `begin` begins, or that goes on with a message that was cut."""
         session = self.session
         view = self._view(opened) if self._has_screen else None
-        display = self._display(view)
+        aside = self._aside() if view is None else None
+        display = self._display(view, aside)
 
         def show(event: Event) -> None:
             display.show(event)
@@ -384,7 +386,9 @@ class Chat:
         if view is not None:
             actions[FOLD_KEY] = view.toggle_reasoning
         keys = self._line.keys(actions)
-        with self._notices.held(), closing(display), keys, self._title.answering(lambda: self.session.model):
+        titled = self._title.answering(lambda: self.session.model)
+        live = [each.beat for each in (view, aside) if each is not None]
+        with self._notices.held(), closing(display), keys, titled, beating(live):
             play(session, begin(display.show), show, "conversation" if self.recorder.is_saving else "nothing")
         if self.ending is not None and self.ending.finish_reason == "interrupted" and not self.person_types:
             raise KeyboardInterrupt
@@ -392,10 +396,9 @@ class Chat:
             self.output.write("\n")
 
     def _view(self, opened: Message | None) -> TurnView:
-        hints = []
+        hints = [STOP_HINT]
         if self.person_types:
-            hints = [
-                "; Ctrl-C stops",
+            hints += [
                 f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now",
                 f"; Ctrl-{FOLD_KEY.upper()}: fold",
             ]
@@ -405,13 +408,17 @@ class Chat:
             view.resume_answer(opened.text)
         return view
 
-    def _display(self, view: TurnView | None) -> Displays:
+    def _aside(self) -> Aside | None:
+        if not self.messages.is_terminal and self.reasoning is ReasoningView.HIDE:
+            return None
+        return Aside(self.messages, self.reasoning, StatusLine(self.messages))
+
+    def _display(self, view: TurnView | None, aside: Aside | None) -> Displays:
         displays: list[Display] = [Warnings(self.messages, notices=view is None)]
         if view is not None:
             displays.append(view)
         else:
-            if self.messages.is_terminal or self.reasoning is not ReasoningView.HIDE:
-                displays.append(Aside(self.messages, self.reasoning, StatusLine(self.messages)))
+            displays += [] if aside is None else [aside]
             displays.append(Answer(self.output))
         if (after := self._invocation.settings.notify_after) is not None:
             displays.append(Attention(self.output, self.environment.variables, after))

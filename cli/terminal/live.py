@@ -48,11 +48,11 @@ class LiveRegion:
         A done row may be wider than the terminal, which then breaks it and joins it again when it grows wider. Open
         rows are broken here, and of more than fit on the screen only the last are shown.
         """
-        columns = self._output.columns
+        columns, screen_rows = self._output.columns, self._output.rows
         narrower, self._columns = columns < self._columns, columns
-        self._leave_scrolled()
+        self._leave_scrolled(screen_rows)
         done, open_rows = self._without_scrolled(done, open_rows)
-        width, height = self.width, max(1, self._output.rows - 1)
+        width, height = max(1, columns - 1), max(1, screen_rows - 1)
         folded = [piece for row in open_rows for piece in fold(row, width)]
         rows = folded[-height:]
         self._hides = len(folded) > height
@@ -96,9 +96,9 @@ class LiveRegion:
         """Return how many rows of the screen a row takes: terminals break one that has become too wide."""
         return max(1, -(-line_width(row) // self._columns))
 
-    def _leave_scrolled(self) -> None:
+    def _leave_scrolled(self, screen_rows: int) -> None:
         """Give up open rows that a lower or narrower window has moved into the history."""
-        excess = sum(map(self._span, self._rows)) - self._output.rows
+        excess = sum(map(self._span, self._rows)) - screen_rows
         count = 0
         while excess > 0 and count < len(self._rows):
             excess -= self._span(self._rows[count])
@@ -123,7 +123,7 @@ class LiveRegion:
                 still_open += pieces
         self._scrolled = still_open
         if not still_open:
-            self._scrolled_width = self.width
+            self._scrolled_width = max(1, self._columns - 1)
         return done[count:], open_rows[max(0, count - len(done)) :]
 
     def _painted(self, line: Line) -> str:
@@ -140,7 +140,7 @@ _SPACES = {ord("\n"): " ", ord("\t"): " "}
 
 
 def _same(pair: tuple[Line, Line]) -> bool:
-    return _styled(pair[0]) == _styled(pair[1])
+    return pair[0] == pair[1] or _styled(pair[0]) == _styled(pair[1])
 
 
 def _styled(line: Line) -> list[tuple[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 from unicodedata import category
 
@@ -35,7 +36,7 @@ class Row:
 
 def width_of(text: str) -> int:
     """Return the cells that `text` takes at most; terminals disagree on some emoji, and the wider reading is taken."""
-    return sum(_cells(character) for character in text)
+    return len(text) if text.isascii() else sum(map(_cells, text))
 
 
 def line_width(line: Line) -> int:
@@ -70,6 +71,8 @@ def take(line: Line, count: int) -> Line:
 
 def crop(line: Line, width: int) -> Line:
     """As much of the beginning as fits into `width` cells."""
+    if line_width(line) <= width:
+        return line
     kept, left = [], width
     for segment in line:
         size = 0
@@ -86,6 +89,8 @@ def crop(line: Line, width: int) -> Line:
 
 def fold(line: Line, width: int) -> list[Line]:
     """Return the line cut into pieces of at most `width` cells, wherever in a word that is; at least one piece."""
+    if line_width(line) <= width:
+        return [line]
     pieces: list[Line] = [[]]
     left = width
     for segment in line:
@@ -146,7 +151,8 @@ def _break(characters: list[tuple[str, Style | None]], begin: int, width: int) -
 def _may_part(before: str, behind: str) -> bool:
     """Whether a row may end between two characters that no space stands between: wide ones, mostly."""
     return (
-        2 in (_cells(before), _cells(behind))
+        not (before.isascii() and behind.isascii())
+        and 2 in (_cells(before), _cells(behind))
         and before != " "
         and _cells(behind) > 0
         and category(behind) not in _STICKS_TO_PREVIOUS
@@ -171,5 +177,6 @@ def _joined(characters: Iterable[tuple[str, Style | None]]) -> Line:
     return [*line, Segment(piece, current)] if piece else line
 
 
+@lru_cache(maxsize=4096)
 def _cells(character: str) -> int:
     return 1 if character == _EMOJI_PRESENTATION else cell_len(character)

@@ -17,7 +17,6 @@ from gptoss.cli.session.events import (
     CommentaryDelta,
     Event,
     FinalDelta,
-    PrefillProgress,
     ProblemFound,
     ReasoningDelta,
     Sampled,
@@ -26,13 +25,14 @@ from gptoss.cli.session.events import (
     ToolResult,
     TurnFinished,
 )
+from gptoss.cli.terminal.activity import QUIET_S, STOP_HINT, Activity
 
 if TYPE_CHECKING:
     from gptoss.cli.terminal.running_output import RunningOutput
 
-# A status line is for prompts that take a while; for a shorter one it would only flicker.
-_QUIET_PREFILL_TOKENS = 128
 _REDRAW_S = 0.1
+# Seconds of silence that are said to a screen reader, for which every status is a line more to read.
+_ACCESSIBLE_QUIET_S = 1.0
 _RULE_WIDTH = 40
 _HANG = 2
 _MOST_CHARACTERS = 400
@@ -65,7 +65,7 @@ class StatusLine:
                 self._output.write("\r\x1b[K" + self._output.styled(row, "dim"))
 
     def _announce(self, text: str) -> None:
-        what = re.split(r"[:(]", one_line(text))[0].strip()
+        what = re.split(r"[:(]|, ", one_line(text))[0].strip()
         if what != self._announced:
             self._announced = what
             self._output.write(what + "\n")
@@ -110,6 +110,9 @@ class Aside(Display):
         self._reasoning = reasoning
         self._status = status
         self._clock = clock
+        self._lock = threading.RLock()  # `beat` comes from another thread
+        self._activity = Activity(clock)
+        self._changed = clock()
         self._since: float | None = None
         """When the reasoning that goes on began."""
         self._section: str | None = None
@@ -123,9 +126,24 @@ class Aside(Display):
 
     def show(self, event: Event) -> None:
         """Show one event, or count it."""
+        with self._lock:
+            self._activity.take(event)
+            self._show(event)
+
+    def beat(self) -> None:
+        """Say what goes on while nothing of it is seen; to be called several times a second, from any thread."""
+        with self._lock:
+            # A row that is not ended, and an answer that may stand on the same screen, are not written over.
+            if self._activity.since is None or self._section is not None or self._running or self._answers:
+                return
+            quiet = _ACCESSIBLE_QUIET_S if self._output.is_accessible else QUIET_S
+            if self._clock() - self._changed >= quiet:
+                self._status.show(self._activity.text(self._output.columns - 1, STOP_HINT))
+
+    def _show(self, event: Event) -> None:
         match event:
-            case PrefillProgress(done, total) if total - done > _QUIET_PREFILL_TOKENS:
-                self._status.show(f"reading the prompt: {done:,} of {counted(total, 'token')}")
+            case Approval(allowed=True):
+                self._changed = self._clock()
             case Sampled():
                 self._pending += 1
             case ReasoningDelta(text):
@@ -194,7 +212,8 @@ class Aside(Display):
         if self._reasoning in (ReasoningView.SHOW, ReasoningView.AUTO):
             self._write("thinking", text)
         else:
-            self._status.show(f"thinking: {counted(self._tokens, 'token')}, {duration(self._seconds)}")
+            seconds = duration(self._seconds)
+            self._status.show(f"thinking: {counted(self._tokens, 'token')}, {seconds}{STOP_HINT}")
 
     def _write(self, section: str, text: str) -> None:
         self._status.clear()
@@ -211,6 +230,11 @@ class Aside(Display):
 
     def close(self) -> None:
         """End the section that is open."""
+        with self._lock:
+            self._changed = self._clock()
+            self._close()
+
+    def _close(self) -> None:
         self._status.clear()
         if self._running is not None:
             self._running.clear()

@@ -11,8 +11,9 @@ from gptoss.cli.base.text import counted, duration
 from gptoss.cli.terminal import theme
 from gptoss.cli.terminal.styled_text import Line, plain, skip, width_of, wrap
 
+RULE_WIDTH = 40
+"""Cells of a rule, where the terminal has as many."""
 _PROSE_WIDTH = 100
-_RULE_WIDTH = 40
 _WINDOW_ROWS = 5
 
 
@@ -99,4 +100,4 @@ class ThinkingView:
         text = f"{self._line * 2} {title}"
         for hint in hints:
             text += hint if width_of(text + hint) < width else ""
-        return [Segment(f"{text} ".ljust(min(_RULE_WIDTH, width), self._line), theme.DIM)]
+        return [Segment(f"{text} ".ljust(min(RULE_WIDTH, width), self._line), theme.DIM)]

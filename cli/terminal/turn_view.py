@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,16 +32,18 @@ from gptoss.cli.session.events import (
     TurnFinished,
 )
 from gptoss.cli.terminal import theme
+from gptoss.cli.terminal.activity import QUIET_S, Activity
 from gptoss.cli.terminal.live import LiveRegion
 from gptoss.cli.terminal.markdown_view import MarkdownView
 from gptoss.cli.terminal.pictures import PictureProtocol, picture
 from gptoss.cli.terminal.styled_text import Line, crop, wrap
-from gptoss.cli.terminal.thinking_view import ThinkingView
+from gptoss.cli.terminal.thinking_view import RULE_WIDTH, ThinkingView
 from gptoss.cli.terminal.tool_rows import OutputTail, first_rows
 
-# A prompt that is read in no time needs no progress; it would only flicker.
-_QUIET_PREFILL_TOKENS = 128
 _REDRAW_S = 1 / 30
+# Seconds after which the time in a row is shown anew although nothing else has come.
+_TIME_S = 0.2
+_RULE_SIGNS = 4  # cells of a rule around its text
 # A window that is resized changes its size many times, and tmux reports the last with a delay of 0.25 s.
 _RESIZING_S = 0.3
 # Largest share of time spent on drawing, so that it hardly slows the model.
@@ -76,7 +79,7 @@ class TurnView(Display):
     Args:
         output: the terminal.
         look: how to show reasoning.
-        hints: what a person can do while the model reasons, as `ThinkingView` takes them.
+        hints: what a person can do while the model reasons, as `ThinkingView` takes them; the first one always.
         pictures: how the terminal shows pictures that a tool has made; None: their files are named alone.
         clock: seconds.
     """
@@ -91,10 +94,15 @@ class TurnView(Display):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
+        self._lock = threading.RLock()  # `beat` comes from another thread
         self._region = LiveRegion(output)
         self._clock = clock
         self._pictures = pictures
+        self._activity = Activity(clock)
+        self._began: float | None = None
+        """When the turn began; None while it is not known to go on."""
         self._reasoning = ThinkingView(look=look, line=output.line, hints=hints)
+        self._hint = hints[0] if hints else ""
         markdown = {"marks": not output.has_styles, "unicode": output.is_unicode}
         self._views: dict[type[Event], View] = {
             ReasoningDelta: self._reasoning,
@@ -108,6 +116,11 @@ class TurnView(Display):
         """Tokens of which it is not known yet what they say."""
         self._next_draw = 0.0
         self._tail = OutputTail()
+        self._drawn = self._changed = clock()
+        """When rows were last drawn, and when something else than the time in them was."""
+        self._waits = False
+        """Whether text has come that is not drawn yet."""
+        self._open_rows: list[Line] = []
         self._size = (output.columns, output.rows)
 
     def toggle_reasoning(self) -> None:
@@ -122,13 +135,26 @@ class TurnView(Display):
 
     def show(self, event: Event) -> None:
         """Show one event, or count it."""
+        with self._lock:
+            self._activity.take(event)
+            self._show(event)
+
+    def beat(self) -> None:
+        """Show the time that passes while nothing else comes; to be called several times a second, from any thread."""
+        with self._lock:
+            now = self._clock()
+            if self._waits and now >= self._next_draw:
+                self._draw()
+            elif now - self._drawn >= _TIME_S and now >= self._next_draw and not self._is_resizing(now):
+                self._draw_time(now)
+
+    def _show(self, event: Event) -> None:
         match event:
             case RoundStarted():
                 self._next_draw = 0.0
-            case PrefillProgress(done, total) if total - done > _QUIET_PREFILL_TOKENS:
-                self._region.update([], [self._progress(done, total)])
+                self._began = self._clock() if self._began is None else self._began
             case PrefillProgress():
-                self._region.update([], [])
+                self._draw_time(self._clock())
             case Sampled():
                 self._pending += 1
             case ReasoningDelta(text) | CommentaryDelta(text) | FinalDelta(text):
@@ -156,8 +182,11 @@ class TurnView(Display):
             case Notice(text):
                 self.close()
                 self._note(text)
+            case Approval():
+                self._changed = self._clock()
             case TurnFinished():
                 self.close()
+                self._began = None
 
     def _show_picture(self, path: Path) -> None:
         if self._pictures is None:
@@ -168,19 +197,25 @@ class TurnView(Display):
 
     def _show_output(self, text: str) -> None:
         """Show the end of what a running tool writes; its result stands there in the end."""
+        now = self._clock()
         self._tail.feed(text)
-        self._region.update([], self._tail.rows(self._region.width, theme.DIM))
+        self._open_rows = self._tail.rows(self._region.width, theme.DIM)
+        self._region.update([], [*self._open_rows, *self._status(now)])
+        self._drawn = self._changed = now
 
     def close(self) -> None:
         """End the section that is open."""
-        if self._section is None:
-            self._region.update([], [])
-            return
-        view = self._views[self._section]
-        view.feed(self._sanitizer.finish())
-        done = view.finish(self._region.width - self._indent)
-        self._region.update(self._looking(done), [])
-        self._section = None
+        with self._lock:
+            self._open_rows, self._waits = [], False
+            self._drawn = self._changed = self._clock()
+            if self._section is None:
+                self._region.update([], [])
+                return
+            view = self._views[self._section]
+            view.feed(self._sanitizer.finish())
+            done = view.finish(self._region.width - self._indent)
+            self._region.update(self._looking(done), [])
+            self._section = None
 
     def _feed(self, section: type[Event], text: str) -> None:
         if self._section is not section:
@@ -195,6 +230,7 @@ class TurnView(Display):
             self._reasoning.seconds = self._clock() - self._reasoning_since
         self._pending = 0
         self._views[section].feed(self._output.as_shown(self._sanitizer.feed(text)))
+        self._waits = True
         self._draw()
 
     def _draw(self) -> None:
@@ -203,9 +239,33 @@ class TurnView(Display):
         if self._section is None or now < self._next_draw or self._is_resizing(now):
             return
         done, open_rows = self._views[self._section].rows(self._region.width - self._indent)
-        self._region.update(self._looking(done), self._looking(open_rows))
+        self._open_rows = self._looking(open_rows)
+        self._region.update(self._looking(done), [*self._open_rows, *self._status(now)])
         after = self._clock()
+        self._waits, self._drawn, self._changed = False, now, now
         self._next_draw = now + max(_REDRAW_S, (after - now) / _SHARE)
+
+    def _draw_time(self, now: float) -> None:
+        if self._section is ReasoningDelta:
+            self._reasoning.seconds = now - self._reasoning_since
+            self._draw()
+            return
+        status = self._status(now)
+        if status:
+            self._region.update([], [*self._open_rows, *status])
+            self._drawn = now
+
+    def _status(self, now: float) -> list[Line]:
+        """Return the row that says what goes on and that Ctrl-C stops it; none where that is seen at once."""
+        if self._section is ReasoningDelta or self._activity.since is None or self._began is None:
+            return []
+        if now - (self._changed if self._section is None else self._began) < QUIET_S:
+            return []
+        width = self._region.width
+        text = self._activity.text(width, self._hint)
+        if len(text) + _RULE_SIGNS <= width:
+            text = f"{self._output.line * 2} {text} ".ljust(min(RULE_WIDTH, width), self._output.line)
+        return [crop([Segment(text, theme.DIM)], width)]
 
     def _is_resizing(self, now: float) -> bool:
         """Whether the window has another size than at the last draw, which is then put off until that has settled."""
@@ -225,13 +285,6 @@ class TurnView(Display):
             return [[Segment(_PREAMBLE if self._output.is_unicode else "| ", theme.TOOL), *row] for row in rows]
         return rows
 
-    def _progress(self, done: int, total: int) -> Line:
-        part = done / total
-        filled = round(part * _BAR)
-        bar = f"{self._output.line * filled}{' ' * (_BAR - filled)}"
-        text = f"reading the prompt: {part:>4.0%} of {counted(total, 'token')} [{bar}]"
-        return crop([Segment(text, theme.DIM)], self._region.width)
-
     def _call(self, recipient: str, arguments: str) -> list[Line]:
         """Return a call: the tool's name, and its arguments, the longer ones cut."""
         sign = "\N{RIGHTWARDS ARROW}" if self._output.is_unicode else "->"
@@ -248,7 +301,6 @@ class TurnView(Display):
 
 
 _PREAMBLE = "\N{LEFT ONE QUARTER BLOCK} "
-_BAR = 20
 
 
 def _readable(arguments: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import ReasoningView
 from gptoss.cli.session.events import (
+    Approval,
     CommentaryDelta,
     FinalDelta,
     Notice,
@@ -15,6 +16,7 @@ from gptoss.cli.session.events import (
     RoundStarted,
     Sampled,
     ToolCall,
+    ToolOutput,
     ToolResult,
     TurnFinished,
     TurnTiming,
@@ -122,11 +124,90 @@ def test_hints_are_shown_where_they_fit(show) -> None:
     assert ";" not in show(Screen(25), *THINK, hints=hints)[-1]
 
 
-def test_long_prompt_shows_how_much_of_it_is_read(show) -> None:
+STOP = ("; Ctrl-C stops",)
+
+
+def bare(lines: list[str]) -> list[str]:
+    """Rows without the rest of their rules."""
+    return [line.rstrip(f" {RULE}") for line in lines]
+
+
+@pytest.fixture
+def shown(show):
+    return lambda *arguments, **options: bare(show(*arguments, **options))
+
+
+def test_long_prompt_shows_how_much_of_it_is_read(shown) -> None:
     begun = [RoundStarted("m", (0,) * 4000, 0), PrefillProgress(0, 4000), PrefillProgress(1000, 4000)]
-    assert show(Screen(), *begun) == [f"reading the prompt:  25% of 4,000 tokens [{RULE * 5}"]
-    assert show(Screen(), *begun, PrefillProgress(4000, 4000)) == []
-    assert show(Screen(), RoundStarted("m", (0,) * 40, 0), PrefillProgress(0, 40)) == []
+    row = f"{RULE * 2} reading 4,000 tokens, 25%: 2.0 s"
+    assert shown(Screen(), *begun, hints=STOP) == [f"{row}; Ctrl-C stops"]
+    assert shown(Screen(50), *begun, hints=STOP) == ["reading 4,000 tokens, 25%: 2.0 s; Ctrl-C stops"]
+    assert shown(Screen(45), *begun, hints=STOP) == ["reading 4,000 tokens: 2.0 s; Ctrl-C stops"]
+    assert shown(Screen(25), *begun, hints=STOP) == [f"{RULE * 2} 2.0 s; Ctrl-C stops"]
+    assert shown(Screen(40), *begun, hints=STOP) == [f"{RULE * 2} reading: 2.0 s; Ctrl-C stops"]
+    finished = [*begun, PrefillProgress(4000, 4000)]
+    assert shown(Screen(), *finished, hints=STOP) == [f"{RULE * 2} thinking: 0.0 s; Ctrl-C stops"]
+    assert shown(Screen(), *finished, FinalDelta("Hi"), FINISHED) == ["Hi"]
+
+
+def test_silence_is_said_by_its_time_and_not_by_the_length_of_the_prompt() -> None:
+    screen = Screen()
+    view = TurnView(screen, look=ReasoningView.SHOW, hints=STOP, clock=lambda: screen.now)
+    view.show(RoundStarted("m", (0,) * 40, 30))
+    view.show(PrefillProgress(30, 40))
+    view.beat()
+    assert bare(screen.lines()) == []
+    screen.now = 0.45
+    view.beat()
+    assert bare(screen.lines()) == [f"{RULE * 2} reading 10 tokens: 0.5 s; Ctrl-C stops"]
+    view.show(PrefillProgress(40, 40))
+    screen.now = 2.45
+    view.beat()
+    assert bare(screen.lines()) == [f"{RULE * 2} thinking: 2.0 s; Ctrl-C stops"]
+    for text in ("Hel", "lo"):
+        view.show(Sampled(None))
+        view.show(FinalDelta(text))
+    screen.now = 5.45
+    view.beat()
+    assert bare(screen.lines()) == ["Hello", f"{RULE * 2} answering: 2 tokens, 3.0 s; Ctrl-C stops"]
+    view.show(FINISHED)
+    screen.now = 9.0
+    view.beat()
+    assert bare(screen.lines()) == ["Hello"]
+
+
+def test_time_of_reasoning_goes_on_while_no_token_comes(shown) -> None:
+    screen = Screen()
+    view = TurnView(screen, look=ReasoningView.SHOW, hints=STOP, clock=lambda: screen.now)
+    view.show(ReasoningDelta("Hm"))
+    screen.now = 7.0
+    view.beat()
+    assert bare(screen.lines())[-1].startswith(f"{RULE * 2} 1 token, 7.0 s; Ctrl-C stops")
+
+
+def test_running_tools_and_calls_being_written_are_said() -> None:
+    screen = Screen()
+    view = TurnView(screen, look=ReasoningView.SHOW, hints=STOP, clock=lambda: screen.now)
+    view.show(RoundStarted("m", (0,) * 40, 0))
+    for _ in range(20):
+        view.show(Sampled(None))
+    screen.now, call = 1.0, "\u2192 python"
+    view.beat()
+    assert bare(screen.lines()) == [f"{RULE * 2} writing a call: 20 tokens, 1.0 s; Ctrl-C stops"]
+    view.show(ToolCall("python", "1"))
+    screen.now = 3.0
+    view.beat()  # the person may be asked now
+    assert bare(screen.lines()) == [call, "  1"]
+    view.show(Approval("call_1", True, "person"))
+    screen.now = 5.0
+    view.beat()
+    assert bare(screen.lines()) == [call, "  1", f"{RULE * 2} running python: 2.0 s; Ctrl-C stops"]
+    view.show(ToolOutput("call_1", "out"))
+    assert bare(screen.lines()) == [call, "  1", "  out", f"{RULE * 2} running python: 2.0 s; Ctrl-C stops"]
+    view.show(ToolResult(Message.tool("python", "done")))
+    screen.now = 9.0
+    view.beat()
+    assert bare(screen.lines()) == [call, "  1", "  done"]
 
 
 def test_preambles_and_calls_have_their_own_look(show) -> None:

@@ -18,10 +18,10 @@ class Tmux:
         self._socket = str(folder / "tmux")
         variables = [f"{name}={value}" for name, value in environment.items()]
         settings = folder / "tmux.conf"
-        lines = ["status off", "remain-on-exit on", "history-limit 20000"]
+        lines = ["status off", "history-limit 20000"]
         settings.write_text("".join(f"set -g {line}\n" for line in lines), encoding="utf-8")
         size = ["-x", str(columns), "-y", str(rows)]
-        line = shlex.join(["env", *variables, *command])
+        line = shlex.join(["env", *variables, *command]) + "; sleep 60"
         self._run("-f", str(settings), "new-session", "-d", *size, line)
 
     def resize(self, columns: int, rows: int) -> None:
@@ -42,9 +42,6 @@ class Tmux:
     def history_size(self) -> int:
         """How many rows have left the screen."""
         return int(self._run("display-message", "-p", "#{history_size}"))
-
-    def has_ended(self) -> bool:
-        return self._run("display-message", "-p", "#{pane_dead}").strip() == "1"
 
     def wait(self, found: Callable[[list[str]], bool], seconds: float = 20) -> list[str]:
         """Wait until history and screen are as they should be; their rows."""
