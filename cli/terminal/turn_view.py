@@ -13,7 +13,7 @@ from rich.segment import Segment
 
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import ReasoningView
-from gptoss.cli.base.text import Sanitizer, counted, one_line, sanitize
+from gptoss.cli.base.text import Sanitizer, one_line, sanitize
 from gptoss.cli.displays.text import Display
 from gptoss.cli.session.events import (
     Approval,

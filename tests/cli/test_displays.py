@@ -148,9 +148,9 @@ def test_running_output_and_long_results_are_bounded_rows_at_a_terminal() -> Non
     shown = stream.text
     assert [f"line {n} " in shown for n in (291, 292, 299)] == [False, True, True]
     display.show(ToolResult(Message.tool("python", lines), files=(Path("/made/plot.png"),)))
-    assert "\x1b[7A" in stream.text[len(shown) :]  # over the rows of the output
+    assert stream.text[len(shown) :].count("\x1b[A") == 7  # over the rows of the output
     result = stream.text[len(shown) :].replace("\x1b[2m", "").replace("\x1b[22m", "").splitlines()
-    assert [result[-11].removeprefix("\x1b[J"), result[-10]] == [
+    assert [result[-11].rpartition("\x1b[2K")[2], result[-10]] == [
         "result of python:",
         "  line 0 \N{SYMBOL FOR ESCAPE}[2J",
     ]
