@@ -64,13 +64,14 @@ class TokenBudget:
         max_tokens: the most of them.
         closing: the tokens that come once these are used up and such a message is open: its end, the author, and a
             header of `then`.
-        then: the message that the closing opens.
+        then: the message that the closing opens; None: the closing ends with the author, and any message that
+            completes the completion follows.
     """
 
     message: MessageForm
     max_tokens: int
     closing: tuple[int, ...]
-    then: MessageForm
+    then: MessageForm | None
 
 
 @dataclass(frozen=True)

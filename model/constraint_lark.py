@@ -41,7 +41,8 @@ def lark_grammar(description: Description, stop_tokens: Collection[int] = ()) ->
         is_left_out = form.completes and form.end in stop_tokens
         rules[f"rest_{n}"] = f"content_{n}" if is_left_out else f"content_{n} <[{form.end}]>"
         if budget is not None and form == budget.message:
-            rules |= _limited_rules(budget, f"header_{n}", f"rest_{forms.index(budget.then)}", author)
+            then = "finish" if budget.then is None else f"rest_{forms.index(budget.then)}"
+            rules |= _limited_rules(budget, f"header_{n}", then, author)
             follows = "limited"
             limited = [f"header_{n} limited"]
         elif form.completes:

@@ -35,7 +35,7 @@ def describe_turn(
     budget = None
     if think_budget is not None:
         reasoning = next(form for heads, form in forms.items() if is_reasoning(heads[0]))
-        answer = next(form for heads, form in forms.items() if ANSWER in heads)
+        answer = next((form for heads, form in forms.items() if ANSWER in heads), None)
         budget = TokenBudget(reasoning, think_budget, closing_tokens(headers), answer)
     special = frozenset(range(encoding.vocab_size)) - encoding.ordinary_tokens
     return Description(header, headers.author, tuple(forms.values()), special, budget)

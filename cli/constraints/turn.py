@@ -12,6 +12,7 @@ from gptoss.cli.constraints.grammars import Grammar, GrammarEngine
 from gptoss.cli.constraints.headers import HeaderConstraint
 from gptoss.cli.constraints.masks import MaskCache
 from gptoss.cli.constraints.schemas import SchemaCache
+from gptoss.cli.constraints.tool_choice import AUTO, ToolChoice
 from gptoss.harmony import Conversation, Encoding, HeaderGrammar, legal_heads
 from gptoss.model.constraint import Constraints, Forced, Hold, StepwiseConstraint
 from gptoss.model.constraint_description import Description
@@ -112,6 +113,7 @@ class ConstraintFactory:
         *,
         answer: Grammar | None = None,
         think_budget: int | None = None,
+        tool_choice: ToolChoice = AUTO,
     ) -> TurnConstraint:
         """Return the constraint on the assistant's next turn.
 
@@ -121,15 +123,19 @@ class ConstraintFactory:
             said: tokens of the content below that header that already stand there.
             answer: the grammar of the answer; None allows any text.
             think_budget: the most tokens of reasoning in the turn; None sets no limit.
+            tool_choice: which tools may be called, and whether one must be.
 
         Raises:
             HeaderError: `header` is no beginning of a completion.
             ConstraintError: `said` does not follow the grammar.
         """
         header, said = tuple(header), tuple(said)
-        headers = self._headers(legal_heads(conversation))
+        legal = legal_heads(conversation)
+        headers = self._headers(tool_choice.heads(legal))
         grammars = TurnGrammars(conversation, answer, self._schemas)
-        budget = ReasoningBudget(self._encoding, headers, headers.walk(header), think_budget)
+        calls = tool_choice.calls(legal)
+        only_calls = (self._headers(calls), self._masks) if calls else None
+        budget = ReasoningBudget(self._encoding, headers, headers.walk(header), think_budget, only_calls)
         parts: list[StepwiseConstraint] = [budget, HeaderConstraint(headers.walk(header), self._masks)]
         if not grammars.is_empty:
             self.warm()

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from gptoss.cli.base.settings import Effort
 from gptoss.cli.constraints.grammars import Grammar
+from gptoss.cli.constraints.tool_choice import AUTO, ToolChoice
 from gptoss.cli.constraints.turn import ConstraintFactory
 from gptoss.cli.session.overflow import OverflowPolicy
 from gptoss.cli.session.tools import ToolLimits, Tools
@@ -49,6 +50,7 @@ class SessionRules:
             leaves none.
         tools: runs the tools that the model calls; None: calls are left to the caller.
         tool_limits: of one turn.
+        tool_choice: which tools the model may call; that one must be called holds for the first round of a turn.
     """
 
     params: SamplingParams | None = None
@@ -58,6 +60,7 @@ class SessionRules:
     overflow: OverflowPolicy | None = None
     tools: Tools | None = None
     tool_limits: ToolLimits = ToolLimits()
+    tool_choice: ToolChoice = AUTO
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class TurnOptions:
     Attributes:
         effort: how long the model may reason.
         seed: of the sampling.
+        tool_choice: which tools the model may call.
     """
 
     effort: Effort | None = None
     seed: int | None = None
+    tool_choice: ToolChoice | None = None

@@ -108,7 +108,12 @@ class PromptBuilder:
         self._overflow = overflow
 
     def build(
-        self, transcript: Transcript, sampled: Continuation | None = None, opened: Message | None = None
+        self,
+        transcript: Transcript,
+        sampled: Continuation | None = None,
+        opened: Message | None = None,
+        *,
+        must_call: bool = False,
     ) -> Prompt:
         """Return the prompt for the next round.
 
@@ -116,12 +121,15 @@ class PromptBuilder:
             transcript: ends with the message to respond to.
             sampled: the previous round; where the conversation goes on from it, its exact ids are the beginning.
             opened: a message of the assistant that was cut, to go on with; it is not part of the transcript.
+            must_call: the round has to end in a call: where reasoning is skipped, no answer is begun in its place.
 
         Raises:
             ContextFullError: the prompt leaves no room at all.
             HarmonyError: the conversation cannot be rendered.
         """
         opening = self._opening(transcript, opened)
+        if must_call:
+            opening = replace(opening, header=(), said=())
         whole = transcript.conversation
         prompt = self._render(whole, opening, sampled)
         if len(prompt.ids) <= self._room:

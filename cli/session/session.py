@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gptoss.cli.base.text import counted
+from gptoss.cli.constraints.tool_choice import AUTO, ToolChoice
 from gptoss.cli.constraints.turn import TurnConstraint
 from gptoss.cli.session.calls import calls_of
 from gptoss.cli.session.conversation_settings import ConversationSettings
@@ -302,13 +303,15 @@ class Session:
         shown = transcript
         if options.effort is not None:
             shown = transcript.with_settings(transcript.settings.with_effort(options.effort))
-        prompt = self._prompts.build(shown, self._continuation, opened)
+        choice = self._tool_choice(options, number, opened, transcript)
+        prompt = self._prompts.build(shown, self._continuation, opened, must_call=choice.must_call)
         constraint = self._model.constraints.turn(
             prompt.conversation,
             prompt.header,
             prompt.said,
             answer=self._rules.answer,
-            think_budget=self._rules.think_budget,
+            think_budget=0 if choice.must_call and shown.settings.skip_reasoning else self._rules.think_budget,
+            tool_choice=choice,
         )
         request = Request(prompt.ids, self._params_of(options, before, number), self.encoding.stop_tokens, constraint)
         report = None if progress is None else lambda done, of: progress(PrefillProgress(done, of))
@@ -374,6 +377,14 @@ class Session:
             if is_stuck and sampling.generation.finish_reason is None:
                 sampling.ending = "repetition"
                 return
+
+    def _tool_choice(
+        self, options: TurnOptions, number: int, opened: Message | None, transcript: Transcript
+    ) -> ToolChoice:
+        """Return the choice of a round: a call is required of the first alone, and of none that goes on with a text."""
+        choice = options.tool_choice or self._rules.tool_choice
+        goes_on = options.tool_choice is None and transcript.is_open and transcript.messages[-1].role is Role.TOOL
+        return AUTO if choice.must_call and (number > 0 or opened is not None or goes_on) else choice
 
     def _params_of(self, options: TurnOptions, before: _RoundResult | None, number: int) -> SamplingParams:
         """Return the sampling of a round: a turn has one limit of tokens, and each round its own random numbers."""

@@ -19,7 +19,7 @@ from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.pulling import offer_pull
 from gptoss.cli.startup.remotes import KEY_VARIABLE
-from gptoss.cli.startup.tools import offered, tool_limits, with_tool_instructions
+from gptoss.cli.startup.tools import offered, tool_choice, tool_limits, with_tool_instructions
 from gptoss.cli.terminal.terminal_display import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 from gptoss.cli.tools.toolbox import Toolbox
@@ -82,7 +82,7 @@ def session_rules(
     """Return what holds for all turns; the arguments are those of `open_session`.
 
     Raises:
-        UsageError: a sampling parameter is out of its range.
+        UsageError: a sampling parameter is out of its range, or --tool-choice names no tool.
     """
     settings = invocation.settings
     return SessionRules(
@@ -93,6 +93,7 @@ def session_rules(
         overflow=DropOldest() if settings.overflow is Overflow.DROP_OLDEST else overflow,
         tools=toolbox,
         tool_limits=tool_limits(settings),
+        tool_choice=tool_choice(settings, toolbox),
     )
 
 

@@ -224,6 +224,14 @@ _TOOLS: dict[str, Any] = {
             help="Run MCP servers in the sandbox, without network. [default: no-mcp-sandbox]",
         ),
     ],
+    "tool_choice": Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHOICE",
+            help="auto, none, or required: after its reasoning the model must call a tool; a name: that tool. "
+            "[default: auto]",
+        ),
+    ],
     "allow": Annotated[
         list[str] | None,
         typer.Option(

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.settings import TOOLS, Settings
 from gptoss.cli.base.text import one_line
+from gptoss.cli.constraints.tool_choice import AUTO, ToolChoice
 from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.tools import ToolLimits
 from gptoss.cli.startup.environment import Environment
@@ -21,6 +22,7 @@ from gptoss.cli.tools.permission import Approver, Permission
 from gptoss.cli.tools.rules import Rule, Rules
 from gptoss.cli.tools.tool import Tool
 from gptoss.cli.tools.toolbox import Toolbox
+from gptoss.harmony.content import FUNCTIONS_NAMESPACE
 from gptoss.model.storage.regular_file import open_regular_file
 
 PROJECT_FILE = ".gptoss.toml"
@@ -148,6 +150,26 @@ def temporary_files(environment: Environment) -> Callable[[], Path]:
 def tool_limits(settings: Settings) -> ToolLimits:
     """Return the limits of one turn."""
     return ToolLimits(calls=settings.tool_calls, seconds=settings.tool_time)
+
+
+def tool_choice(settings: Settings, toolbox: Toolbox | None) -> ToolChoice:
+    """Return what `--tool-choice` asks for.
+
+    Raises:
+        UsageError: it names no tool of this run, or there is none that could be called.
+    """
+    chosen = settings.tool_choice
+    if chosen in ("auto", "none"):
+        return ToolChoice("none") if chosen == "none" else AUTO
+    names = [] if toolbox is None else [name for tool in toolbox.tools for name in tool.recipients]
+    if not names:
+        raise UsageError(f"--tool-choice {one_line(chosen)}: there is no tool to call: --tool or --functions adds one")
+    if chosen == "required":
+        return ToolChoice("required")
+    wanted = [name for name in names if chosen in (name, name.removeprefix(f"{FUNCTIONS_NAMESPACE}."))]
+    if not wanted:
+        raise UsageError(f"--tool-choice: there is no tool {one_line(chosen)!r}; the tools are {', '.join(names)}")
+    return ToolChoice("required", frozenset(wanted))
 
 
 def workspace_of(settings: Settings) -> Path:

@@ -13,6 +13,7 @@ from constrained_sampling import choose, members
 from llguidance import LLMatcher, LLTokenizer
 
 from gptoss.cli.constraints.grammars import Grammar, llguidance_tokenizer
+from gptoss.cli.constraints.tool_choice import AUTO, ToolChoice
 from gptoss.cli.constraints.turn import ConstraintFactory, TurnConstraint
 from gptoss.cli.startup.answer_format import choice_format, regex_format, schema_format
 from gptoss.harmony import (
@@ -49,6 +50,7 @@ TOOLS = Conversation.of(
         )
     ),
 )
+ONE_TOOL = ToolChoice("required", frozenset({"functions.now"}))
 FINAL = "<|channel|>final<|message|>"
 ANALYSIS = "<|channel|>analysis<|message|>"
 PREAMBLE = "<|channel|>commentary<|message|>"
@@ -62,6 +64,7 @@ class Case:
     answer: Callable[[], Grammar] | None = None
     header: str = ""
     think_budget: int | None = None
+    tool_choice: ToolChoice = AUTO
     is_whole_text: bool = field(default=False, kw_only=True)
     """Sample only tokens that are whole characters."""
 
@@ -71,6 +74,7 @@ class Case:
             encoding.encode_with_special(self.header),
             answer=self.answer and self.answer(),
             think_budget=self.think_budget,
+            tool_choice=self.tool_choice,
         )
 
 
@@ -90,6 +94,12 @@ CASES = {
     "regex that matches nothing": Case(answer=lambda: regex_format(r"(é|x y|\n)*").grammar, header=FINAL),
     "choices": Case(TOOLS, answer=lambda: choice_format('yes, "no", \\né').grammar, think_budget=1, is_whole_text=True),
     "reasoning begun": Case(TOOLS, header=ANALYSIS, think_budget=2, is_whole_text=True),
+    "no tools": Case(TOOLS, tool_choice=ToolChoice("none")),
+    "some tool": Case(TOOLS, tool_choice=ToolChoice("required")),
+    "some tool, a budget": Case(TOOLS, think_budget=2, tool_choice=ToolChoice("required"), is_whole_text=True),
+    "some tool, budget of none": Case(TOOLS, think_budget=0, tool_choice=ToolChoice("required"), is_whole_text=True),
+    "one tool": Case(TOOLS, think_budget=2, tool_choice=ONE_TOOL, is_whole_text=True),
+    "one tool, answer as JSON": Case(TOOLS, lambda: schema_format(PERSON).grammar, tool_choice=ONE_TOOL),
     "a part of a header": Case(TOOLS, header="<|channel|>", think_budget=2, is_whole_text=True),
 }
 
