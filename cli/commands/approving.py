@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 
 from gptoss.cli.base.errors import CliError
@@ -42,20 +43,38 @@ class AskingPerson:
         self._folders = folders
 
     def ask(self, tool: str, preview: Preview, rule: Rule) -> Answer:
-        """Show what will run, and ask; anything that is no choice is a no, with that as the reason."""
+        """Show what will run, and ask; anything that is no choice is a no, with that as the reason.
+
+        Ctrl-C is a no that ends the turn. Of a text that is longer than a screen the whole is shown on request.
+        """
         lines = sanitize(preview.text).split("\n")
         self._say(f"{tool} wants to run; it can reach {preview.reaches}:")
-        for text in lines[:_MAX_ROWS]:
+        shown = lines if len(lines) <= _MAX_ROWS else lines[: _MAX_ROWS // 2]
+        for text in shown:
             self._show(text, preview.language)
-        if len(lines) > _MAX_ROWS:
-            self._say(f"  and {len(lines) - _MAX_ROWS:,} more lines")
-        self._say(
-            f"y: yes, this once; c: yes, {tool} in all of this conversation; a: always, by the rule "
-            f"{_beginning(one_line(str(rule)))}; n, or why not: no"
-        )
-        said = self._line.choose("[n] ").strip()
+        if len(shown) < len(lines):
+            self._say(f"  ({len(lines) - _MAX_ROWS:,} lines are not shown here; v shows all)")
+            for text in lines[-(_MAX_ROWS // 2) :]:
+                self._show(text, preview.language)
+        while True:
+            self._say(
+                f"y: yes, this once; c: yes, {tool} in all of this conversation; a: always, by the rule "
+                f"{_beginning(one_line(str(rule)))}; n, or why not: no"
+            )
+            said = self._choose()
+            if said.lower() != "v" or len(shown) == len(lines):
+                break
+            for text in lines:
+                self._show(text, preview.language)
         choice = _CHOICES.get(said.lower())
         return Answer("no", said or None) if choice is None else Answer(choice)
+
+    def _choose(self) -> str:
+        """Return the answer; empty for Ctrl-C, which ends the turn."""
+        said = self._line.choose("[n] ")
+        if said is None:  # the line was read with a Ctrl-C of its own; the turn has another one
+            signal.raise_signal(signal.SIGINT)
+        return (said or "").strip()
 
     def _show(self, line: str, language: str) -> None:
         style = _DIFF_STYLES.get(line[:1]) if language == "diff" else None
@@ -67,7 +86,7 @@ class AskingPerson:
     def may_exceed(self, limit: ToolLimit, call: ToolCall) -> bool:
         """Ask whether the turn goes on after a limit."""
         self._say(f"{TOOL_LIMITS[limit]}; the next call is {one_line(call.recipient)}. Go on?")
-        return self._line.choose("[n] ").strip().lower() in ("y", "yes")
+        return self._choose().lower() in ("y", "yes")
 
     def remember(self, rule: Rule) -> None:
         """Add a rule to `allow` in the config file; a failure is said, and the rule holds for this run."""

@@ -85,7 +85,7 @@ class MakingRoom:
         self._say(f"leave the oldest {turns} out of the prompt, {then}? the conversation keeps {them}")
         self._say("; ".join(f"{key}: {meaning}" for key, meaning in choices.items()))
         while True:
-            said = self._line.choose("[n] ").strip().lower() or "n"
+            said = (self._line.choose("[n] ") or "").strip().lower() or "n"
             if choices.get(said[0], "").startswith(said):
                 return said[0]
 

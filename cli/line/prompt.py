@@ -43,8 +43,8 @@ class InputLine(Protocol):
         """
         ...
 
-    def choose(self, question: str) -> str:
-        """Return the answer to a question; empty for Ctrl-C and at the end of the input."""
+    def choose(self, question: str) -> str | None:
+        """Return the answer to a question; empty at the end of the input, None for Ctrl-C."""
         ...
 
     def keys(self, actions: Mapping[str, Callable[[], object]]) -> AbstractContextManager[None]:
@@ -81,14 +81,14 @@ class Lines:
             text += "\n" + following
         return None if text is None else unwrapped(text)
 
-    def choose(self, question: str) -> str:
+    def choose(self, question: str) -> str | None:
         """Return the next line, after the question."""
         try:
             return self._line(question) or ""
         except Terminated:
             raise
         except KeyboardInterrupt:
-            return ""
+            return None
 
     def keys(self, actions: Mapping[str, Callable[[], object]]) -> AbstractContextManager[None]:
         """Within this context the first of these keys calls its action, where there is a terminal."""
@@ -197,7 +197,7 @@ class TerminalLine:
         except EOFError:
             return None
 
-    def choose(self, question: str) -> str:
+    def choose(self, question: str) -> str | None:
         """Edit and give a line that is not remembered."""
         from prompt_toolkit import PromptSession
 
@@ -209,7 +209,9 @@ class TerminalLine:
             return _prompted(PromptSession(input=self._input, output=self._screen), question)
         except Terminated:
             raise
-        except (EOFError, KeyboardInterrupt):
+        except KeyboardInterrupt:
+            return None
+        except EOFError:
             return ""
         finally:
             if meanwhile is not None:

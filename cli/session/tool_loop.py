@@ -84,7 +84,7 @@ class ToolLoop:
                     outcome = yield from running
                 if outcome is None:
                     return tuple(calls[index:])
-                if outcome.status == "cancelled" and self._is_stopping():
+                if outcome.status in ("cancelled", "denied") and self._is_stopping():
                     outcome = replace(outcome, text=f"{outcome.text}\n{_STOPPED}")
                 elif outcome.status == "cancelled" and self.limit is not None:
                     outcome = replace(outcome, text=f"{outcome.text}\n{_LIMIT_TEXTS[self.limit]}", status="limit")

@@ -60,6 +60,7 @@ class Permission:
     def __init__(self, rules: Rules, approver: Approver | None) -> None:
         self._rules = rules
         self._approver = approver
+        self._for_conversation: tuple[Rule, ...] = ()
 
     def decide(
         self, call_id: str, tool: str, argument: str, preview: Callable[[], Preview], *, is_changed: bool = False
@@ -73,7 +74,7 @@ class Permission:
             preview: what will run; asked for only where the person is.
             is_changed: whether the tool is not what it was when it was allowed: rules that allow do not count then.
         """
-        ruling = self._rules.of(tool, argument)
+        ruling = self._rules.granting(*self._for_conversation).of(tool, argument)
         rule = None if ruling.rule is None else str(ruling.rule)
         if ruling.decision is Decision.DENY or (ruling.decision is Decision.ALLOW and not is_changed):
             return Approval(call_id, ruling.decision is Decision.ALLOW, "rule", rule)
@@ -84,9 +85,9 @@ class Permission:
         if answer.choice == "no":
             return Approval(call_id, False, "person", reason=answer.reason)
         if answer.choice == "conversation":
-            self._grant(Rule(tool))
+            self._for_conversation += (Rule(tool),)
         elif answer.choice == "always":
-            self._grant(always)
+            self._rules = self._rules.granting(always)
             self._approver.remember(always)
         return Approval(call_id, True, "person")
 
@@ -94,5 +95,6 @@ class Permission:
         """Return whether the person lets the turn go on although a limit is reached."""
         return self._approver is not None and self._approver.may_exceed(limit, call)
 
-    def _grant(self, rule: Rule) -> None:
-        self._rules = self._rules.granting(rule)
+    def reset(self) -> None:
+        """Forget what was granted for one conversation, as another begins."""
+        self._for_conversation = ()

@@ -110,9 +110,9 @@ class Rules:
                     return Ruling(decision, rule)
         return Ruling(Decision.ASK)
 
-    def granting(self, rule: Rule) -> Rules:
-        """Return the rules with one that the person has granted when asked."""
-        return replace(self, granted=(*self.granted, rule))
+    def granting(self, *rules: Rule) -> Rules:
+        """Return the rules with some that the person has granted when asked."""
+        return replace(self, granted=(*self.granted, *rules))
 
     def stricter(self, deny: Iterable[Rule], ask: Iterable[Rule]) -> Rules:
         """Return the rules with further ones that allow less."""

@@ -80,7 +80,8 @@ class Toolbox:
             self._running.cancel()
 
     def reset(self) -> None:
-        """Begin another conversation: what tools keep for one is dropped."""
+        """Begin another conversation: what tools keep for one is dropped, and what was granted for it."""
+        self._permission.reset()
         for tool in self._tools:
             tool.reset()
 

@@ -1,7 +1,9 @@
 """The tool python: a stateful interpreter in a sandbox, and a turn of `ask` that uses it."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -11,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+import gptoss.cli.tools.python.interpreter
 from gptoss.cli.sandbox.limits import Limits
 from gptoss.cli.sandbox.sandbox import Sandbox
 from gptoss.cli.session.events import ToolCall
 from gptoss.cli.session.tools import ToolOutcome
 from gptoss.cli.tools.python.tool import PythonTool
 from gptoss.cli.tools.tool import ToolInputError
-from gptoss.harmony import Message
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
 HAS_BUBBLEWRAP = shutil.which("bwrap") is not None
@@ -123,8 +125,8 @@ def test_code_that_will_not_be_interrupted_ends_with_its_interpreter(python, mon
     outcome = run(tool, "import signal\nsignal.signal(2, signal.SIG_IGN)\nwhile True: pass")
     assert outcome.status == "timeout"
     assert outcome.text.endswith("The interpreter was ended; the next call starts a new one, without the variables.]")
-    history = (Message.tool("python", "1", channel="analysis"),)
-    text = run(tool, "'x' in globals()", history).text
+    tool._seconds = 30
+    text = run(tool, "'x' in globals()").text
     assert text == "[A new interpreter was started: variables of earlier calls are gone, files are kept.]\nFalse"
 
 
@@ -160,6 +162,24 @@ def test_cancel_from_another_thread_keeps_what_was_written(python) -> None:
     threading.Timer(0.1, call.cancel).start()
     assert "".join(running) == "KeyboardInterrupt\n"
     assert run(tool, "x").text == "1"
+
+
+def test_cell_that_is_cancelled_before_it_begins_never_runs(folder) -> None:
+    requests, responses = os.pipe(), os.pipe()
+    for request in ({"code": "open('made', 'w').close()"}, {"interrupt": True}):
+        os.write(requests[1], json.dumps(request).encode() + b"\n")
+    worker = Path(gptoss.cli.tools.python.interpreter.__file__).with_name("worker.py")
+    command = [sys.executable, str(worker), str(requests[0]), str(responses[1])]
+    process = subprocess.Popen(
+        command, cwd=folder, pass_fds=(requests[0], responses[1]), stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert os.read(responses[0], 100) == b'{"done": true}\n'
+    os.write(requests[1], json.dumps({"code": "1 + 1"}).encode() + b"\n")
+    assert os.read(responses[0], 100) == b'{"done": true}\n'
+    os.close(requests[0])
+    os.close(requests[1])
+    assert process.communicate(timeout=20)[0] == b"KeyboardInterrupt\n2\n"
+    assert list(folder.iterdir()) == []
 
 
 def test_cancelled_call_says_so(python) -> None:

@@ -57,6 +57,33 @@ def test_ctrl_c_ends_a_running_cell_with_its_processes_and_keeps_what_was_done(t
     assert screen.ended() == 0
 
 
+def test_ctrl_c_at_the_question_is_a_no_that_ends_the_turn(terminal, kept) -> None:
+    completions = [cell("print(1)"), ANSWER, cell("print(2)"), ANSWER, cell("print(3)"), ANSWER]
+    screen = terminal("--tool", "python", completions=completions, rows=60)
+    screen.wait_for_prompt()
+    screen.type("Hi\r")
+    screen.wait_for(r"\[n\]")
+    screen.type("\x03")
+    screen.wait_for("stopped; what was said is kept, /continue goes on")
+    screen.wait_for_prompt()
+    assert kept()[-1] == "The user did not allow this call.\nThe user has ended this turn."
+    screen.type("/continue\r")
+    screen.wait_for("Done")
+    screen.wait_for_prompt()
+    screen.screen.reset()
+    screen.type("Again\r")
+    screen.wait_for(r"\[n\]")
+    screen.type("c\r")
+    screen.wait_for("  2$")  # the first interpreter of all, and so without a word about a new one
+    screen.wait_for_prompt()
+    assert kept()[-2:] == ["2", "Done."]
+    screen.screen.reset()
+    screen.type("/clear\r")
+    screen.wait_for("a new conversation")
+    screen.type("And now?\r")
+    screen.wait_for(r"\[n\]")  # what was granted for the conversation ended with it
+
+
 def processes_with(word: str) -> list[str]:
     found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     return [line for line in found.splitlines() if word in line]

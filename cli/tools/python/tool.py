@@ -49,6 +49,7 @@ class PythonTool:
         self._program = program
         self._seconds = seconds
         self._interpreter: Interpreter | None = None
+        self._had_interpreter: bool | None = None
 
     @property
     def recipients(self) -> Sequence[str]:
@@ -84,13 +85,17 @@ class PythonTool:
         code = _code_of(call.arguments)
         if not code.strip():
             raise ToolInputError("There is no code in this call: send Python code as the message itself.")
-        names = (call.recipient, f"{FUNCTIONS_NAMESPACE}.{call.recipient}")  # the second is the models' slip
-        is_later = any(message.role is Role.TOOL and message.author.name in names for message in history)
-        return _Cell(self, code, is_later)
+        if self._had_interpreter is None:  # a conversation that goes on had one in an earlier run
+            names = (call.recipient, f"{FUNCTIONS_NAMESPACE}.{call.recipient}")  # the second is the models' slip
+            self._had_interpreter = any(
+                message.role is Role.TOOL and message.author.name in names for message in history
+            )
+        return _Cell(self, code)
 
     def reset(self) -> None:
         """End the interpreter: another conversation has its own."""
         self.close()
+        self._had_interpreter = None
 
     def close(self) -> None:
         """End the interpreter."""
@@ -106,7 +111,7 @@ class PythonTool:
         return "the files of this conversation and the programs of the system; no network"
 
     def opened(self) -> tuple[Interpreter, Path, bool]:
-        """Return the interpreter, its folder, and whether it is new.
+        """Return the interpreter, its folder, and whether it takes the place of one with other variables.
 
         Raises:
             OSError, SandboxError: it cannot be started.
@@ -116,7 +121,8 @@ class PythonTool:
             return self._interpreter, folder, False
         self.close()
         self._interpreter = Interpreter(self._sandbox, folder, self._program)
-        return self._interpreter, folder, True
+        is_another, self._had_interpreter = bool(self._had_interpreter), True
+        return self._interpreter, folder, is_another
 
     @property
     def seconds(self) -> float:
@@ -127,10 +133,9 @@ class PythonTool:
 class _Cell:
     """One call."""
 
-    def __init__(self, tool: PythonTool, code: str, is_later: bool) -> None:
+    def __init__(self, tool: PythonTool, code: str) -> None:
         self._tool = tool
         self.argument = code
-        self._is_later = is_later
         self._interpreter: Interpreter | None = None
         self._is_cancelled = False
 
@@ -140,7 +145,7 @@ class _Cell:
 
     def run(self) -> Generator[str, None, ToolOutcome]:
         try:
-            interpreter, folder, is_new = self._tool.opened()
+            interpreter, folder, is_another = self._tool.opened()
         except (OSError, SandboxError) as error:
             return ToolOutcome(f"python could not be started: {error}", "error")
         self._interpreter = interpreter
@@ -160,7 +165,7 @@ class _Cell:
                 yield piece
         text = without_rewritten(output.text).removesuffix("\n")
         lines = [text] if text else []
-        if is_new and self._is_later:
+        if is_another:
             lines.insert(0, "[A new interpreter was started: variables of earlier calls are gone, files are kept.]")
         status, note = self._explained(ending, interpreter.is_alive)
         if note:

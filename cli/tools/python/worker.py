@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import types
     from typing import TextIO
 
+_INTERRUPTED = threading.Event()
+"""Whether the cell that runs, or is about to, is to end."""
+_is_running = False
 _NAMESPACE: dict[str, object] = {"__name__": "__main__", "__builtins__": builtins, "__doc__": None}
 
 
@@ -33,7 +36,11 @@ def run_cell(code: str, number: int) -> None:
     name = f"<cell {number}>"
     # Tracebacks quote the cell from here.
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+    global _is_running
     try:
+        _is_running = True
+        if _INTERRUPTED.is_set():  # before it began
+            raise KeyboardInterrupt
         tree = ast.parse(code, name)
         last = None
         final = tree.body[-1] if tree.body else None
@@ -61,6 +68,13 @@ def run_cell(code: str, number: int) -> None:
                 stream.flush()
             except (OSError, ValueError):
                 pass
+        _is_running = False
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """Handle SIGINT: it ends a cell, and nothing where none runs."""
+    if _is_running:
+        raise KeyboardInterrupt
 
 
 def _run(code: types.CodeType) -> object:
@@ -97,15 +111,15 @@ def _save_figures() -> None:
         print(f"[a figure could not be saved: {error}]")
 
 
-def _listen(requests: TextIO, cells: queue.SimpleQueue[str], interrupted: threading.Event) -> None:
+def _listen(requests: TextIO, cells: queue.SimpleQueue[str]) -> None:
     """Pass cells on, interrupt the one that runs, and end everything with the program that asks."""
     for line in requests:
         request = json.loads(line)
         if "code" in request:
-            interrupted.clear()
+            _INTERRUPTED.clear()
             cells.put(request["code"])
         else:
-            interrupted.set()
+            _INTERRUPTED.set()
             os.kill(os.getpid(), signal.SIGINT)
     try:
         os.killpg(os.getpgrp(), signal.SIGKILL)
@@ -127,6 +141,7 @@ def _end_children() -> None:
 
 def main() -> None:
     """Run cells; it ends when there are no more requests."""
+    global _is_running
     requests, responses = os.fdopen(int(sys.argv[1])), os.fdopen(int(sys.argv[2]), "w")
     del sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):  # output is shown as it comes
@@ -134,21 +149,25 @@ def main() -> None:
     sys.modules["__main__"].__dict__.pop("main", None)
     sys.path[0:1] = [""]
     cells: queue.SimpleQueue[str] = queue.SimpleQueue()
-    interrupted = threading.Event()
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         os.setpgid(0, 0)  # a group without the programs of the sandbox
     except OSError:  # it leads a session, and so has one
         pass
-    threading.Thread(target=_listen, args=(requests, cells, interrupted), daemon=True).start()
+    threading.Thread(target=_listen, args=(requests, cells), daemon=True).start()
     number = 0
     while True:
+        code = cells.get()
+        number += 1
         try:
-            code = cells.get()
-            number += 1
             run_cell(code, number)
-            if interrupted.is_set():
+        except KeyboardInterrupt:  # at the very end of it, or by a handler of its own
+            pass
+        _is_running = False
+        try:
+            if _INTERRUPTED.is_set():
                 _end_children()
-        except KeyboardInterrupt:  # came between two cells, or at the very end of one
+        except KeyboardInterrupt:
             pass
         try:
             responses.write(json.dumps({"done": True}) + "\n")
