@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,12 +38,13 @@ from gptoss.cli.startup.completions import model_names
 from gptoss.cli.startup.opening import check_effort, load, session_rules
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
-from gptoss.cli.startup.tools import offered, tools_off, with_tool_instructions
+from gptoss.cli.startup.tools import decoding_mechanism, offered, tools_off, with_tool_instructions
 from gptoss.cli.terminal.activity import STOP_HINT, beating
 from gptoss.cli.terminal.attention import Attention, Title
+from gptoss.cli.terminal.decoding import SandboxedDecoder
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.past_turn import show_question, show_turn
-from gptoss.cli.terminal.pictures import protocol_of
+from gptoss.cli.terminal.pictures import picture, protocol_of
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
@@ -88,6 +90,7 @@ class Chat:
         self.environment = invocation.environment
         self.output, self.messages = self.environment.output(), self.environment.messages()
         self._notices = Notices(self.messages)
+        self._decoder = SandboxedDecoder(lambda: decoding_mechanism(invocation.settings))
         self._stats = stats
         self._title = Title(self.output, wanted=invocation.settings.title)
         stdin = self.environment.stdin
@@ -402,7 +405,10 @@ class Chat:
                 f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now",
                 f"; Ctrl-{FOLD_KEY.upper()}: fold",
             ]
-        pictures = protocol_of(self.environment.variables) if self._invocation.settings.pictures else None
+        protocol = protocol_of(self.environment.variables) if self._invocation.settings.pictures else None
+        pictures = None
+        if protocol is not None:
+            pictures = partial(picture, output=self.output, protocol=protocol, decode=self._decoder.decode)
         view = TurnView(self.output, look=self.reasoning, hints=hints, pictures=pictures)
         if opened is not None and opened.channel in (Channel.FINAL, None):
             view.resume_answer(opened.text)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gptoss.cli.base.errors import InputError, UsageError
-from gptoss.cli.base.settings import TOOLS, Settings
+from gptoss.cli.base.settings import TOOLS, Sandbox, Settings
 from gptoss.cli.base.text import one_line
 from gptoss.cli.constraints.tool_choice import AUTO, ToolChoice
 from gptoss.cli.session.conversation_settings import ConversationSettings
@@ -135,6 +135,20 @@ def tools_off(before: ConversationSettings, toolbox: Toolbox | None) -> str | No
     if not off:
         return None
     return f"tools of this conversation are off in this run: {', '.join(off)}; --tool and --functions turn tools on"
+
+
+def decoding_mechanism(settings: Settings) -> str | None:
+    """Return the mechanism that confines the decoder of pictures: the chosen one, or without a sandbox any; None: none.
+
+    Containers have no Pillow.
+    """
+    from gptoss.cli.sandbox.sandbox import SandboxError, open_sandbox
+
+    chosen = settings.sandbox
+    try:
+        return open_sandbox((Sandbox.AUTO if chosen in (Sandbox.OFF, Sandbox.CONTAINER) else chosen).value).mechanism
+    except SandboxError:
+        return None
 
 
 def temporary_files(environment: Environment) -> Callable[[], Path]:

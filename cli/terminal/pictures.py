@@ -1,19 +1,18 @@
 """Picture files as sequences that a terminal shows: kitty's graphics protocol, iTerm2's inline images, or sixel.
 
-A picture is decoded by Pillow, made small and written anew, so that a terminal never gets the bytes of a file. Without
-Pillow (the extra `pictures`), in an unknown terminal and for anything unusual there is no sequence, and the caller
-names the file.
+A picture is decoded by Pillow in the sandbox, made small and written anew, so that a terminal never gets the bytes of a
+file. Without Pillow (the extra `pictures`) or a sandbox, in an unknown terminal and for anything unusual there is no
+sequence, and the caller names the file.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from gptoss.cli.base.output import Output
 from gptoss.model.storage.regular_file import open_regular_file
@@ -24,15 +23,15 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 16 << 20
 """Of a file."""
-_MOST_PIXELS = 50_000_000
-"""Of a picture in a file: 200 MB once it is decoded."""
 _MOST_WIDTH, _MOST_HEIGHT = 960, 640
 """Pixels that are shown."""
 _CELL = (10, 20)
 """Pixels of a cell, as sixel's VT340 has them; terminals scale the others' pictures to their own cells."""
-_FORMATS = ("PNG", "JPEG")
 _CHUNK = 4096
 _COLOURS = 255
+
+Decode: TypeAlias = "Callable[[bytes, int, int], Image | None]"
+"""Returns the picture in the bytes of a file, made smaller to fit so many pixels in width and height."""
 
 
 class PictureProtocol(StrEnum):
@@ -57,17 +56,24 @@ def protocol_of(variables: Mapping[str, str]) -> PictureProtocol | None:
     return None
 
 
-def picture(path: Path, output: Output, protocol: PictureProtocol) -> str | None:
+def picture(path: Path, output: Output, protocol: PictureProtocol, decode: Decode) -> str | None:
     """Return what shows the picture in a file, at most as wide as the terminal and half as high.
 
     It is for a cursor at the beginning of a row, and leaves it at the beginning of the row below.
+
+    Args:
+        path: of the file, which is hostile.
+        output: the terminal.
+        protocol: that it knows.
+        decode: decodes the bytes of a file.
 
     Returns:
         The sequences; None for what is no PNG or JPEG file, is too large, or cannot be decoded.
     """
     columns, rows = max(1, output.columns - 1), max(1, output.rows // 2)
-    image = _read(path, min(_MOST_WIDTH, columns * _CELL[0]), min(_MOST_HEIGHT, rows * _CELL[1]))
-    if image is None:
+    data = _read(path)
+    image = data and decode(data, min(_MOST_WIDTH, columns * _CELL[0]), min(_MOST_HEIGHT, rows * _CELL[1]))
+    if not image:
         return None
     match protocol:
         case PictureProtocol.KITTY:
@@ -78,31 +84,16 @@ def picture(path: Path, output: Output, protocol: PictureProtocol) -> str | None
             return _sixel(image) + "\n"
 
 
-def _read(path: Path, width: int, height: int) -> Image | None:
-    """Return the picture in a file, made smaller to fit if it does not; None if it cannot be shown."""
-    if path.is_symlink():  # a tool has no business with pictures elsewhere
+def _read(path: Path) -> bytes | None:
+    """Return what is in a regular file; None if it is too large, or a link: a tool has no business with those."""
+    if path.is_symlink():
         return None
     try:
-        from PIL import Image, ImageOps
-
         with open_regular_file(path) as file:
             data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures: they are refused below
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        with image:
-            if image.width * image.height > _MOST_PIXELS:
-                return None
-            image.draft("RGB", (width, height))
-            shown = ImageOps.exif_transpose(image).convert("RGBA")
-        shown.thumbnail((width, height))
-        # On white: most plots are made for it, and sixel has no transparency worth the name.
-        ground = Image.new("RGBA", shown.size, "white")
-        return Image.alpha_composite(ground, shown).convert("RGB")
-    except Exception:  # noqa: BLE001 - Pillow has no common class for what it raises on hostile bytes
+    except OSError:
         return None
+    return data if len(data) <= _MOST_BYTES else None
 
 
 def _png(image: Image) -> bytes:

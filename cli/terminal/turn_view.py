@@ -35,7 +35,6 @@ from gptoss.cli.terminal import theme
 from gptoss.cli.terminal.activity import QUIET_S, Activity
 from gptoss.cli.terminal.live import LiveRegion
 from gptoss.cli.terminal.markdown_view import MarkdownView
-from gptoss.cli.terminal.pictures import PictureProtocol, picture
 from gptoss.cli.terminal.styled_text import Line, crop, wrap
 from gptoss.cli.terminal.thinking_view import RULE_WIDTH, ThinkingView
 from gptoss.cli.terminal.tool_rows import OutputTail, first_rows
@@ -80,7 +79,7 @@ class TurnView(Display):
         output: the terminal.
         look: how to show reasoning.
         hints: what a person can do while the model reasons, as `ThinkingView` takes them; the first one always.
-        pictures: how the terminal shows pictures that a tool has made; None: their files are named alone.
+        pictures: returns what shows the picture in a file that a tool has made; None: files are named alone.
         clock: seconds.
     """
 
@@ -90,7 +89,7 @@ class TurnView(Display):
         *,
         look: ReasoningView,
         hints: Sequence[str] = (),
-        pictures: PictureProtocol | None = None,
+        pictures: Callable[[Path], str | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
@@ -191,7 +190,7 @@ class TurnView(Display):
     def _show_picture(self, path: Path) -> None:
         if self._pictures is None:
             return
-        shown = picture(path, self._output, self._pictures)
+        shown = self._pictures(path)
         if shown is not None:
             self._output.write(shown)
 

@@ -4,19 +4,32 @@ import base64
 import io
 import os
 import re
+import shutil
 import struct
+import sys
 import zlib
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import ReasoningView
+from gptoss.cli.sandbox.sandbox import Sandbox
 from gptoss.cli.session.events import ToolResult
-from gptoss.cli.terminal.pictures import PictureProtocol, picture, protocol_of
+from gptoss.cli.terminal.decoding import SandboxedDecoder
+from gptoss.cli.terminal.pictures import PictureProtocol, picture as shown_picture, protocol_of
 from gptoss.cli.terminal.turn_view import TurnView
 from gptoss.harmony import Message
 
 Image = pytest.importorskip("PIL.Image")
+
+
+DECODER = SandboxedDecoder(lambda: "landlock" if sys.platform == "linux" else "off")
+
+
+def picture(path, output, protocol):
+    return shown_picture(path, output, protocol, DECODER.decode)
 
 
 class Screen(Output):
@@ -167,9 +180,52 @@ def test_result_of_a_tool_names_the_file_and_shows_it(png, tmp_path) -> None:
     result = ToolResult(Message.tool("python", "done"), files=(png(10, 10), text))
     for protocol, count in ((PictureProtocol.KITTY, 1), (None, 0)):
         screen = Screen()
-        view = TurnView(screen, look=ReasoningView.SHOW, pictures=protocol)
+        pictures = partial(picture, output=screen, protocol=protocol) if protocol else None
+        view = TurnView(screen, look=ReasoningView.SHOW, pictures=pictures)
         view.show(result)
         assert screen.written.count("\x1b_G") == count
         assert screen.written.index("a.png") < screen.written.index("note.txt")
         if count:
             assert screen.written.index("a.png") < screen.written.index("\x1b_G") < screen.written.index("note.txt")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"3 3\n" + b"x" * 26,
+        b"3 3\n" + b"x" * 28,
+        b"4 2\n" + b"x" * 24,
+        b"0 0\n",
+        b"-1 -1\n" + b"x" * 3,
+        b"1 1 1\n" + b"x" * 3,
+        b"\xb9 1\n" + b"x" * 3,
+        b"1 1\n" + b"x" * 100_000,
+    ],
+)
+def test_decoder_that_was_taken_over_gives_no_picture(monkeypatch, tmp_path, said) -> None:
+    program = tmp_path / "decoder.py"
+    program.write_text(f"import sys\nsys.stdout.buffer.write({said!r})\n")
+    monkeypatch.setattr("gptoss.cli.terminal.decoding._DECODER", program)
+    assert SandboxedDecoder(lambda: "off").decode(b"", 3, 3) is None
+    program.write_text("import sys\nsys.stdout.buffer.write(b'3 2\\n' + bytes(18))\n")
+    assert SandboxedDecoder(lambda: "off").decode(b"", 3, 3).size == (3, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
+def test_decoder_runs_in_the_sandbox_and_in_no_other_place(monkeypatch, png, tmp_path) -> None:
+    started = []
+    start = Sandbox.start
+
+    def noted(self, command, folder, **options):
+        started.append((self.mechanism, [Path(part).name for part in command]))
+        return start(self, command, folder, **options)
+
+    monkeypatch.setattr(Sandbox, "start", noted)
+    monkeypatch.setattr(Image, "open", None)
+    mechanism = "bubblewrap" if shutil.which("bwrap") else "landlock"
+    decoder = SandboxedDecoder(lambda: mechanism)
+    assert shown_picture(png(5, 5), Screen(), PictureProtocol.KITTY, decoder.decode) is not None
+    ((name, command),) = started
+    assert (name, command[0], command[2]) == (mechanism, Path(sys.executable).name, "picture_decoder.py")
+    assert SandboxedDecoder(lambda: None).decode(png(5, 5).read_bytes(), 9, 9) is None
