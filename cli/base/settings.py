@@ -155,6 +155,7 @@ class Settings:
     ask: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     workspace: str | None = None
+    browser_dir: str | None = None
     python: str | None = None
     sandbox: Sandbox = Sandbox.AUTO
     tool_calls: int = 100
@@ -165,7 +166,7 @@ class Settings:
 KEYS = tuple(field.name for field in fields(Settings) if field.name != "kernels")
 """Settings with a key in the config file and a flag."""
 
-TOOLS = ("python", "files", "apply_patch")
+TOOLS = ("python", "files", "apply_patch", "browser")
 """The tools that `--tool` knows."""
 
 COMBINED = ("allow", "ask", "deny")
@@ -431,6 +432,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "ask": _rules,
     "deny": _rules,
     "workspace": (_text, "a folder"),
+    "browser_dir": (_text, "a folder"),
     "python": (_text, "the path of an interpreter"),
     "sandbox": (Sandbox, f"one of {', '.join(Sandbox)}"),
     "tool_calls": (_positive, "a whole number, 1 or more"),

@@ -85,6 +85,8 @@ def session_rules(
         UsageError: a sampling parameter is out of its range, or --tool-choice names no tool.
     """
     settings = invocation.settings
+    if toolbox is not None:
+        toolbox.measure(model.encoding, model.engine.info.max_context)
     return SessionRules(
         params=sampling_params(model.engine.info.defaults, settings).override(top_logprobs=top_logprobs),
         answer=invocation.answer_format.grammar if invocation.answer_format else None,

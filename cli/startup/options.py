@@ -187,7 +187,8 @@ _TOOLS: dict[str, Any] = {
         typer.Option(
             "--tool",
             metavar="TOOL",
-            help="Let the model use a tool: python, files, apply_patch; none turns off those of the config file. "
+            help="Let the model use a tool: python, files, apply_patch, browser; none turns off those of the config "
+            "file. "
             "May be repeated.",
             autocompletion=completions.tools,
         ),
@@ -247,6 +248,14 @@ _TOOLS: dict[str, Any] = {
     "workspace": Annotated[
         str | None,
         typer.Option(metavar="FOLDER", help="Where files and apply_patch work. [default: the current folder]"),
+    ],
+    "browser_dir": Annotated[
+        str | None,
+        typer.Option(
+            "--browser-dir",
+            metavar="FOLDER",
+            help="Let the model search and read the documents of a folder by the tool browser, offline.",
+        ),
     ],
     "python": Annotated[
         str | None,

@@ -30,6 +30,7 @@ PROJECT_FILE = ".gptoss.toml"
 
 _MAX_PROJECT_BYTES = 1 << 20
 _NONE = "none"
+_BROWSER = "browser"
 
 
 def open_toolbox(
@@ -66,7 +67,9 @@ def open_toolbox(
 
 def _tools(invocation: Invocation, files: Callable[[], Path]) -> Iterable[Tool]:
     """Make the tools. A tool is imported here, when it is asked for."""
-    names = invocation.settings.tools
+    names = [part.strip() for name in invocation.settings.tools for part in name.split(",")]
+    if invocation.settings.browser_dir is not None:
+        names.append(_BROWSER)
     for name in () if _NONE in names else dict.fromkeys(names):
         if name not in _MAKERS:
             raise UsageError(f"there is no tool {one_line(name)!r}; the tools are {', '.join(TOOLS)}")
@@ -104,6 +107,19 @@ def _patch(invocation: Invocation, _: Callable[[], Path]) -> Tool:
     return PatchTool(Workspace(workspace_of(invocation.settings)))
 
 
+def _browser(invocation: Invocation, _: Callable[[], Path]) -> Tool:
+    from gptoss.cli.tools.browser.tool import BrowserTool
+
+    if invocation.settings.browser_dir is None:
+        raise UsageError("the tool browser needs --browser-dir FOLDER")
+    from gptoss.cli.tools.browser.folder.library import FolderLibrary
+
+    folder = Path(invocation.settings.browser_dir).expanduser().resolve()
+    if not folder.is_dir():
+        raise UsageError(f"--browser-dir: {one_line(str(folder))} is no folder")
+    return BrowserTool(FolderLibrary(folder, invocation.folders.cache / "documents"))
+
+
 def _functions(invocation: Invocation) -> Tool:
     from gptoss.cli.tools.functions.tool import FunctionsTool, functions_of
 
@@ -115,6 +131,7 @@ _MAKERS: dict[str, Callable[[Invocation, Callable[[], Path]], Tool]] = {
     "python": _python,
     "files": _files,
     "apply_patch": _patch,
+    _BROWSER: _browser,
 }
 
 

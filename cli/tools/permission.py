@@ -63,7 +63,14 @@ class Permission:
         self._for_conversation: tuple[Rule, ...] = ()
 
     def decide(
-        self, call_id: str, tool: str, argument: str, preview: Callable[[], Preview], *, is_changed: bool = False
+        self,
+        call_id: str,
+        tool: str,
+        argument: str,
+        preview: Callable[[], Preview],
+        *,
+        is_changed: bool = False,
+        is_harmless: bool = False,
     ) -> Approval:
         """Decide about one call.
 
@@ -73,11 +80,14 @@ class Permission:
             argument: the whole argument, in its canonical form.
             preview: what will run; asked for only where the person is.
             is_changed: whether the tool is not what it was when it was allowed: rules that allow do not count then.
+            is_harmless: whether it runs where no rule covers it.
         """
         ruling = self._rules.granting(*self._for_conversation).of(tool, argument)
         rule = None if ruling.rule is None else str(ruling.rule)
         if ruling.decision is Decision.DENY or (ruling.decision is Decision.ALLOW and not is_changed):
             return Approval(call_id, ruling.decision is Decision.ALLOW, "rule", rule)
+        if is_harmless and rule is None:
+            return Approval(call_id, True, "default")
         if self._approver is None:
             return Approval(call_id, False, "default", rule)
         always = Rule.exactly(tool, argument)

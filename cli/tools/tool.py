@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from gptoss.cli.session.events import ToolCall
 from gptoss.cli.session.tools import ToolOutcome
-from gptoss.harmony import Message, ToolDescription, ToolNamespaceConfig
+from gptoss.harmony import Encoding, Message, ToolDescription, ToolNamespaceConfig
 
 
 class ToolInputError(Exception):
@@ -49,6 +49,30 @@ class Invocation(Protocol):
 
     def cancel(self) -> None:
         """End the run with all its processes, from any thread or a signal handler; does nothing before and after."""
+        ...
+
+
+@runtime_checkable
+class Graded(Protocol):
+    """An invocation whose permission depends on its arguments."""
+
+    @property
+    def rule(self) -> str:
+        """The name in rules, in place of that of the recipient."""
+        ...
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether it runs without a question, unless a rule says otherwise: it shows what the person gave to it."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A tool whose results are measured in the tokens of the model."""
+
+    def measure(self, encoding: Encoding, context: int) -> None:
+        """Take the model's encoding, and the tokens of prompt and answer together."""
         ...
 
 

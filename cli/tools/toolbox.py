@@ -13,8 +13,8 @@ from gptoss.cli.base.text import duration
 from gptoss.cli.session.events import Approval, ToolCall, ToolLimit, ToolOutput
 from gptoss.cli.session.tools import ToolEvent, ToolOutcome
 from gptoss.cli.tools.permission import Permission
-from gptoss.cli.tools.tool import ChangingTool, Invocation, Tool, ToolInputError
-from gptoss.harmony import Message
+from gptoss.cli.tools.tool import ChangingTool, CountsTokens, Graded, Invocation, Tool, ToolInputError
+from gptoss.harmony import Encoding, Message
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +55,16 @@ class Toolbox:
         except ToolInputError as error:
             return ToolOutcome(str(error), "error")
         changing = tool if isinstance(tool, ChangingTool) else None
+        rule, is_harmless = tool.rule_name(recipient), False
+        if isinstance(invocation, Graded):
+            rule, is_harmless = invocation.rule, invocation.is_harmless
         approval = self._permission.decide(
             call.id,
-            tool.rule_name(recipient),
+            rule,
             invocation.argument,
             lambda: invocation.preview,
             is_changed=changing is not None and changing.has_changed(recipient),
+            is_harmless=is_harmless,
         )
         yield approval
         if not approval.allowed:
@@ -78,6 +82,12 @@ class Toolbox:
         self._is_cancelled = True
         if self._running is not None:
             self._running.cancel()
+
+    def measure(self, encoding: Encoding, context: int) -> None:
+        """Tell tools the model's encoding, and the tokens of prompt and answer together."""
+        for tool in self._tools:
+            if isinstance(tool, CountsTokens):
+                tool.measure(encoding, context)
 
     def reset(self) -> None:
         """Begin another conversation: what tools keep for one is dropped, and what was granted for it."""

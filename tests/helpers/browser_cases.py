@@ -1,14 +1,15 @@
-"""Pages and calls whose displays were recorded from OpenAI's own code; `tests/tools/record_browser_displays.py` did it."""
+"""Pages and calls whose displays were recorded from OpenAI's own code by `record_browser_displays.py`."""
 
 import random
 import re
 from typing import Any
 
-_WORDS = (
+_TEXT = (
     "the model reads a page and cites its lines with well-known numbers; état naïve 東京 data-driven results, "
     "follow-up questions (for example) in 2024-11-25 every so-called long-term plan--or not--ends. "
     "https://example.org/a/very/long/path/that/does/not/fit/on/one/line/of/eighty/columns/at-all-and-goes-on"
-).split()
+)
+_WORDS = _TEXT.split()
 
 
 def _paragraph(seed: int, words: int) -> str:
@@ -29,8 +30,8 @@ _HTML: dict[str, str] = {
     ),
     "https://example.com/lists": (
         "<html><head><title>Lists</title></head><body><p>Before</p><ul><li>one</li><li>two<ul><li>inner</li>"
-        "<li>inner two</li></ul></li><li><p>three</p></li></ul><p>Between</p><ol start='3'><li>c</li><li>d<ul><li>e</li>"
-        "</ul></li></ol><dl><dt>Term</dt><dd>Meaning</dd><dt>Other</dt><dd>More</dd></dl></body></html>"
+        "<li>inner two</li></ul></li><li><p>three</p></li></ul><p>Between</p><ol start='3'><li>c</li><li>d<ul><li>e"
+        "</li></ul></li></ol><dl><dt>Term</dt><dd>Meaning</dd><dt>Other</dt><dd>More</dd></dl></body></html>"
     ),
     "https://example.com/code": (
         "<html><head><title>Code</title></head><body><p>Call <code>f(x)</code> so:</p><pre><code>def f(x):\n"
@@ -40,8 +41,8 @@ _HTML: dict[str, str] = {
     ),
     "https://example.com/links": (
         "<html><head><title>Links</title></head><body><p><a href='#top'>Top</a> <a href='mailto:a@b.c'>Mail</a> "
-        "<a href='javascript:x()'>Script</a> <a href='sub/page.html'>Sub<b> page</b></a> <a href='//cdn.example.net/f'>CDN"
-        "</a> <a href='https://example.com:8080/p'>Port</a> <a href='/dagger'>A † sign</a> "
+        "<a href='javascript:x()'>Script</a> <a href='sub/page.html'>Sub<b> page</b></a> <a href='//cdn.example.net/f'>"
+        "CDN</a> <a href='https://example.com:8080/p'>Port</a> <a href='/dagger'>A † sign</a> "
         "【brackets】 ◼ <img src='x.png' alt='A cat'> <img src='y.png'> <a href='/img'><img src='z.png'></a></p>"
         "<p>x<sup>2</sup> and H<sub>2</sub>O</p></body></html>"
     ),
@@ -61,7 +62,9 @@ _HTML: dict[str, str] = {
 
 _BLOCKS = "h1|h2|p|li|ul|ol|dl|dt|dd|pre|blockquote|title|head|body"
 
-PAGES = {url: re.sub(rf"(</(?:{_BLOCKS})>|<br>|<hr>)|(?=<(?:ul|ol|pre)\b)", "\\1\n", html) for url, html in _HTML.items()}
+PAGES = {
+    url: re.sub(rf"(</(?:{_BLOCKS})>|<br>|<hr>)|(?=<(?:ul|ol|pre)\b)", "\\1\n", html) for url, html in _HTML.items()
+}
 """HTML by address; with line breaks between blocks, without which the reference writes blanks at the ends of lines."""
 
 RESULTS = [

@@ -3,8 +3,8 @@
     python tests/tools/record_browser_displays.py FOLDER
 
 FOLDER has the unpacked wheel of gpt-oss 0.0.9 (`pip download --no-deps gpt-oss --python-version 3.12 --only-binary
-:all:`). The interpreter needs aiohttp, chz, html2text 2025.4.15, lxml, openai-harmony, pydantic, structlog, tenacity and
-tiktoken, none of which gptoss needs for it. Writes `browser_displays.json` beside this file.
+:all:`). The interpreter needs aiohttp, chz, html2text 2025.4.15, lxml, openai-harmony, pydantic, structlog, tenacity
+and tiktoken. Writes `browser_displays.json` beside this file.
 """
 
 import asyncio

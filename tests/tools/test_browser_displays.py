@@ -34,7 +34,7 @@ class Pages:
     def fetch(self, url: str) -> Page:
         self.fetched.append(url)
         if url not in self.pages:
-            raise BrowsingError("not found")
+            raise BrowsingError(f"Error fetching URL `{url}`: not found")
         return html_page(self.pages[url], url)
 
 
@@ -63,8 +63,10 @@ def test_displays_equal_those_of_the_reference(name: str, view_tokens: int) -> N
 
 def test_lines_are_broken_as_textwrap_breaks_them() -> None:
     chosen = random.Random(5)
-    for _ in range(3000):
-        alphabet = chosen.choice(("ab -", "abcdefg   --", "a-b. ,1- ", "é—-ab ", "aaaaaaaa- ", "a" * 30 + " ", "ab- \t"))
+    for _ in range(800):
+        alphabet = chosen.choice(
+            ("ab -", "abcdefg   --", "a-b. ,1- ", "é—-ab ", "aaaaaaaa- ", "a" * 30 + " ", "ab- \t")
+        )
         line = "".join(chosen.choice(alphabet) for _ in range(chosen.randrange(1, 300)))
         width = chosen.choice((80, 20, 7))
         assert wrap_line(line, width) == textwrap.wrap(line, width, replace_whitespace=False, drop_whitespace=False)

@@ -12,6 +12,7 @@ from typing import Protocol
 from gptoss.cli.tools.browser.display import LocationError, Window, end_of_window, shown
 from gptoss.cli.tools.browser.find import find
 from gptoss.cli.tools.browser.page import Page
+from gptoss.cli.tools.browser.sources import Source
 
 # A hit that is opened begins so many lines below the top of the display, where it can.
 _LINES_ABOVE = 4
@@ -44,11 +45,16 @@ class Library(Protocol):
 
 @dataclass(frozen=True)
 class Shown:
-    """What one call has shown: lines `first` to `end` (not included) of a page."""
+    """What one call has shown: lines `first` to `end` (not included) of a page.
+
+    Attributes:
+        earlier: what an earlier run of the program has shown; of the page only this is known then.
+    """
 
     page: Page
     first: int
     end: int
+    earlier: Source | None = None
 
 
 class Browsing:
@@ -70,9 +76,32 @@ class Browsing:
         """What was shown, by cursor."""
         return tuple(self._stack)
 
-    def push(self, page: Page, first: int, end: int) -> None:
-        """Add what an earlier run of the program has shown."""
-        self._stack.append(Shown(page, first, end))
+    def push_earlier(self, source: Source) -> None:
+        """Add what an earlier run of the program has shown; its page is fetched again when it is needed."""
+        numbers = source.lines.keys()
+        end = max(numbers, default=-1) + 1
+        lines = [source.lines.get(number, "") for number in range(end)]
+        page = Page(source.url, source.title, "\n".join(lines))
+        self._stack.append(Shown(page, min(numbers, default=0), end, source))
+
+    def own_lines(self, cursor: int, first: int, last: int) -> tuple[int, int] | None:
+        """Return the lines of the file behind lines of a display; None where there are none or it has changed."""
+        if not 0 <= cursor < len(self._stack):
+            return None
+        shown = self._stack[cursor]
+        page = shown.page
+        if shown.earlier is not None:
+            if shown.earlier.is_list:
+                return None
+            try:
+                page = self._fetched(shown.earlier.url, view_source=False)
+            except BrowsingError:
+                return None
+            lines = page.lines
+            if any(number >= len(lines) or lines[number] != text for number, text in shown.earlier.lines.items()):
+                return None
+        last = min(last, len(page.lines) - 1)
+        return page.own_range(first, last) if first <= last else None
 
     def search(self, query: str) -> str:
         """Show the results of a search.
@@ -152,7 +181,12 @@ class Browsing:
         last = len(self._stack) - 1
         if cursor > last or cursor < -1:
             raise BrowsingError(f"Cursor `{cursor}` is out of range. Available cursor indices: [0 - {last}].")
-        return self._stack[cursor].page
+        shown = self._stack[cursor]
+        if shown.earlier is None:
+            return shown.page
+        if shown.earlier.is_list:
+            raise BrowsingError(f"The links at cursor `{cursor}` are from an earlier run of the program: search again.")
+        return self._fetched(shown.earlier.url, view_source=False)
 
     def _link(self, page: Page, link: int) -> str:
         if link >= len(page.links):

@@ -1,6 +1,7 @@
 """The display of a page: its cursor, title and address, and numbered lines as far as a window of tokens reaches.
 
-Form and window are those of the reference (`gpt-oss` 0.0.9, `simple_browser_tool.py`), which the models were trained with.
+Form and window are those of the reference (`gpt-oss` 0.0.9, `simple_browser_tool.py`), which the models were trained
+with.
 """
 
 from __future__ import annotations

@@ -22,11 +22,15 @@ def find(page: Page, pattern: str) -> Page:
     lines = _without_links(page)
     parts: list[str] = []
     hits: list[int] = []
+    own: list[int | None] = []
     free = 0  # the first line that no hit shows yet
     for number in _matches(page, lines, pattern):
         if number < free:
             continue
-        parts.append(f"# 【{len(hits)}†match at L{number}】\n" + "\n".join(lines[number : number + _LINES_A_HIT]))
+        own += [*([None, None] if hits else [None]), *(_own_line(page, each) for each in _shown(lines, number))]
+        parts.append(
+            f"# 【{len(hits)}†match at L{number}】\n" + "\n".join(lines[each] for each in _shown(lines, number))
+        )
         hits.append(number)
         free = number + _LINES_A_HIT
         if len(hits) == _MOST_HITS:
@@ -38,11 +42,21 @@ def find(page: Page, pattern: str) -> Page:
         links=(page.url,) * len(hits),
         hits=tuple(hits),
         found_in=page,
+        own_lines=own,
     )
 
 
+def _shown(lines: list[str], number: int) -> range:
+    return range(number, min(number + _LINES_A_HIT, len(lines)))
+
+
+def _own_line(page: Page, number: int) -> int | None:
+    own = page.own_range(number, number)
+    return None if own is None else own[0]
+
+
 def _without_links(page: Page) -> list[str]:
-    """Return the lines of the display with links as their text alone; a link that is broken over lines keeps its breaks."""
+    """Return the lines of the display with links as their text; one that is broken over lines keeps its breaks."""
 
     def text_of(match: re.Match[str]) -> str:
         return match[1] + "\n" * (match[0].count("\n") - match[1].count("\n"))

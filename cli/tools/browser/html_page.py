@@ -35,8 +35,8 @@ def html_page(html: str, url: str, title: str | None = None, *, local: Local | N
         html: the source.
         url: its address; links are resolved against it.
         title: in place of the page's own.
-        local: for a document of a folder: returns the path that a link leads to, None of a link that stays text. Without
-            it links lead to the web.
+        local: for a document of a folder: returns the path that a link leads to, None of a link that stays text.
+            Without it links lead to the web.
     """
     html = _LINE.sub("\n", html).replace("\0", "")
     root = _parsed(html)
@@ -50,7 +50,9 @@ def html_page(html: str, url: str, title: str | None = None, *, local: Local | N
 
 
 def _page(lines: list[str], own: list[int | None], url: str, title: str, addresses: tuple[str, ...]) -> Page:
-    return Page(url, neutral_line(title), "\n".join(["", f"URL: {url}", *lines]), addresses, own_lines=(None, None, *own))
+    return Page(
+        url, neutral_line(title), "\n".join(["", f"URL: {url}", *lines]), addresses, own_lines=(None, None, *own)
+    )
 
 
 def _parsed(html: str) -> Any:

@@ -235,4 +235,6 @@ _BLOCKS = frozenset(
         "caption",
     )
 )
-_APART = frozenset(("option", "button", "label", "select", "optgroup", "textarea", "object", "video", "audio", "iframe"))
+_APART = frozenset(
+    ("option", "button", "label", "select", "optgroup", "textarea", "object", "video", "audio", "iframe")
+)

@@ -1,7 +1,7 @@
 """Break the lines of a page at 80 columns, as the display that the models were trained with does.
 
-The result equals that of `textwrap.wrap(line, 80, replace_whitespace=False, drop_whitespace=False)`, which the reference
-calls for each line (`gpt-oss` 0.0.9, `simple_browser_tool.wrap_lines`), in a tenth of the time.
+The result equals that of `textwrap.wrap(line, 80, replace_whitespace=False, drop_whitespace=False)`, which the
+reference calls for each line (`gpt-oss` 0.0.9, `simple_browser_tool.wrap_lines`), in a tenth of the time.
 """
 
 from __future__ import annotations
