@@ -76,12 +76,17 @@ def gptoss_run(tmp_path: Path) -> Callable[..., Result]:
     """Run a command line in this process, with a home of its own."""
 
     def invoke(*arguments: str, stdin: str = "", **variables: str) -> Result:
-        streams = [
-            io.TextIOWrapper(io.BytesIO(data), "utf-8", write_through=True) for data in (stdin.encode(), b"", b"")
-        ]
+        given, out, err = io.BytesIO(stdin.encode()), io.BytesIO(), io.BytesIO()
+        streams = [io.TextIOWrapper(data, "utf-8", write_through=True) for data in (given, out, err)]
         home = {"GPTOSS_HOME": str(tmp_path / "home"), "HF_HUB_CACHE": str(tmp_path / "hub")}
-        status = run(arguments, Environment(load_model, *streams, variables=home | variables, find_model=find_model))
-        out, err = (stream.buffer.getvalue().decode() for stream in streams[1:])  # type: ignore[attr-defined]
-        return Result(status, out, err)
+        environment = Environment(
+            load_model,
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            variables=home | variables,
+            find_model=find_model,
+        )
+        return Result(run(arguments, environment), out.getvalue().decode(), err.getvalue().decode())
 
     return invoke
