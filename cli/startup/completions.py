@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.errors import CliError, InputError
 from gptoss.cli.base.settings import KEYS, TOOLS, Folders
 from gptoss.cli.base.templates import paths_of
 from gptoss.cli.base.text import one_line
@@ -72,6 +72,16 @@ def templates(incomplete: str) -> list[str]:
 def tools(incomplete: str) -> list[str]:
     """Return the tools of `--tool`."""
     return _matching(TOOLS, incomplete)
+
+
+def mcp_servers(incomplete: str) -> list[str]:
+    """Return the names of MCP servers in the file of servers."""
+    from gptoss.cli.tools.mcp.servers import names_in
+
+    names: list[str] = []
+    with suppress(CliError):  # as above
+        names = names_in(_folders().mcp_servers)
+    return _matching(names, incomplete)
 
 
 def settings(incomplete: str) -> list[str]:

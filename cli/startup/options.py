@@ -208,6 +208,7 @@ _TOOLS: dict[str, Any] = {
             metavar="SERVER",
             help="Let the model call the tools of an MCP server: a name in mcp.json, a command line, an address, or a "
             "FILE.json of servers; none turns off those of the config file. May be repeated.",
+            autocompletion=completions.mcp_servers,
         ),
     ],
     "mcp_tools": Annotated[

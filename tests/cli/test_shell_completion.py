@@ -1,5 +1,6 @@
 """What the shells complete: commands, options, and the names of what is there."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -71,6 +72,10 @@ def test_shell_is_given_nothing_that_it_would_obey(create, tmp_path, monkeypatch
     told = "".join(title for _, title in completions.conversations(""))
     assert not set(told) & set("\\$()`'\";:!")
     assert hostile not in completions.models("")
+    (tmp_path / "home" / "mcp.json").write_text(json.dumps({"mcpServers": {hostile: {}, "time": {}, "git": {}}}))
+    assert completions.mcp_servers("") == ["time", "git"]
+    (tmp_path / "home" / "mcp.json").write_text("[")
+    assert completions.mcp_servers("t") == []
 
 
 def test_home_that_cannot_be_read_completes_to_nothing(tmp_path) -> None:

@@ -306,11 +306,11 @@ def test_server_by_http_is_called_with_its_keys(opened, tmp_path) -> None:
             if b"running on" in line:
                 address = line.decode().split("running on ")[1].split()[0]
                 break
-        tool = opened(Server("test", address, url=f"{address}/mcp", headers={"X-Key": "k"}, seconds=1))
+        tool = opened(Server("test", address, url=f"{address}/mcp", headers={"X-Key": "k"}, seconds=2))
         assert tool.notes == []
         assert call(tool, "test__add", '{"a": 2, "b": 3}') == ToolOutcome("5")
         hung = call(tool, "test__hang", json.dumps({"mark": str(tmp_path / "mark")}))
-        assert hung.status == "timeout"
+        assert hung == ToolOutcome("[No result after 2 seconds.]", "timeout")
         assert call(tool, "test__add", '{"a": 1}') == ToolOutcome("1")
         outcome = call(tool, "test__die")
         assert outcome.status == "error"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import shlex
@@ -30,7 +31,6 @@ _VARIABLE = re.compile(r"\$\{(?:(env|file):)?([^{}:]+)(?::-([^{}]*))?\}")
 _STARTERS = frozenset(
     {"uvx", "uv", "npx", "bunx", "pipx", "python", "python3", "node", "deno", "docker", "podman", "run"}
 )
-_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _SECRET_NAME = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECASE)
 _PLAIN_HEADERS = frozenset({"accept", "content-type", "user-agent"})
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -116,6 +116,16 @@ def servers_of(chosen: str, known: Path, variables: Mapping[str, str]) -> list[S
     return [Server(_name_of(name or Path(spoken).name), text, (str(Path(program).absolute()), *words[1:]))]
 
 
+def names_in(path: Path) -> list[str]:
+    """Return the names in a file of servers, which may be missing.
+
+    Raises:
+        InputError: it cannot be read.
+        SettingsError: other users can change it.
+    """
+    return list(_read(path, may_be_missing=True))
+
+
 def _read(path: Path, *, may_be_missing: bool = False) -> dict[str, Any]:
     """Return the entries of a file of servers, by their names."""
     where = one_line(str(path))
@@ -188,11 +198,11 @@ def _remote(name: str, url: str, headers: Mapping[str, str], settings: Mapping[s
         host, _ = parts.hostname, parts.port
     except ValueError:
         parts, host = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not host:
+    if parts.scheme not in ("http", "https") or not host or not url.isprintable():
         raise InputError(f"{where}: the address of a server begins with https:// or http://")
     if parts.username is not None or parts.password is not None:
         raise InputError(f"{where}: keys do not belong into an address; give them as headers")
-    if headers and parts.scheme == "http" and host not in _LOCAL:
+    if headers and parts.scheme == "http" and not _is_here(host):
         raise InputError(f"{where}: headers are keys, which go over https only, or to this machine")
     for key, value in headers.items():
         if not _HEADER.fullmatch(key) or not value.isprintable() or not value.isascii():
@@ -204,6 +214,13 @@ def _remote(name: str, url: str, headers: Mapping[str, str], settings: Mapping[s
     keys = [value for key, value in headers.items() if key.lower() not in _PLAIN_HEADERS]
     secrets = _secrets((*keys, parts.query))
     return Server(name, source, url=url, headers=headers, secrets=secrets, **rest)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _expander(where: str, folder: Path, variables: Mapping[str, str]) -> Callable[[str], str]:

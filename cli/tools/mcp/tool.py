@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -236,8 +235,8 @@ class _Calling:
                 self._end(calling)
                 if self._is_cancelled:
                     return ToolOutcome("", "cancelled")
-                after = f"[No result after {server.seconds:g} seconds; the server {server.name} was ended.]"
-                return ToolOutcome(after, "timeout")
+                ended = "" if server.url else f"; the server {server.name} was ended"
+                return ToolOutcome(f"[No result after {server.seconds:g} seconds{ended}.]", "timeout")
             returned: Returned = calling.result()
         except CliError as error:
             return ToolOutcome(f"The server {server.name} failed: {error}", "error")
@@ -257,18 +256,20 @@ class _Calling:
     def _wait(self, future: concurrent.futures.Future[Any], seconds: float) -> bool:
         """Wait for a future; return whether it is done."""
         limit = time.monotonic() + seconds
-        while not self._is_cancelled and time.monotonic() < limit:
-            with suppress(concurrent.futures.TimeoutError):
-                future.exception(_POLL_S)
-                return True
-            if future.done():
-                return True
+        try:
+            while not self._is_cancelled and time.monotonic() < limit:
+                if concurrent.futures.wait((future,), _POLL_S).done:
+                    return True
+        except KeyboardInterrupt:
+            self._end(future)
+            raise
         return False
 
-    def _end(self, calling: concurrent.futures.Future[Returned]) -> None:
-        """End what runs: the server is told, and a process of its own ended, since it need not care."""
-        calling.cancel()
-        self._offered.connection.drop()
+    def _end(self, doing: concurrent.futures.Future[Any]) -> None:
+        """End what runs: the server is told, and where it runs here its process ended, since it need not care."""
+        doing.cancel()
+        if self._offered.connection.server.url is None:
+            self._offered.connection.drop()
 
 
 def one_line_first(text: str) -> str:
