@@ -92,7 +92,7 @@ def test_the_rest_follows_the_grammar_of_the_answer(encoding) -> None:
 
 def test_screen_has_the_whole_answer_once(terminal, reply) -> None:
     code = "Look:\n\n```python\nx = 1\ny = 2\nz = 3\n```\n\nDone."
-    screen = terminal(completions=[reply(code, ""), "z = 3\n```\n\nDone.<|return|>"], token_delay_s=0.05)
+    screen = terminal(completions=[reply(code, ""), "\nz = 3\n```\n\nDone.<|return|>"], token_delay_s=0.05)
     screen.wait_for_prompt()
     screen.type("Code\r")
     screen.wait_for("y = 2")

@@ -27,7 +27,7 @@ def program(tmp_path) -> str:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("gptoss se", "sessions"),
+        ("gptoss ses", "sessions"),
         ("gptoss ask --overf", "--overflow"),
         ("gptoss sessions exp", "export"),
         ("gptoss ask -m nan", "nano"),
