@@ -27,12 +27,16 @@ CORPUS = [
     "$\x1b[2J$ `\x1b[2J`",
     "\\[\n\x1b[2J\n\\]",
 ]
-OWN = re.compile(r"\x1b\[(?:0|1|2|3|4|9|22|39|3[1-6]|;)*m|\x1b\[\d*[AJK]|\r(?=\x1b\[[KJ])")
+OWN = re.compile(
+    r"\r(?=\x1b\[\d*[KJ]|[^\r\n]*\x1b\[K)"  # a row that is written anew, and erased behind its end
+    r"|\x1b\[(?:0|1|2|3|4|9|22|39|3[1-6]|;)*m|\x1b\[\d*[AJK]"
+)
 FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def assert_harmless(shown: str) -> None:
     assert FORBIDDEN.search(OWN.sub("", shown)) is None, ascii(shown)
+    assert not re.search(r"(?:safe|\S )\r|\rEVIL", shown), ascii(shown)  # of the texts above
     for text in ("[7;31;5m", "]0;", "]52;", "]8;", "P+q", "[6n", "[?1049h", "[2J", "[1;1H"):
         assert f"\x1b{text}" not in shown
 
