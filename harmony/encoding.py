@@ -197,9 +197,11 @@ class Encoding:
             pairs = BytePairs(text.ranks, text.pattern, text.ids)
             return cls(name, pairs, text.token_bytes, file.specials)
         shipped = cls.o200k_harmony()
-        # The official library's names win over those that the file gives to reserved ids.
-        agrees = o200k.NAMED_TOKENS.items() <= file.specials.items()
-        return shipped if agrees else shipped.with_specials(file.specials)
+        if not o200k.NAMED_TOKENS.items() <= file.specials.items():
+            return shipped.with_specials(file.specials)
+        own = o200k.own_tokens(file.specials)
+        others = {name: token for name, token in shipped.specials.items() if token not in own.values()}
+        return shipped.with_specials(others | own) if own else shipped
 
     def with_specials(self, specials: Mapping[str, int]) -> Self:
         """Return a copy with other special tokens.

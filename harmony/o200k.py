@@ -59,10 +59,22 @@ ORDINARY_SIZE = min(_NAMED)
 NAMED_TOKENS: dict[str, int] = {f"<|{name}|>": token for token, name in _NAMED.items()}
 """The special tokens with a meaning."""
 
+_SECOND_NAME = "<|endofprompt|>"  # of a reserved id, in the published tokenizer.json and in tiktoken
+
 SPECIAL_TOKENS: dict[str, int] = {
     f"<|{_NAMED.get(token, f'reserved_{token}')}|>": token for token in range(ORDINARY_SIZE, VOCABULARY_SIZE)
 }
 """All special tokens: the named ones, and a reserved one at every other id from the first named one on."""
+
+
+def own_tokens(specials: Mapping[str, int]) -> dict[str, int]:
+    """Return the special tokens that a model has beside the published ones; the named ids have no other names."""
+    named = NAMED_TOKENS.values()
+    return {
+        name: token
+        for name, token in specials.items()
+        if name not in SPECIAL_TOKENS and name != _SECOND_NAME and token not in named
+    }
 
 
 def load_vocabulary() -> dict[bytes, int]:
