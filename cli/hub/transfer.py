@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import httpx2
 
 _CHUNK_BYTES = 1 << 20
+_PROGRESS_BYTES = 256 << 10
 _RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/(?:[0-9]{1,19}|\*)")
 
 
@@ -134,9 +135,13 @@ class _Growing:
         return self._hasher.hexdigest()
 
     def _progressed(self) -> bool:
-        """Return whether there is more of the file than ever before; a server that begins again makes none."""
-        grew = self._have > self._peak
-        self._peak = max(self._peak, self._have)
+        """Return whether there is clearly more of the file than ever before.
+
+        A server that begins again makes no progress, and one that sends a byte a connection would never end.
+        """
+        grew = self._have >= self._peak + _PROGRESS_BYTES
+        if grew:
+            self._peak = self._have
         return grew
 
     def _attempt(self) -> None:

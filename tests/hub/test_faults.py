@@ -75,6 +75,25 @@ def test_a_server_that_begins_again_and_again_makes_no_progress(gptoss, hub) -> 
     assert "broke off" in last_line(result)
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_sends_a_little_more_each_time_makes_no_progress(gptoss, hub, monkeypatch, ranges) -> None:
+    from gptoss.cli.hub import client
+
+    drip = Fault(SHARD, cut_after=1)
+    waits = []
+
+    def wait(wait_s) -> None:
+        waits.append(wait_s)
+        drip.cut_after += not ranges
+        assert len(waits) < 50
+
+    monkeypatch.setattr(client.time, "sleep", wait)
+    hub.ranges, hub.faults = ranges, [drip]
+    result = gptoss("pull", "owner/made")
+    assert result.status == 1
+    assert "broke off" in last_line(result)
+
+
 @pytest.mark.parametrize("name", [SHARD, "README.md"])
 def test_a_wrong_hash_is_thrown_away(gptoss, hub, cache, name) -> None:
     hub.faults = [Fault(name, corrupt=True)]
