@@ -32,6 +32,7 @@ SUFFIX = ".jsonl"
 _MAX_BYTES = 256 << 20  # larger than any real conversation
 _DIGEST_CHARACTERS = 16
 _DIGEST = re.compile(rb', "digest": "([0-9a-f]{16})"\}$')
+_WHOLE = re.compile(rb'(.*, "digest": "[0-9a-f]{16}"\})', re.DOTALL)
 
 
 class DivergedError(Exception):
@@ -138,22 +139,32 @@ class ConversationLog:
             with open_regular_file(path) as file:
                 if os.fstat(file.fileno()).st_size > _MAX_BYTES:
                     raise InputError(f"{where} is too large for a conversation (more than {_MAX_BYTES >> 20} MiB)")
-                data = _untorn(file.read())
+                content = file.read()
         except OSError as error:
             raise InputError(f"cannot read {where}: {error.strerror}") from None
+        data = _untorn(content)
         first, *changes = data.split(b"\n")[:-1] or [b""]
         has_digests = _DIGEST.search(first) is not None
         saved = _begun(first, where)
         _sound(first, f"{where}, line 1", required=has_digests)
         size, damage = len(first) + 1, None
+        unended = _unended(content[len(data) :])
+        if unended is not None:
+            changes.append(unended)
+        previous = first
         for number, line in enumerate(changes, 2):
             try:
                 place = f"{where}, line {number}"
+                if has_digests and line == previous:
+                    raise InputError(f"{place}: damaged, the line before stands there again")
                 saved = _changed(saved, _sound(line, place, required=has_digests), place)
             except InputError as error:
                 damage = str(error)
                 break
             size += len(line) + 1
+            previous = line
+        if unended is not None and damage is None:
+            damage = f"{place}: damaged, its line feed is missing"
         return cls(path, saved, size, damage, has_digests=has_digests)
 
     def write(self, saved: SavedConversation) -> None:
@@ -195,6 +206,8 @@ class ConversationLog:
                 theirs = _changed(theirs, _sound(line, where, required=self._has_digests), where)
             except InputError:
                 raise DamagedError from None
+        if _unended(data[len(whole) :]) is not None:
+            raise DamagedError
         if theirs.messages != self.saved.messages:
             raise DivergedError
         if len(whole) < len(data):
@@ -242,6 +255,8 @@ def _begun(line: bytes, where: str) -> SavedConversation:
 
 def _changed(saved: SavedConversation, line: bytes, where: str) -> SavedConversation:
     change = _object(line, where)
+    if "gptoss_conversation" in change:
+        raise InputError(f"{where}: damaged, another conversation begins")
     fields = [field for field in ("changed", "name", "model", "effort") if change.get(field) is not None]
     given: dict[str, Any] = {field: _text(change[field], where) for field in fields}
     saved = replace(saved, **given)
@@ -318,6 +333,12 @@ def _untorn(data: bytes) -> bytes:
     whole = data[: data.rfind(b"\n") + 1]
     last = whole.rfind(b"\n", 0, -1) + 1
     return whole[:last] if whole.count(b"\0", last) > 1 else whole
+
+
+def _unended(rest: bytes) -> bytes | None:
+    """Return the line in what stands behind the last line feed, if it is whole: then its line feed was damaged."""
+    match = _WHOLE.match(rest)
+    return None if match is None else match[1]
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def test_file_cut_anywhere_opens_with_what_was_whole(create, said) -> None:
     whole = log.path.read_bytes()
     log.write(replace(log.saved, messages=(*HELLO, Message.user("More"))))
     data = log.path.read_bytes()
-    for length in range(len(whole), len(data)):
+    for length in range(len(whole), len(data) - 1):
         log.path.write_bytes(data[:length])
         assert said(log) == ["Hello", "Hi"]
 
@@ -131,19 +131,43 @@ def test_every_flipped_bit_is_found_and_nothing_is_lost(create, said) -> None:
     log.write(replace(log.saved, messages=(*HELLO, Message.user("More"))))
     whole = log.path.read_bytes()
     begin = whole.index(b"\n") + 1
-    for at in range(begin, len(whole) - 1, 3):
+    for at in (*range(begin, len(whole) - 1, 3), whole.index(b"\n", begin), len(whole) - 1):
         for bit in (1, 64):
             damaged = whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :]
-            if damaged.count(b"\n") != whole.count(b"\n"):
-                continue
             log.path.write_bytes(damaged)
             again = ConversationLog.read(log.path)
             assert again.damage is not None
             assert "damaged" in again.damage
-            assert said(again) in ([], ["Hello", "Hi"])
+            assert said(again) in ([], ["Hello", "Hi"], *([["Hello", "Hi", "More"]] if at == len(whole) - 1 else []))
             with pytest.raises(DamagedError):
                 again.write(replace(again.saved, messages=(*again.saved.messages, Message.user("Again"))))
             assert log.path.read_bytes() == damaged
+
+
+def test_last_line_without_its_line_feed_is_read_and_nothing_is_written_behind_it(create, said) -> None:
+    log = create()
+    earlier = ConversationLog.read(log.path)
+    log.write(replace(log.saved, messages=(*HELLO, Message.user("More"))))
+    shortened = log.path.read_bytes()[:-1]
+    log.path.write_bytes(shortened)
+    again = ConversationLog.read(log.path)
+    assert "line 3: damaged, its line feed is missing" in again.damage
+    assert said(again) == ["Hello", "Hi", "More"]
+    for other in (earlier, again):
+        with pytest.raises(DamagedError):
+            other.write(replace(other.saved, messages=(*other.saved.messages, Message.user("Again"))))
+    assert log.path.read_bytes() == shortened
+
+
+def test_lines_that_stand_there_twice_are_damage(create, said) -> None:
+    log = create()
+    log.write(replace(log.saved, messages=(*HELLO, Message.user("More"))))
+    lines = log.path.read_bytes().splitlines(keepends=True)
+    for number, damaged in ((3, [*lines[:2], *lines[1:]]), (4, [*lines, lines[-1]]), (4, [*lines, *lines])):
+        log.path.write_bytes(b"".join(damaged))
+        again = ConversationLog.read(log.path)
+        assert f"line {number}: damaged" in again.damage
+        assert said(again) in (["Hello", "Hi"], ["Hello", "Hi", "More"])
 
 
 def test_log_without_digests_is_read_and_goes_on(create, said) -> None:
