@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def require_own(path: Path, descriptor: int | None = None) -> None:
-    """Check that only the owner can change a file, or replace it; a group that can is reported.
+    """Check that only the owner can change a file, or replace it or a folder above it; a group that can is reported.
 
     Args:
         path: of the file.
@@ -25,11 +25,12 @@ def require_own(path: Path, descriptor: int | None = None) -> None:
         OSError: it cannot be looked at.
     """
     status = path.stat() if descriptor is None else os.fstat(descriptor)
-    folder = path.resolve().parent.stat()
-    shared = (status.st_mode, path), (0 if folder.st_mode & stat.S_ISVTX else folder.st_mode, path.parent)
-    for mode, which in shared:
+    parent, *above = path.resolve().parents
+    for which, mode in [(path, status.st_mode), *((folder, folder.stat().st_mode) for folder in (parent, *above))]:
+        if which is not path and mode & stat.S_ISVTX:
+            continue
         where = one_line(str(which))
         if mode & stat.S_IWOTH:
             raise InputError(f"{where} is not used, as every user of this machine can change it: chmod go-w {where}")
-        if mode & stat.S_IWGRP:
+        if mode & stat.S_IWGRP and which in (path, parent):
             log.warning("%s can be changed by a group of users: chmod g-w", where)

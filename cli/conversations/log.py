@@ -22,6 +22,7 @@ from typing import Any
 
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.locking import lock
+from gptoss.cli.base.ownership import require_own
 from gptoss.cli.base.text import one_line
 from gptoss.harmony import Conversation, ConversationError, Message, Role, message_from_dict, message_to_dict
 from gptoss.model.storage.regular_file import open_regular_file
@@ -132,11 +133,13 @@ class ConversationLog:
         """Read a log, without a torn last line, up to the first line that is damaged.
 
         Raises:
-            InputError: it cannot be read, is no conversation, or was written by a later version.
+            InputError: it cannot be read, every user of the machine can change it, it is no conversation, or a later
+                version wrote it.
         """
         where = one_line(str(path))
         try:
             with open_regular_file(path) as file:
+                require_own(path, file.fileno())
                 if os.fstat(file.fileno()).st_size > _MAX_BYTES:
                     raise InputError(f"{where} is too large for a conversation (more than {_MAX_BYTES >> 20} MiB)")
                 content = file.read()

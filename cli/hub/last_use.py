@@ -54,5 +54,6 @@ def _write(state: Path, uses: dict[Path, float]) -> None:
     latest = sorted(uses.items(), key=lambda item: item[1])[-_MAX_FOLDERS:]
     make_private_folder(state)
     new = state / f"{_FILE}.{os.getpid()}.tmp"
+    new.touch(mode=0o600)
     new.write_text(json.dumps({str(folder): round(when) for folder, when in latest}, indent=1), encoding="utf-8")
     new.replace(state / _FILE)

@@ -19,6 +19,7 @@ from gptoss.model.checkpoints.config_dialects import parse_model_config
 from gptoss.model.checkpoints.gguf_config import ARCHITECTURES
 from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError, quote
 from gptoss.model.storage.json_file import JsonError, parse_json_object
+from gptoss.model.storage.regular_file import no_writing_by_others
 
 
 class PullWatch(Watch, Protocol):
@@ -63,7 +64,7 @@ def pull(reference: HubReference, folder: Path | None, hub_cache: Path, watch: P
     listing = fetch_listing(reference, watch.note)
     destination: Destination
     destination = HubCache(hub_cache, listing) if folder is None else PlainFolder(folder, listing)
-    with disk_errors(destination.folder):
+    with no_writing_by_others(), disk_errors(destination.folder):
         config = None if listing.is_gguf else _checked_config(listing, destination, watch)
         if listing.is_gguf and listing.architecture not in (None, *ARCHITECTURES):
             raise UnsupportedModelError(

@@ -62,6 +62,36 @@ def test_config_and_templates_that_others_can_change_are_refused(gptoss, reply, 
         path.parent.chmod(0o700)
 
 
+def test_conversations_and_functions_that_others_can_change_are_refused(gptoss, reply, tmp_path) -> None:
+    assert gptoss("ask", "Hi", completions=[reply("Hello")]).status == 0
+    (log,) = (tmp_path / "home/conversations").glob("*.jsonl")
+    functions = tmp_path / "functions.py"
+    functions.write_text('def f() -> int:\n    "One."\n    return 1\n')
+    for path, arguments in ((log, ("-c",)), (functions, ("--functions", str(functions)))):
+        path.chmod(0o666)
+        result = gptoss("ask", "Hi", *arguments, completions=[reply("Hello")], stdin=b"")
+        assert (result.status, result.engine.prompts) == (1, [])
+        assert f"{path} is not used, as every user of this machine can change it" in result.stderr
+        path.chmod(0o600)
+        assert gptoss("ask", "Hi", *arguments, completions=[reply("Hello")], stdin=b"").status == 0
+
+
+def test_folder_above_that_others_can_change_is_refused(gptoss, reply, tmp_path) -> None:
+    home = tmp_path / "above" / "home"
+    home.mkdir(parents=True, mode=0o700)
+    (home / "config.toml").write_text('effort = "high"\n')
+    (home.parent).chmod(0o777)
+    result = gptoss("ask", "Hi", "--home", str(home))
+    assert result.status == 1
+    assert f"{home.parent} is not used, as every user of this machine can change it" in result.stderr
+    link = tmp_path / "home"
+    link.mkdir(mode=0o700)
+    (link / "config.toml").symlink_to(home / "config.toml")
+    assert f"{home.parent} is not used" in gptoss("ask", "Hi").stderr
+    home.parent.chmod(0o1777)  # as /tmp
+    assert gptoss("ask", "Hi", completions=[reply("Hello")]).status == 0
+
+
 class Silent:
     """Standard input that does not end for a while."""
 

@@ -1,5 +1,6 @@
 """A pull that goes well: what is fetched, where it lies, what is said."""
 
+import os
 from pathlib import Path
 
 import huggingface_hub
@@ -127,3 +128,14 @@ def test_offline(gptoss, hub, monkeypatch) -> None:
     assert result.stderr.count("\n") == 1
     assert "offline mode is on" in result.stderr
     assert hub.requests == []
+
+
+def test_only_its_owner_can_change_what_a_pull_makes(gptoss, hub, home) -> None:
+    before = os.umask(0)
+    try:
+        assert gptoss("pull", "owner/made").status == 0
+        assert gptoss("pull", "owner/made", "--to", str(home / "there" / "deep")).status == 0
+    finally:
+        assert os.umask(before) == 0
+    made = [path for path in home.rglob("*") if path.suffix != ".lock" and not path.is_symlink()]
+    assert [path for path in made if path.stat().st_mode & 0o022] == []

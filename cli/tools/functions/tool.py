@@ -7,12 +7,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.ownership import require_own
 from gptoss.cli.base.text import one_line
 from gptoss.cli.session.events import ToolCall
 from gptoss.cli.session.tools import ToolOutcome
@@ -150,8 +151,10 @@ def functions_of(path: Path) -> list[Function]:
     """Return the functions of a file: Python, or JSON for command lines.
 
     Raises:
-        InputError: it cannot be read, or what it has is no function.
+        InputError: it cannot be read, every user of the machine can change it, or what it has is no function.
     """
+    with suppress(OSError):  # reported by what reads it
+        require_own(path)
     return _of_json(path) if path.suffix == ".json" else _of_python(path)
 
 
