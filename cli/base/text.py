@@ -24,12 +24,15 @@ def _translations() -> dict[int, str]:
     table |= dict.fromkeys(range(0xD800, 0xE000), _REPLACEMENT)  # lone surrogates cannot be encoded
     # Embeddings, overrides and isolates make text read otherwise than it is (Boucher & Anderson 2021, "Trojan
     # Source"). Right-to-left script needs none of them, and has no use for a sign where one stood.
-    table |= dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "")
-    # Characters that nobody sees and a model reads: marks of direction, spaces without width, operators without a sign,
-    # tags, and the variation selectors beyond those of emoji. The joiners of emoji and of many scripts (U+200C, U+200D)
-    # stay, and so do the selectors U+FE00 to U+FE0F.
-    table |= dict.fromkeys([0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0xFEFF, *range(0x2060, 0x2065)], "")
-    table |= dict.fromkeys([*range(0xE0000, 0xE0080), *range(0xE0100, 0xE01F0)], "")
+    table |= dict.fromkeys(range(0x202A, 0x202F), "")  # and U+2066 to U+2069, below
+    # Characters that nobody sees and a model reads (Unicode, Default_Ignorable_Code_Point): marks of direction, spaces
+    # without width, fillers, controls of formats that no terminal has, tags, and the variation selectors beyond those
+    # of emoji. The joiners of emoji and of many scripts (U+200C, U+200D) stay, and so do the selectors of Mongolian
+    # and U+FE00 to U+FE0F.
+    table |= dict.fromkeys([0xAD, 0x034F, 0x061C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0x200B, 0x200E, 0x200F], "")
+    table |= dict.fromkeys([*range(0x2060, 0x2070), 0x3164, 0xFEFF, 0xFFA0, *range(0xFFF0, 0xFFFC)], "")
+    table |= dict.fromkeys([*range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE1000)], "")
+    table |= dict.fromkeys([0x2028, 0x2029], "\n")  # separators of lines and paragraphs
     return table
 
 

@@ -155,7 +155,18 @@ def test_prompt_that_begins_with_a_dash_is_explained(gptoss, reply) -> None:
         "\u180e",
         "\U000e0041",
         "\U000e0101",
+        "\U000e0fff",
         "\u202e",
+        "\xad",
+        "\u034f",
+        "\u1160",
+        "\u3164",
+        "\uffa0",
+        "\u17b5",
+        "\u2065",
+        "\u206f",
+        "\ufff9",
+        "\U0001d173",
     ],
 )
 def test_characters_that_nobody_sees_are_dropped(hidden) -> None:
@@ -165,10 +176,21 @@ def test_characters_that_nobody_sees_are_dropped(hidden) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["\U0001f469\u200d\U0001f680", "\u2764\ufe0f", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0b95\u0bcd"],
+    [
+        "\U0001f469\u200d\U0001f680",
+        "\u2764\ufe0f",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\u0b95\u0bcd",
+        "\u1820\u180b",
+    ],
 )
 def test_joiners_of_emoji_and_scripts_stay(text) -> None:
     assert sanitize(text) == text
+
+
+def test_separators_of_lines_are_line_feeds() -> None:
+    assert sanitize("a\u2028b\u2029c") == "a\nb\nc"
+    assert one_line("a\u2028b") == "a b"
 
 
 def test_file_name_with_hidden_text_reaches_neither_prompt_nor_screen(gptoss, reply, tmp_path) -> None:
