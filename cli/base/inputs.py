@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.text import one_line
 
+if TYPE_CHECKING:
+    from gptoss.cli.base.output import Output
+
 _SILENT_S = 1.0  # a pipe that ends sooner needs no word
+_STANDARD_INPUT = "standard input"
+_ITS_PATHS = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 MAX_BYTES = 64 << 20
 """Largest part of a prompt. No context holds as much; up to this size an error can name the number of tokens."""
 
@@ -22,7 +28,7 @@ def gather_prompt(
     stdin: TextIO | None,
     *,
     optional: bool = False,
-    waiting: Callable[[], None] = lambda: None,
+    waiting: Callable[[str], None] = lambda _name: None,
 ) -> str:
     """Join all parts of a prompt by blank lines.
 
@@ -33,26 +39,21 @@ def gather_prompt(
         words, files: the arguments.
         stdin: standard input; None when it is closed.
         optional: whether the prompt may be empty.
-        waiting: called when standard input has not ended after a second.
+        waiting: called with what has not ended after a second: standard input, or a file that is a pipe.
 
     Raises:
         InputError: a part cannot be read, or is not text in UTF-8.
         UsageError: the prompt is empty, and not `optional`; or standard input stands twice.
     """
-    if [str(path) for path in files].count("-") > 1:
+    if sum(str(path) in _ITS_PATHS for path in files) > 1:
         raise UsageError("-f - stands twice, but standard input can be read only once")
     said = _encodable(" ".join(words)).strip("\n")
-    contents = [(_name(path, files), read_named(path, stdin)[1]) for path in files]
+    contents = [(_name(path, files), read_named(path, stdin, waiting)[1]) for path in files]
     is_file = any(str(path) == "-" for path in files)
     piped = ""
     if stdin is not None and not is_file and not stdin.isatty():
-        timer = threading.Timer(_SILENT_S, waiting)
-        timer.daemon = True
-        timer.start()
-        try:
+        with _announced(_STANDARD_INPUT, waiting):
             piped = read_standard_input(stdin)
-        finally:
-            timer.cancel()
     if len(contents) == 1 and not said.strip() and not piped.strip():
         parts = [contents[0][1]]
     else:
@@ -75,15 +76,46 @@ def read_standard_input(stdin: TextIO) -> str:
         raise InputError(f"cannot read standard input: {error.strerror}") from None
 
 
-def read_named(path: Path, stdin: TextIO | None) -> tuple[str, str]:
+def read_named(
+    path: Path, stdin: TextIO | None, waiting: Callable[[str], None] = lambda _name: None
+) -> tuple[str, str]:
     """Return a file's name for messages, and the text in it; `-` is standard input.
+
+    Args:
+        path: of the file.
+        stdin: standard input; None when it is closed.
+        waiting: called with the name when the text has not ended after a second.
 
     Raises:
         InputError: it cannot be read, or is not text in UTF-8.
     """
-    if str(path) == "-":
-        return "standard input", "" if stdin is None else read_standard_input(stdin)
-    return one_line(str(path)), read_text(path)
+    name = _STANDARD_INPUT if str(path) == "-" else one_line(str(path))
+    with _announced(name, waiting):
+        if str(path) != "-":
+            return name, read_text(path)
+        return name, "" if stdin is None else read_standard_input(stdin)
+
+
+def says_what_is_waited_for(messages: Output) -> Callable[[str], None]:
+    """Return what writes to a terminal that the end of an input is waited for."""
+
+    def waiting(name: str) -> None:
+        if messages.is_terminal:
+            hint = " (</dev/null if there is none)" if name == _STANDARD_INPUT else ""
+            messages.write(f"gptoss: waiting for the end of {name}{hint}\n")
+
+    return waiting
+
+
+@contextmanager
+def _announced(name: str, waiting: Callable[[str], None]) -> Iterator[None]:
+    timer = threading.Timer(_SILENT_S, waiting, [name])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def read_text(path: Path) -> str:
@@ -138,7 +170,7 @@ def _decode(data: bytes, name: str) -> str:
 def _name(path: Path, files: Sequence[Path]) -> str:
     """Return the name of a file for the prompt; its path if two files have the same name."""
     if str(path) == "-":
-        return "standard input"
+        return _STANDARD_INPUT
     return path.name if sum(path.name == other.name for other in files) == 1 else str(path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gptoss.cli.base.errors import NoAnswerError, OutputError, status_of
 from gptoss.cli.base.exit_status import ExitStatus
-from gptoss.cli.base.inputs import gather_prompt
+from gptoss.cli.base.inputs import gather_prompt, says_what_is_waited_for
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import ReasoningView, Settings
 from gptoss.cli.base.templates import fill
@@ -77,13 +77,12 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     environment, settings = invocation.environment, invocation.settings
     template = options.template
     messages = environment.messages()
-
-    def waiting() -> None:
-        if messages.is_terminal:
-            messages.write("gptoss: waiting for the end of standard input (</dev/null if there is none)\n")
-
     prompt = gather_prompt(
-        options.words, options.files, environment.stdin, optional=template is not None, waiting=waiting
+        options.words,
+        options.files,
+        environment.stdin,
+        optional=template is not None,
+        waiting=says_what_is_waited_for(messages),
     )
     if template is not None:
         prompt = fill(template, options.variables, prompt)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from gptoss.cli.base.errors import InputError, OutputError, UsageError, status_of
 from gptoss.cli.base.exit_status import ExitStatus, worse
-from gptoss.cli.base.inputs import read_named
+from gptoss.cli.base.inputs import read_named, says_what_is_waited_for
 from gptoss.cli.base.locking import lock
 from gptoss.cli.base.templates import fill
 from gptoss.cli.base.text import one_line
@@ -84,7 +84,7 @@ def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
         ModelError: the model is missing or cannot be used.
     """
     environment = invocation.environment
-    items = read_batch(options, environment.stdin)
+    items = read_batch(options, environment.stdin, says_what_is_waited_for(environment.messages()))
     status_line = StatusLine(environment.messages())
     with _results(options.results, items) as (file, done):
         todo = [item for item in items if item.line not in done]
@@ -132,13 +132,13 @@ def _answer(session: Session, item: Item, sink: Sink, retained: Retained, *, log
     return ExitStatus.ANSWERED if ending.answered else ExitStatus.FAILED
 
 
-def read_batch(options: BatchOptions, stdin: TextIO | None) -> list[Item]:
+def read_batch(options: BatchOptions, stdin: TextIO | None, waiting: Callable[[str], None]) -> list[Item]:
     """Return all lines of a batch: a prompt as JSON text, or an object with `prompt` and maybe `id`, `system`, `vars`.
 
     Raises:
         InputError: a line is something else, or there are none.
     """
-    where, text = read_named(options.batch, stdin)
+    where, text = read_named(options.batch, stdin, waiting)
     items = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():

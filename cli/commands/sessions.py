@@ -197,11 +197,11 @@ def import_(
     home: HomeOption = None,
 ) -> ExitStatus:
     """Keep a conversation that was exported as JSON; prints its id."""
-    from gptoss.cli.base.inputs import read_named
+    from gptoss.cli.base.inputs import read_named, says_what_is_waited_for
     from gptoss.harmony import HarmonyError, Role, loads_conversation
 
     environment, store = _opened(context, home)
-    where, text = read_named(file, environment.stdin)
+    where, text = read_named(file, environment.stdin, says_what_is_waited_for(environment.messages()))
     try:
         conversation = loads_conversation(text)
     except HarmonyError as error:

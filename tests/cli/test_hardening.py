@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -107,13 +108,33 @@ class Silent:
 
 
 def test_waiting_for_standard_input_is_said(monkeypatch) -> None:
-    said: list[bool] = []
+    said: list[str] = []
     monkeypatch.setattr("gptoss.cli.base.inputs._SILENT_S", 0.05)
-    assert gather_prompt(["Hi"], [], Silent(), waiting=lambda: said.append(True)) == "Hi"
-    assert said == [True]
+    assert gather_prompt(["Hi"], [], Silent(), waiting=said.append) == "Hi"
+    assert said == ["standard input"]
+    gather_prompt(["Hi"], [Path("-")], Silent(), waiting=said.append)
+    assert said == ["standard input"] * 2
     monkeypatch.setattr("gptoss.cli.base.inputs._SILENT_S", 5)
-    gather_prompt(["Hi"], [], Silent(), waiting=lambda: said.append(True))
-    assert said == [True]
+    gather_prompt(["Hi"], [], Silent(), waiting=said.append)
+    assert said == ["standard input"] * 2
+
+
+@pytest.mark.parametrize("arguments", [("ask", "-f"), ("ask", "--batch"), ("sessions", "import")])
+def test_waiting_for_a_pipe_is_said(gptoss, reply, tmp_path, monkeypatch, arguments) -> None:
+    monkeypatch.setattr("gptoss.cli.base.inputs._SILENT_S", 0.05)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def write() -> None:
+        with pipe.open("w") as file:  # waits for a reader
+            time.sleep(0.3)
+            file.write('"Hi"')
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    result = gptoss(*arguments, str(pipe), completions=[reply("Hallo")], stdin=b"", terminal="err")
+    writer.join()
+    assert f"gptoss: waiting for the end of {pipe}\n" in result.stderr
 
 
 def test_template_from_a_pipe(gptoss, reply, tmp_path) -> None:
@@ -128,11 +149,12 @@ def test_template_from_a_pipe(gptoss, reply, tmp_path) -> None:
 
 
 def test_standard_input_twice_is_wrong_usage(gptoss) -> None:
-    result = gptoss("ask", "Hi", "-f", "-", "-f", "-", stdin=b"x")
-    assert (result.status, result.stderr) == (
-        2,
-        "gptoss: -f - stands twice, but standard input can be read only once\n",
-    )
+    for second in ("-", "/dev/stdin", "/dev/fd/0"):
+        result = gptoss("ask", "Hi", "-f", "-", "-f", second, stdin=b"x")
+        assert (result.status, result.stderr) == (
+            2,
+            "gptoss: -f - stands twice, but standard input can be read only once\n",
+        )
 
 
 def test_prompt_that_begins_with_a_dash_is_explained(gptoss, reply) -> None:
