@@ -10,6 +10,7 @@ memory. Writing to a tensor would crash the process.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,6 +67,7 @@ class SafetensorsFile:
 
     Raises:
         CheckpointError: the file cannot be read, or is not a valid safetensors file.
+        OSError: there is no memory left to map it (ENOMEM).
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -78,6 +80,8 @@ class SafetensorsFile:
                 self.mapping = map_file(file, self._begin + self.nbytes, self.path)
                 self._bytes = as_tensor(self.mapping)
         except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise  # no fault of the file
             raise CheckpointError(f"{quote(self.path)} cannot be read: {error.strerror}") from error
         except _HeaderError as error:
             raise CheckpointError(f"{quote(self.path)} {error}: download it again") from error

@@ -257,6 +257,17 @@ def test_exhausted_memory_and_threads_are_said_as_such(gptoss, error, words) -> 
     assert result.stderr.count("\n") == 1
 
 
+def test_exhausted_memory_is_no_fault_of_the_model(gptoss, make_checkpoint, tmp_path, monkeypatch) -> None:
+    def map_file(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("gptoss.model.checkpoints.safetensors_file.map_file", map_file)
+    for command in ("show", "verify"):
+        result = gptoss(command, str(make_checkpoint(tmp_path / "model")))
+        assert result.status == 1
+        assert result.stderr.splitlines()[-1].startswith("gptoss: out of memory")
+
+
 def test_file_system_without_locks_costs_no_answer(gptoss, reply, tmp_path, monkeypatch, caplog) -> None:
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
