@@ -158,9 +158,9 @@ class Checkpoint:
                 "config.json ties the unembedding to the embedding, but the weights have one of its own: it is used",
             )
         sources = dict(canonical_tensors(config, layout))
-        foreign = _foreign_tensors(sources, stored)
+        unknown = _foreign_tensors(sources, stored)
         if whole:
-            _report_missing(sources, stored, foreign, files, report)
+            _report_missing(sources, stored, unknown, files, report)
         wrong = {
             name: _fault_of(name, source, stored)
             for source in sources.values()
@@ -169,7 +169,7 @@ class Checkpoint:
         }
         for fault in filter(None, wrong.values()):
             report(fault)
-        _refuse_foreign(config, foreign, stored, report)
+        _refuse_foreign(config, unknown, stored, report)
         sound = {
             canonical: source
             for canonical, source in sources.items()

@@ -57,6 +57,16 @@ def test_a_gguf_file(tmp_path):
         list(begin(engine))
 
 
+def test_less_than_a_page(model):
+    """The system fills the rest of the last page with zeros."""
+    engine = loaded_engine(model, "cpu")
+    list(begin(engine))
+    path = weights_of(model)
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(CheckpointError, match="was cut short"):
+        list(begin(engine))
+
+
 def test_in_the_middle_of_an_answer(model):
     generation = begin(loaded_engine(model, "cpu"), max_tokens=8)
     next(generation)
@@ -153,7 +163,7 @@ def test_a_chat_ends_with_a_line_and_what_was_said_is_kept(tmp_path):
     assert chat.returncode == 1, err
     assert "was cut short, or could not be read, while it was in use" in err
     assert "Traceback" not in err
-    assert len(err.strip().splitlines()) == 1, err
+    assert len(set(err.strip().splitlines())) == 1, err  # twice if it was cut before the first answer was kept
     (saved,) = home.rglob("*.jsonl")
     assert answer.strip()
     assert answer.strip() in saved.read_text()
