@@ -125,7 +125,7 @@ def search(
         line = next((line for each in said for line in each.splitlines() if wanted in line.casefold()), None)
         if line is not None:
             found = True
-            output.write(output.safe(f"{log.saved.id}  {_around(line, wanted)}") + "\n")
+            output.write(output.safe(f"{one_line(log.saved.id)}  {_around(line, wanted)}") + "\n")
     return ExitStatus.ANSWERED if found else ExitStatus.FAILED
 
 

@@ -148,7 +148,8 @@ class ConversationLog:
         data = _untorn(content)
         first, *changes = data.split(b"\n")[:-1] or [b""]
         has_digests = _DIGEST.search(first) is not None
-        saved = _begun(first, where)
+        # The file's own name is the id, which is part of other paths: what the file says of it is not trusted.
+        saved = replace(_begun(first, where), id=path.stem)
         _sound(first, f"{where}, line 1", required=has_digests)
         size, damage = len(first) + 1, None
         unended = _unended(content[len(data) :])

@@ -49,7 +49,7 @@ def going_on(saved: SavedConversation) -> str:
     questions = saved.questions
     last = one_line(questions[-1]) if questions else ""
     last = last if len(last) <= _QUOTED else last[:_QUOTED] + "..."
-    return f"going on in {saved.name or saved.id}: {counted(len(questions), 'question')}, the last: {last}"
+    return f"going on in {one_line(saved.name or saved.id)}: {counted(len(questions), 'question')}, the last: {last}"
 
 
 def fork(talk: Chat, argument: str) -> None:

@@ -10,6 +10,7 @@ Long arrays, such as a vocabulary of 200,000 words, are only measured; they are 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import mmap
 import struct
@@ -153,10 +154,12 @@ def read_architecture(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def gguf_errors(path: Path) -> Iterator[None]:
-    """Raise what reading a file raises as a CheckpointError that names it."""
+    """Raise what reading a file raises as a CheckpointError that names it; but no memory left is an OSError."""
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise  # no fault of the file
         raise CheckpointError(f"{quote(path)} cannot be read: {error.strerror}") from error
     except GgufError as error:
         raise CheckpointError(f"{quote(path)} {error}: download it again") from error

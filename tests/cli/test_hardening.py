@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import stat
 import threading
@@ -13,7 +14,7 @@ import pytest
 from gptoss.cli.base.inputs import gather_prompt
 from gptoss.cli.base.text import one_line, sanitize
 from gptoss.cli.conversations.listing import listing_line
-from gptoss.cli.conversations.log import SavedConversation
+from gptoss.cli.conversations.log import SavedConversation, sealed
 from gptoss.model.storage.regular_file import make_private_folder
 
 
@@ -231,6 +232,22 @@ def test_saved_conversation_cannot_forge_a_row() -> None:
     line = listing_line(saved)
     assert "\n" not in line
     assert "\x1b" not in line
+
+
+def test_id_within_a_saved_conversation_leads_nowhere(gptoss, reply, store, tmp_path) -> None:
+    assert gptoss("ask", "Hi", completions=[reply("Hello")]).status == 0
+    (log,) = store.folder.glob("*.jsonl")
+    first, *rest = log.read_bytes().splitlines(keepends=True)
+    begun = json.loads(first) | {"id": "../../elsewhere\nforged  row"}
+    del begun["digest"]
+    log.write_bytes(sealed(json.dumps(begun).encode()) + b"".join(rest))
+    read = store.latest()
+    assert (read.damage, read.saved.id) == (None, log.stem)
+    for command in (("list",), ("search", "Hello"), ("show",), ("files",)):
+        result = gptoss("sessions", *command)
+        assert "forged" not in result.stdout + result.stderr
+    log.rename(log.with_name("a\nforged  row.jsonl"))
+    assert "\nforged" not in gptoss("sessions", "search", "Hello").stdout
 
 
 @pytest.mark.parametrize(
