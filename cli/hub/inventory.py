@@ -6,6 +6,7 @@ Only configs, indexes, headers of weight files and the names and sizes of files 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,6 +35,8 @@ from gptoss.model.storage.regular_file import open_regular_file
 
 _GGUF = "GGUF"
 _MAX_CONFIG_BYTES = 4 << 20
+_MAX_HEADERS = 8
+_EXPERTS = re.compile(r"^(?!.*bias).*(?:\.experts\.|\.mlp[12]_weight)")
 _MAX_ENTRIES = 10_000
 _INDEX = "model.safetensors.index.json"
 
@@ -204,28 +207,36 @@ def _layout(folder: Path, names: Iterable[str] = ()) -> str | None:
         return _GGUF
     config = _config(folder)
     model_type = config.get("model_type")
+    experts = [name for name in names if _EXPERTS.search(name)]
     if model_type is None:
-        return "original" if {"num_experts", "experts_per_token", "initial_context_length"} <= config.keys() else None
+        if not {"num_experts", "experts_per_token", "initial_context_length"} <= config.keys():
+            return None
+        return "original" + (", unpacked" if experts and not any(name.endswith(".blocks") for name in experts) else "")
     if model_type not in HUB_MODEL_TYPES:
         return None
     kind = "puzzle, " if model_type != "gpt_oss" else ""
     # Tools that unpack the experts leave `quantization_config`, and others quantise without one.
-    experts = [name for name in names if ".experts." in name and "bias" not in name]
     packed = any(name.endswith("_blocks") for name in experts) if experts else "quantization_config" in config
     return kind + ("MXFP4" if packed else "unpacked")
 
 
 def _tensor_names(folder: Path) -> list[str]:
-    """Return the names in the index, else in the header of the only weight file; none where that is broken."""
+    """Return the names in the index, else in the headers of the weight files up to the first experts; or none."""
     try:
         if (folder / _INDEX).exists():
             weight_map = read_json_object(folder / _INDEX, _MAX_CONFIG_BYTES).get("weight_map")
             return list(weight_map) if isinstance(weight_map, dict) else []
-        with open_regular_file(folder / "model.safetensors") as file:
-            length = int.from_bytes(file.read(8), "little")
-            return list(parse_json_object(file.read(length))) if 0 < length <= _MAX_CONFIG_BYTES else []
+        names: list[str] = []
+        single = folder / "model.safetensors"
+        for path in [single] if single.exists() else sorted(folder.glob("*.safetensors"))[:_MAX_HEADERS]:
+            with open_regular_file(path) as file:
+                length = int.from_bytes(file.read(8), "little")
+                names += parse_json_object(file.read(length)) if 0 < length <= _MAX_CONFIG_BYTES else []
+            if any(map(_EXPERTS.search, names)):
+                break
     except (OSError, CheckpointError, JsonError):
         return []
+    return names
 
 
 def _is_whole(folder: Path) -> bool:

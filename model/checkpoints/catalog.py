@@ -159,11 +159,12 @@ def locate(model: str, models_folder: Path | None, hub_cache: Path, others: Othe
     if owner_of(model) is not None:
         return find_foreign(model, others)
     reference = hub_reference(model)
+    if reference is None or (reference.revision is not None and spec is None):
+        listed = _in_models_folder(model, models_folder)  # a folder's name may have an @ in it
+        if listed is not None:
+            return listed
     if reference is None:
-        listed = _in_models_folder(model, models_folder)
-        if listed is None:
-            raise _unknown(model)
-        return listed
+        raise _unknown(model)
     own_name = model.partition(":")[0]
     names = tuple(dict.fromkeys((own_name, reference.repository))) if reference.revision is None else ()
     own = [] if models_folder is None else [models_folder / name for name in names]

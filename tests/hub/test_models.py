@@ -10,6 +10,7 @@ import huggingface_hub
 import pytest
 from hub_server import Fault, Repository
 from huggingface_hub.utils import WeakFileLock
+from safetensors.torch import load_file, save_file
 
 from gptoss.cli.hub.last_use import last_uses, record_use
 
@@ -135,6 +136,21 @@ def test_the_layout_is_that_of_the_tensors_not_of_the_config(home, models, make_
         assert models()[str(folder)]["layout"] == ("MXFP4" if method else "unpacked"), (
             "the config's, where it is broken"
         )
+
+
+def test_the_layout_of_shards_without_an_index_and_of_unpacked_originals(home, models, make_checkpoint):
+    shards = make_checkpoint(home / "elsewhere", "hub_bf16", shards=3, index=False)
+    original = make_checkpoint(home / "original", "original")
+    for folder, expected in ((shards, "unpacked"), (original, "original")):
+        record_use(home / "gptoss" / "state", folder)
+        assert models()[str(folder)]["layout"] == expected
+    config = json.loads((shards / "config.json").read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}
+    (shards / "config.json").write_text(json.dumps(config))
+    assert models()[str(shards)]["layout"] == "unpacked"
+    weights = load_file(original / "model.safetensors")
+    unpacked = {name.removesuffix(".blocks"): each for name, each in weights.items() if not name.endswith(".scales")}
+    save_file(unpacked, original / "model.safetensors")
+    assert models()[str(original)]["layout"] == "original, unpacked"
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": "b"}', '{"relative": 1, "/absolute": "x"}', "\0"])

@@ -258,7 +258,12 @@ def test_a_listed_name_is_found_by_it(make_checkpoint, tmp_path):
     original = make_checkpoint(models / "old" / "original", "original")
     found = [locate(name, models, tmp_path / "hub") for name in ("mine", "owner/theirs", "old")]
     assert found == [mine, theirs, original]
-    for name in ("mine/..", "a/b/c", "", "nowhere"):
+    tagged = [make_checkpoint(models / name) for name in ("owner/mine@tuned", "20b-mine", "with a blank", ".hidden")]
+    found = [
+        locate(name, models, tmp_path / "hub") for name in ("owner/mine@tuned", "20b-mine", "with a blank", ".hidden")
+    ]
+    assert found == tagged
+    for name in ("mine/..", "a/b/c", "", "nowhere", "owner/mine@other"):
         with pytest.raises(ModelNotFoundError):
             locate(name, models, tmp_path / "hub")
 
