@@ -150,6 +150,7 @@ class Settings:
     mcp: tuple[str, ...] = ()
     mcp_tools: tuple[str, ...] = ()
     mcp_sandbox: bool = False
+    functions_sandbox: bool = False
     tool_choice: str = "auto"
     allow: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
@@ -427,6 +428,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "mcp": (_texts, "a list of names, addresses, files or commands of MCP servers"),
     "mcp_tools": (_texts, "a list of patterns, such as ['time.*']"),
     "mcp_sandbox": (_yes_or_no, "true or false"),
+    "functions_sandbox": (_yes_or_no, "true or false"),
     "tool_choice": (_text, "auto, none, required or the name of a tool"),
     "allow": _rules,
     "ask": _rules,

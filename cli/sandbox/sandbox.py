@@ -360,17 +360,23 @@ def _interpreter() -> str:
 
 
 def _roots(program: str) -> list[Path]:
-    """Return the folders that a program is made of: for an interpreter its installation and virtual environment."""
+    """Return the folders that a program is made of: for an interpreter its installation and virtual environment.
+
+    Of another program that is what stands in `bin` and `lib` beside it, and never the folder that has these: of
+    ~/bin/program that is the person's home.
+    """
     path = Path(program)
     own = Path(sys.executable)
     if path in (own, own.resolve()):
         names = ("stdlib", "platstdlib", "purelib", "platlib")
         roots = [Path(sys.base_prefix), Path(sys.prefix), *(Path(sysconfig.get_path(name)) for name in names)]
-    elif path.parent.name == "bin":
-        real = path.resolve()
-        roots = [path.parent.parent, real.parent.parent if real.parent.name == "bin" else real]
+        # A .pth file can name the packages of another environment.
+        roots += [Path(each) for each in sys.path if Path(each).name in ("site-packages", "dist-packages")]
     else:
-        roots = [path, path.resolve()]
+        real = path.resolve()
+        prefixes = [each.parent.parent for each in (path, real) if each.parent.name == "bin"]
+        parts = ("bin", "lib", "lib64", "pyvenv.cfg")
+        roots = [path, real, *(prefix / part for prefix in prefixes for part in parts)]
     kept: list[Path] = []
     for root in sorted({root for root in roots if root.exists() and root not in (Path("/"), Path("/usr"))}):
         if not any(root.is_relative_to(each) for each in kept):

@@ -201,6 +201,13 @@ _TOOLS: dict[str, Any] = {
             help="Let the model call functions of yours: a FILE.py, or a FILE.json of command lines.",
         ),
     ],
+    "functions_sandbox": Annotated[
+        bool | None,
+        typer.Option(
+            "--functions-sandbox/--no-functions-sandbox",
+            help="Run these functions in the sandbox, without network. [default: no-functions-sandbox]",
+        ),
+    ],
     "mcp": Annotated[
         list[str] | None,
         typer.Option(

@@ -123,8 +123,16 @@ def _browser(invocation: Invocation, _: Callable[[], Path]) -> Tool:
 def _functions(invocation: Invocation) -> Tool:
     from gptoss.cli.tools.functions.tool import FunctionsTool, functions_of
 
-    found = [each for name in invocation.settings.functions for each in functions_of(Path(name).expanduser())]
-    return FunctionsTool(found, workspace_of(invocation.settings))
+    settings = invocation.settings
+    sandbox = None
+    if settings.functions_sandbox:
+        from gptoss.cli.sandbox.sandbox import open_sandbox
+
+        if settings.sandbox in (Sandbox.OFF, Sandbox.CONTAINER):
+            raise UsageError(f"--functions-sandbox: functions cannot be confined by --sandbox {settings.sandbox}")
+        sandbox = open_sandbox(settings.sandbox.value)
+    found = [each for name in settings.functions for each in functions_of(Path(name).expanduser(), sandbox)]
+    return FunctionsTool(found, workspace_of(settings), sandbox)
 
 
 _MAKERS: dict[str, Callable[[Invocation, Callable[[], Path]], Tool]] = {

@@ -71,6 +71,11 @@ def test_cells_keep_their_state_and_show_the_last_value(python, mechanism) -> No
     assert run(tool, "import asyncio\nawait asyncio.sleep(0, 'awaited')").text == "'awaited'"
 
 
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_packages_of_the_environment_can_be_imported(python, mechanism) -> None:
+    assert run(python(mechanism), "import numpy\nint(numpy.arange(4).sum())").text == "6"
+
+
 def test_exception_is_shown_once_without_colours_and_without_our_frames(python) -> None:
     text = run(python(), "def f():\n    return 1 / 0\nprint('before')\nf()").text
     assert text.startswith(
@@ -281,6 +286,21 @@ def test_person_is_asked_at_a_terminal(gptoss) -> None:
     assert "  print(6 * 7)" in result.stderr
     assert "[n]" in result.stderr
     assert "The user did not allow this call." in result.prompts[1]
+
+
+def test_functions_in_the_sandbox_by_an_option(gptoss, tmp_path) -> None:
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps([{"name": "look", "command": ["cat", "/etc/passwd"]}]))
+    call = "<|channel|>commentary to=functions.look <|constrain|>json<|message|>{}<|call|>"
+    arguments = ("ask", "Hi", "--functions", str(path), "--allow", "*", "--json")
+    for option, status in ((), "ok"), (("--functions-sandbox",), "error"):
+        result = gptoss(*arguments, *option, completions=[call, ANSWER])
+        assert json.loads(result.stdout)["tool_calls"][0]["status"] == status
+    result = gptoss(*arguments, "--functions-sandbox", "--sandbox", "off")
+    assert (result.status, result.stderr) == (
+        2,
+        "gptoss: --functions-sandbox: functions cannot be confined by --sandbox off\n",
+    )
 
 
 def test_unknown_tool_and_bad_rules_are_wrong_usage(gptoss) -> None:

@@ -127,6 +127,21 @@ def attempted(sandbox: Sandbox, base: Path, targets: dict, *names: str) -> dict:
     return json.loads(said.splitlines()[-1])
 
 
+def test_program_in_the_home_does_not_open_the_home(base) -> None:
+    (base / "bin").mkdir()
+    (base / "bin/program").write_text('#!/bin/sh\ncat ../secret "$1/secret"; ls "$1"; echo end')
+    (base / "bin").chmod(0o755)
+    (base / "bin/program").chmod(0o755)
+    (base / "secret").write_text("my secret")
+    for mechanism in ("bubblewrap", "landlock"):
+        if trial(mechanism).problem is None:
+            confined = Sandbox(mechanism).start([str(base / "bin/program"), str(base)], folder_in(base))
+            with contextlib.closing(confined):
+                said = confined.process.communicate(timeout=60)[0].decode()
+            assert said.endswith("end\n"), said
+            assert "my secret" not in said
+
+
 def test_attempts_work_without_a_sandbox(base, targets, monkeypatch) -> None:
     monkeypatch.setenv("GPTOSS_TEST_SECRET", "x")
     # Without a process namespace of its own, a signal to all would end this test, and more.

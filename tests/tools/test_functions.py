@@ -3,14 +3,20 @@
 import json
 import os
 import select
+import shutil
+import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from gptoss.cli.base.errors import InputError
+from gptoss.cli.sandbox.limits import Limits
+from gptoss.cli.sandbox.sandbox import Sandbox
 from gptoss.cli.session.events import ToolCall
 from gptoss.cli.session.tools import ToolOutcome
 from gptoss.cli.tools.functions.tool import FunctionsTool, functions_of
@@ -135,7 +141,8 @@ def test_command_gets_its_arguments_on_standard_input(commands) -> None:
 def test_last_words_of_a_command_that_ends_while_nothing_is_ready_are_read(commands, monkeypatch) -> None:
     from gptoss.cli.tools.functions import process
 
-    tool, real = commands({"name": "f", "command": ["echo", "last words"]}), select.select
+    # It ends after it was asked whether it has, and before the answer that nothing is ready.
+    tool, real = commands({"name": "f", "command": ["sh", "-c", "sleep 0.5; echo last words"]}), select.select
 
     class Slow:
         def __init__(self) -> None:
@@ -145,7 +152,7 @@ def test_last_words_of_a_command_that_ends_while_nothing_is_ready_are_read(comma
             self.waits -= 1
             if self.waits < 0:
                 return real(*arguments)
-            time.sleep(0.5)
+            time.sleep(1)
             return [], [], []
 
     monkeypatch.setattr(process, "select", Slow())
@@ -210,3 +217,100 @@ def test_wrong_entry_says_where(commands, entry, message) -> None:
 def test_two_functions_of_one_name_are_refused(commands) -> None:
     with pytest.raises(InputError, match="two functions f"):
         commands({"name": "f", "command": ["x"]}, {"name": "f", "command": ["y"]})
+
+
+CURIOUS = '''
+import socket
+from pathlib import Path
+
+SECRET = {secret!r}
+def _reads(path: str) -> bool:
+    try:
+        return bool(Path(path).read_text())
+    except OSError:
+        return False
+
+assert _reads(SECRET) == {is_free}
+
+def look() -> list:
+    """Look around."""
+    found = []
+    for path in (SECRET, "/etc/passwd"):
+        try:
+            found.append(len(Path(path).read_text()))
+        except OSError:
+            found.append("denied")
+    try:
+        socket.create_connection(("127.0.0.1", 9), 1)
+    except ConnectionRefusedError:
+        found.append("reached")
+    except OSError:
+        found.append("denied")
+    Path("own.txt").write_text("x")
+    return found
+'''
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder that other users can enter, which pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="gptoss-functions-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
+@pytest.mark.parametrize(
+    "mechanism",
+    [
+        pytest.param(
+            "bubblewrap", marks=pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not there")
+        ),
+        "landlock",
+    ],
+)
+def test_functions_in_the_sandbox_reach_nothing_else(base, mechanism) -> None:
+    secret = base / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o644)
+    path = base / "own.py"
+    path.write_text(CURIOUS.format(secret=str(secret), is_free=True))
+    path.chmod(0o644)
+    assert run(FunctionsTool(functions_of(path), base), "look").text.startswith("[6,")
+    (base / "own.txt").unlink()
+    path.write_text(CURIOUS.format(secret=str(secret), is_free=False))  # importing it is confined too
+    with pytest.raises(InputError):
+        functions_of(path)
+    sandbox = Sandbox(mechanism, Limits(memory=600 << 20))
+    tool = FunctionsTool(functions_of(path, sandbox), base, sandbox)
+    assert tool.prepare(ToolCall("functions.look", "{}"), ()).preview.reaches == (
+        "a folder of its own and the programs of the system, no network; it comes from own.py"
+    )
+    assert run(tool, "look").text == '["denied","denied","denied"]'
+    assert sorted(os.listdir(base)) == ["own.py", "secret"]  # noqa: PTH208
+    tool.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
+def test_commands_in_the_sandbox_read_what_their_line_names_and_end_with_it(base) -> None:
+    (base / "named.txt").write_text("named\n")
+    (base / "named.txt").chmod(0o644)
+    (base / "tools.json").write_text(
+        json.dumps(
+            [
+                {"name": "show", "command": ["cat", "named.txt"]},
+                {"name": "list", "command": ["ls", "-a"]},
+                {"name": "wait", "command": ["sleep", "60"], "seconds": 0.5},
+                {"name": "none", "command": ["no-such-program"]},
+                {"name": "much", "command": ["sh", "-c", "x=x; while :; do x=$x$x$x; done"]},
+            ]
+        )
+    )
+    sandbox = Sandbox("landlock", Limits(memory=100 << 20))
+    tool = FunctionsTool(functions_of(base / "tools.json", sandbox), base, sandbox)
+    assert run(tool, "show").text == "named"
+    assert run(tool, "list").text == ".\n.."
+    assert run(tool, "wait").status == "timeout"
+    assert run(tool, "none").text == "It could not be started: there is no program no-such-program"
+    assert run(tool, "much").status == "error"
+    tool.close()

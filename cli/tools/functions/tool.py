@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.ownership import require_own
 from gptoss.cli.base.text import one_line
+from gptoss.cli.sandbox.sandbox import Sandbox, SandboxError
 from gptoss.cli.session.events import ToolCall
 from gptoss.cli.session.tools import ToolOutcome
 from gptoss.cli.tools.arguments import canonical, read_arguments
-from gptoss.cli.tools.functions.process import Command
+from gptoss.cli.tools.functions.process import Command, Confinement, Ended
 from gptoss.cli.tools.output import BoundedOutput
 from gptoss.cli.tools.tool import Invocation, Preview
 from gptoss.harmony import Message, ToolDescription, ToolNamespaceConfig
@@ -42,12 +44,14 @@ class Function:
         line: the command; its standard input is the arguments as JSON.
         seconds: time limit.
         source: the file that it comes from.
+        read: what it needs to read in a sandbox.
     """
 
     description: ToolDescription
     line: tuple[str, ...]
     seconds: float
     source: Path
+    read: tuple[Path, ...] = ()
 
 
 class FunctionsTool:
@@ -56,6 +60,7 @@ class FunctionsTool:
     Args:
         functions: each with its command.
         folder: where they run.
+        sandbox: confines each call, in a folder of the run; None: they run with the rights of the person.
 
     Raises:
         InputError: two have the same name.
@@ -64,9 +69,11 @@ class FunctionsTool:
     namespace: ToolNamespaceConfig | None = None
     instructions: str | None = None
 
-    def __init__(self, functions: Sequence[Function], folder: Path) -> None:
+    def __init__(self, functions: Sequence[Function], folder: Path, sandbox: Sandbox | None = None) -> None:
         self._functions: dict[str, Function] = {}
         self._folder = folder
+        self._sandbox = sandbox
+        self._own: tempfile.TemporaryDirectory[str] | None = None
         for each in functions:
             name = f"functions.{each.description.name}"
             if name in self._functions:
@@ -94,31 +101,49 @@ class FunctionsTool:
             ToolInputError: they do not follow the function's schema.
         """
         function = self._functions[call.recipient]
-        return _Calling(function, read_arguments(call.arguments, function.description.parameters), self._folder)
+        arguments = read_arguments(call.arguments, function.description.parameters)
+        return _Calling(function, arguments, self._command(function), is_confined=self._sandbox is not None)
+
+    def _command(self, function: Function) -> Command:
+        if self._sandbox is None:
+            return Command(function.line, self._folder)
+        if self._own is None:
+            self._own = tempfile.TemporaryDirectory(prefix="gptoss-functions-")
+        # What its arguments name, such as its own script, it can read; it runs in another folder.
+        program, *arguments = function.line
+        paths = {each: self._folder / each for each in arguments if each.strip("./") and (self._folder / each).exists()}
+        line = [program, *(str(paths.get(each, each)) for each in arguments)]
+        confinement = Confinement(self._sandbox, (*function.read, *paths.values()))
+        return Command(line, Path(self._own.name), confinement=confinement)
 
     def reset(self) -> None:
         """Nothing is kept."""
 
     def close(self) -> None:
-        """Nothing to end: each call has a process of its own."""
+        """Remove the folder of the sandbox; each call has a process of its own, which has ended."""
+        own, self._own = self._own, None
+        if own is not None:
+            own.cleanup()
 
 
 class _Calling:
     """One call."""
 
-    def __init__(self, function: Function, arguments: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self, function: Function, arguments: Mapping[str, Any], command: Command, *, is_confined: bool
+    ) -> None:
         self._function = function
         self.argument = canonical(arguments)
-        self._command = Command(function.line, folder)
+        self._is_confined = is_confined
+        self._command = command
 
     @property
     def preview(self) -> Preview:
         source = self._function.source.name
-        return Preview(
-            f"{self._function.description.name} {self.argument}",
-            "json",
-            f"everything that you can: it runs with your rights, from {source}",
-        )
+        reaches = f"everything that you can: it runs with your rights, from {source}"
+        if self._is_confined:
+            reaches = f"a folder of its own and the programs of the system, no network; it comes from {source}"
+        return Preview(f"{self._function.description.name} {self.argument}", "json", reaches)
 
     def run(self) -> Generator[str, None, ToolOutcome]:
         output = BoundedOutput()
@@ -132,13 +157,15 @@ class _Calling:
                         break
                     output.add(piece)
                     yield piece
-        except OSError as error:
+        except (OSError, SandboxError) as error:
             return ToolOutcome(f"It could not be started: {error}", "error")
         text = output.text.removesuffix("\n")
         if ended.how == "timeout":
             return ToolOutcome(f"{text}\n[Ended after {self._function.seconds:g} seconds.]".lstrip("\n"), "timeout")
         if ended.how == "cancelled":
             return ToolOutcome(text, "cancelled")
+        if ended.reason is not None:
+            return ToolOutcome(f"{text}\n[Ended by the sandbox: too much of {ended.reason}.]".lstrip("\n"), "error")
         if ended.status:
             return ToolOutcome(text or f"[It failed with exit status {ended.status}.]", "error")
         return ToolOutcome(text or "[It returned nothing.]")
@@ -147,31 +174,35 @@ class _Calling:
         self._command.cancel()
 
 
-def functions_of(path: Path) -> list[Function]:
+def functions_of(path: Path, sandbox: Sandbox | None = None) -> list[Function]:
     """Return the functions of a file: Python, or JSON for command lines.
+
+    Args:
+        path: of the file.
+        sandbox: in which a Python file is imported; None: with the rights of the person.
 
     Raises:
         InputError: it cannot be read, every user of the machine can change it, or what it has is no function.
     """
-    with suppress(OSError):  # reported by what reads it
+    with contextlib.suppress(OSError):  # reported by what reads it
         require_own(path)
-    return _of_json(path) if path.suffix == ".json" else _of_python(path)
+    return _of_json(path) if path.suffix == ".json" else _of_python(path, sandbox)
 
 
-def _of_python(path: Path) -> list[Function]:
+def _of_python(path: Path, sandbox: Sandbox | None) -> list[Function]:
     where = one_line(str(path))
     if not path.is_file():
         raise InputError(f"the functions {where} are no file")
     path = path.resolve()
-    command = [sys.executable, str(_HOST), "describe", str(path)]
-    try:
-        run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_DESCRIBE_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{where}: importing it takes longer than {_DESCRIBE_S:g} seconds") from None
-    if run.returncode:
-        reason = (run.stderr.decode("utf-8", "replace").strip().splitlines() or ["it failed"])[-1]
-        raise InputError(f"{where}: {one_line(reason)}")
-    described = json.loads(run.stdout.decode().strip().splitlines()[-1])
+    status, written = _described(path, sandbox)
+    lines = written.strip().splitlines()
+    if status is None:
+        raise InputError(f"{where}: importing it takes longer than {_DESCRIBE_S:g} seconds")
+    if status:
+        raise InputError(f"{where}: {one_line((lines or ['it failed'])[-1])}")
+    described = _list_in(lines)
+    if described is None:
+        raise InputError(f"{where}: it ends the program that imports it")
     if not described:
         raise InputError(f"{where}: there is no public function in it")
     return [
@@ -180,9 +211,36 @@ def _of_python(path: Path) -> list[Function]:
             (sys.executable, str(_HOST), "call", str(path), each["name"]),
             SECONDS,
             path,
+            (_HOST, path),
         )
         for each in described
     ]
+
+
+def _list_in(lines: Sequence[str]) -> list[dict[str, Any]] | None:
+    """Return the list that the host has written; the file may have written before it, and after it too."""
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(line)
+            if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+                return value
+    return None
+
+
+def _described(path: Path, sandbox: Sandbox | None) -> tuple[int | None, str]:
+    """Import a file in a process of its own; return its exit status (None: it took too long), and what it wrote."""
+    line = [sys.executable, str(_HOST), "describe", str(path)]
+    with tempfile.TemporaryDirectory(prefix="gptoss-functions-") as name:
+        confinement = None if sandbox is None else Confinement(sandbox, (_HOST, path))
+        command = Command(line, Path.cwd() if sandbox is None else Path(name), confinement=confinement)
+        output = BoundedOutput()
+        running = command.run(b"", _DESCRIBE_S)
+        while True:
+            try:
+                output.add(next(running))
+            except StopIteration as ending:
+                ended: Ended = ending.value
+                return (None if ended.how == "timeout" else ended.status), output.text
 
 
 def _of_json(path: Path) -> list[Function]:
