@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.hostile_folder import remove_folder
 from gptoss.cli.base.text import one_line
 from gptoss.cli.conversations.log import SUFFIX, ConversationLog, DamagedError, GoneError, SavedConversation
 from gptoss.harmony import Conversation
@@ -186,7 +186,7 @@ class Store:
             path.unlink(missing_ok=True)
             files = self.folder / _FILES / path.stem
             if files.is_dir() and not files.is_symlink():
-                shutil.rmtree(files)
+                remove_folder(files)
             if self._latest() == path.name:
                 (self.folder / _LATEST).unlink(missing_ok=True)
         except OSError as error:

@@ -18,6 +18,7 @@ import os
 import resource
 import select
 import signal
+import stat
 import sys
 import time
 
@@ -33,6 +34,8 @@ import seccomp  # type: ignore[import-not-found]
 _POLL_S = 0.05
 _DISK_POLL_S = 0.5
 _OWN_PROCESSES = 4  # of bubblewrap
+_MOST_DEPTH = 100
+"""Levels of folders; the path of a deeper one could be too long to look at."""
 _PR_SET_CHILD_SUBREAPER, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 36, 8, 47, 2
 _CAP_DAC_READ_SEARCH = 2
 _CAPABILITY_VERSION = 0x20080522
@@ -101,6 +104,7 @@ def supervise(policy: Policy, command: list[str]) -> int:
 def _watch(policy: Policy, child: int) -> int:
     """Wait for the end, by itself or by a limit."""
     next_disk = 0.0
+    watcher = _Files(policy, child)
     while True:
         status = _reap(child)
         if status is not None:
@@ -114,7 +118,7 @@ def _watch(policy: Policy, child: int) -> int:
         if processes > policy.processes + _OWN_PROCESSES:
             reason = "processes"
         if reason is None and now >= next_disk:
-            reason = "disk" if _size_of(policy.folder, policy.disk) > policy.disk else None
+            reason = "disk" if watcher.exceed() else None
             next_disk = now + _DISK_POLL_S
         if reason is not None:
             _kill_all()
@@ -194,22 +198,94 @@ def _measure(pids: list[int]) -> tuple[int, int]:
     return memory, threads
 
 
+class _Files:
+    """What the sandbox takes of the disk: the files in its folder, and those that it has deleted and still holds.
+
+    Whatever keeps it from being measured counts as too much: a folder that cannot be listed, or lies too deep to have a
+    path, and a process whose files cannot be seen, though those of others can.
+    """
+
+    def __init__(self, policy: Policy, child: int) -> None:
+        self._folder = policy.folder
+        self._most = policy.disk
+        self._child = child
+        self._by_bubblewrap = policy.mechanism == "bubblewrap"
+        self._can_look = False
+
+    def exceed(self) -> bool:
+        """Return whether they are more than allowed, or hidden."""
+        held = self._held()
+        return held is None or held + _size_of(self._folder, self._most - held) > self._most
+
+    def _held(self) -> int | None:
+        """Return bytes of the files that are deleted and open or mapped; None: a process hides its own."""
+        sizes: dict[tuple[int, int], int] = {}
+        hidden: list[int] = []
+        for pid in _descendants():
+            try:
+                for name in os.listdir(f"/proc/{pid}/fd"):
+                    try:
+                        status = os.stat(f"/proc/{pid}/fd/{name}")
+                    except OSError:  # closed meanwhile
+                        continue
+                    if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+                        sizes[status.st_dev, status.st_ino] = status.st_blocks * 512
+                self._add_mapped(pid, sizes)
+                self._can_look = True
+            except PermissionError:
+                hidden.append(pid)
+            except OSError:  # it has ended
+                continue
+        if self._can_look and any(not self._is_own(pid) for pid in hidden):
+            return None
+        return sum(sizes.values())
+
+    @staticmethod
+    def _add_mapped(pid: int, sizes: dict[tuple[int, int], int]) -> None:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            for line in file:
+                if not line.endswith(b" (deleted)\n") or b"/" not in line:
+                    continue
+                span, _, offset, device, inode = line.split()[:5]
+                begin, _, end = span.partition(b"-")
+                major, _, minor = device.partition(b":")
+                key = os.makedev(int(major, 16), int(minor, 16)), int(inode)
+                size = int(offset, 16) + int(end, 16) - int(begin, 16)
+                sizes[key] = max(size, sizes.get(key, 0))
+
+    def _is_own(self, pid: int) -> bool:
+        """Whether a process is one of bubblewrap's, which may have rights of its own, or has ended."""
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+        except (OSError, ValueError):
+            return True
+        return state in b"ZX" or (self._by_bubblewrap and self._child in (pid, int(parent)))
+
+
 def _size_of(folder: str, enough: int) -> int:
     """Return bytes of all files in a folder, counted until there are more than enough; links are not followed."""
-    total, todo = 0, [folder]
+    total, todo = 0, [(folder, 0)]
     while todo and total <= enough:
+        path, depth = todo.pop()
+        if depth > _MOST_DEPTH:
+            return enough + 1
         try:
-            with os.scandir(todo.pop()) as entries:
+            with os.scandir(path) as entries:
                 for entry in entries:
                     total += 4096  # an empty file takes room too
                     if entry.is_dir(follow_symlinks=False):
-                        todo.append(entry.path)
+                        todo.append((entry.path, depth + 1))
                     else:
                         total += entry.stat(follow_symlinks=False).st_blocks * 512
                     if total > enough:
                         break
-        except OSError:
+        except FileNotFoundError:  # removed meanwhile
             continue
+        except (NotADirectoryError, InterruptedError):
+            continue
+        except OSError:
+            return enough + 1
     return total
 
 

@@ -390,13 +390,46 @@ def _is_open(path: Path) -> bool:
     return all(part.stat().st_mode & stat.S_IXOTH for part in (real, *real.parents))
 
 
+_MOST_LEVELS = 100
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 def _give(folder: Path, uid: int) -> None:
-    """Make a folder and all in it another user's; links and what is no file or folder stay as they are."""
-    for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
+    """Make a folder and all in it another user's; links themselves, not what they lead to.
+
+    Another program may run in it now, so everything is reached by descriptors: a path could lead elsewhere in the next
+    moment. What lies deeper than 100 folders stays as it is.
+    """
+    todo = [os.open(folder, _OPEN_FOLDER)]
+    levels: list[list[str]] = []
+    try:
+        while todo:
+            current = todo[-1]
+            if len(levels) < len(todo):
+                levels.append(_given(current, uid))
+            if not levels[-1] or len(todo) > _MOST_LEVELS:
+                os.close(todo.pop())
+                levels.pop()
+                continue
             with contextlib.suppress(OSError):
-                os.chown(Path(root) / name, uid, uid, follow_symlinks=False)
+                todo.append(os.open(levels[-1].pop(), _OPEN_FOLDER, dir_fd=current))
+    finally:
+        for descriptor in todo:
+            os.close(descriptor)
+
+
+def _given(folder: int, uid: int) -> list[str]:
+    """Give an open folder and its entries, and return the names of the folders in it."""
     os.chown(folder, uid, uid)
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                else:
+                    os.chown(entry.name, uid, uid, dir_fd=folder, follow_symlinks=False)
+    return folders
 
 
 def _container_engine() -> str | None:

@@ -86,6 +86,7 @@ _NUMBERS = {
     "process_mrelease": (448, 448),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
+    "prctl": (157, 167),
     "ptrace": (101, 117),
     "quotactl": (179, 60),
     "quotactl_fd": (443, 443),
@@ -99,6 +100,8 @@ _NUMBERS = {
     "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119),
     "semget": (64, 190),
+    "sendmmsg": (307, 269),
+    "sendmsg": (46, 211),
     "setdomainname": (171, 162),
     "sethostname": (170, 161),
     "setns": (308, 268),
@@ -124,6 +127,8 @@ _NUMBERS = {
 _DENIED = (
     # sockets of every family, so TCP, UDP, unix and abstract ones
     *("accept", "accept4", "bind", "connect", "listen", "socket"),
+    # messages that hold files: deleted ones would take room on the disk that nobody sees
+    *("sendmmsg", "sendmsg"),
     # other processes
     *("get_robust_list", "kcmp", "migrate_pages", "move_pages", "pidfd_getfd", "pidfd_open", "pidfd_send_signal"),
     *("process_madvise", "process_mrelease", "process_vm_readv", "process_vm_writev", "ptrace", "rt_sigqueueinfo"),
@@ -166,6 +171,7 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 _X32 = 0x40000000
+_PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 
 
@@ -241,6 +247,7 @@ def filter_program(machine: str, *, guard_metadata: bool, guard_signals: bool) -
         (_RETURN, 0, 0, _ERRNO | errno.EPERM),
     )
     with_values("ioctl", 1, (_TIOCSTI, _TIOCLINUX, _TIOCSETD, _TIOCCONS, _FIOSETOWN, _SIOCSPGRP))
+    with_values("prctl", 0, (_PR_SET_DUMPABLE,))  # the watcher has to see its files
     with_values("fcntl", 1, (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX))
     if guard_metadata:
         for name in _PRETENDED:

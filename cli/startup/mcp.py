@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.hostile_folder import hostile_folder
 from gptoss.cli.base.settings import Settings
 from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.startup.options import Invocation
@@ -89,7 +89,7 @@ def _starting(
     confined = [each.name for each in servers if each.url is None] if settings.mcp_sandbox else []
     sandbox = _sandbox(settings) if confined else None
     at_exit = invocation.environment.at_exit
-    folders = {name: Path(at_exit.enter_context(TemporaryDirectory(prefix="gptoss-mcp-"))) for name in confined}
+    folders = {name: at_exit.enter_context(hostile_folder("gptoss-mcp-")) for name in confined}
 
     def start(server: Server) -> Confined:
         from gptoss.cli.tools.mcp.transports import launch

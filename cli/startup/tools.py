@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gptoss.cli.base.errors import InputError, UsageError
+from gptoss.cli.base.hostile_folder import hostile_folder
 from gptoss.cli.base.settings import TOOLS, Sandbox, Settings
 from gptoss.cli.base.text import one_line
 from gptoss.cli.constraints.tool_choice import AUTO, ToolChoice
@@ -181,7 +181,7 @@ def temporary_files(environment: Environment) -> Callable[[], Path]:
 
     @cache
     def files() -> Path:
-        return Path(environment.at_exit.enter_context(TemporaryDirectory(prefix="gptoss-")))
+        return environment.at_exit.enter_context(hostile_folder("gptoss-"))
 
     return files
 

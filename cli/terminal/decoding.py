@@ -8,12 +8,12 @@ import os
 import select
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptoss.cli.base.hostile_folder import hostile_folder
 from gptoss.cli.sandbox.limits import Limits
 from gptoss.cli.sandbox.sandbox import Sandbox, SandboxError
 
@@ -55,12 +55,10 @@ class SandboxedDecoder:
             self._sandbox = Sandbox(name, _LIMITS)
         packages = Path(spec.origin).parent.parent
         command = [sys.executable, "-B", str(_DECODER), str(packages), str(width), str(height)]
-        with tempfile.TemporaryDirectory(prefix="gptoss-picture-") as name:
-            (Path(name) / "picture").write_bytes(data)
+        with hostile_folder("gptoss-picture-") as folder:
+            (folder / "picture").write_bytes(data)
             try:
-                confined = self._sandbox.start(
-                    command, Path(name), read=[_DECODER, packages], stderr=subprocess.DEVNULL
-                )
+                confined = self._sandbox.start(command, folder, read=[_DECODER, packages], stderr=subprocess.DEVNULL)
             except (OSError, SandboxError):
                 return None
             with contextlib.closing(confined):

@@ -307,7 +307,7 @@ def test_unknown_tool_and_bad_rules_are_wrong_usage(gptoss) -> None:
     result = gptoss("ask", "Hi", "--tool", "pyton")
     assert (result.status, result.stderr) == (
         2,
-        "gptoss: there is no tool 'pyton'; the tools are python, files, apply_patch\n",
+        "gptoss: there is no tool 'pyton'; the tools are python, files, apply_patch, browser\n",
     )
     result = gptoss("ask", "Hi", "--tool", "python", "--allow", "python(")
     assert result.status == 2

@@ -81,6 +81,23 @@ def test_files_of_a_conversation_go_with_it(gptoss, tmp_path) -> None:
     assert not made.parent.exists()
 
 
+def test_folders_without_end_are_listed_as_far_as_that_goes_and_deleted(gptoss, tmp_path) -> None:
+    code = (
+        "import os\nbefore = os.open('.', os.O_RDONLY)\nopen('made.txt', 'w').close()\nfor n in range(1900):\n"
+        "    os.mkdir('d'); os.chdir('d')\nos.fchdir(before)\nprint('made')"
+    )
+    call = f"<|channel|>analysis to=python code<|message|>{code}<|call|>"
+    tool = ("--tool", "python", "--allow", "python", "--sandbox", "off", "--json")
+    result = gptoss("ask", "Hi", *tool, completions=[call, ANSWER])
+    told = json.loads(result.stdout)
+    assert told["tool_calls"][0]["result"] == "made"
+    files = gptoss("sessions", "files")
+    assert (files.status, files.stdout.splitlines()[1:]) == (0, ["  made.txt  0 bytes"])
+    assert gptoss("sessions", "delete", told["session"]).status == 0
+    assert not (tmp_path / "home/conversations/files" / told["session"]).exists()
+    assert gptoss("ask", "Hi", *tool, "--no-save", completions=[call, ANSWER]).status == 0
+
+
 def test_what_is_typed_before_the_question_is_no_answer_to_it(terminal, workspace) -> None:
     arguments = ("--tool", "apply_patch", "--workspace", str(workspace))
     screen = terminal(*arguments, completions=[UPDATE, ANSWER], token_delay_s=0.03, rows=50)

@@ -72,32 +72,17 @@ def base() -> Iterator[Path]:
         yield base
 
 
-@pytest.mark.parametrize(
-    "mechanism",
-    [
-        pytest.param(
-            "bubblewrap", marks=pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not there")
-        ),
-        "landlock",
-    ],
-)
-def test_no_attempt_works(mechanism, base) -> None:
+MECHANISMS = (pytest.param("bubblewrap", marks=needs_bubblewrap), "landlock")
+
+
+def driven(base: Path, driver: str, *arguments: str) -> str:
+    """What a program prints that another user runs."""
     python = sys.executable if os.geteuid() else reachable_python()
     if python is None:
         pytest.skip("no interpreter of version 3.11 or later that another user can run")
-    theirs = base / "theirs"
-    command = [
-        python,
-        "-c",
-        DRIVER,
-        mechanism,
-        str(base / "attempts.py"),
-        str(theirs / "secret"),
-        str(theirs / "folder"),
-    ]
     user = {"user": UID, "group": UID, "extra_groups": []} if os.geteuid() == 0 else {}
     run = subprocess.run(
-        command,
+        [python, "-c", driver, *arguments],
         cwd=base,
         env={"PYTHONPATH": str(base), "PATH": os.environ["PATH"]},
         capture_output=True,
@@ -107,7 +92,55 @@ def test_no_attempt_works(mechanism, base) -> None:
         **user,
     )
     assert run.returncode == 0, run.stderr
-    outcomes = json.loads(run.stdout)
+    return run.stdout
+
+
+BOMBS = """
+import contextlib, os, sys
+from pathlib import Path
+from gptoss.cli.sandbox.limits import Limits
+from gptoss.cli.sandbox.sandbox import Sandbox
+mechanism, folder, *codes = sys.argv[1:]
+limits = Limits(memory=200 << 20, disk=40 << 20, file=20 << 20, processes=16)
+for code in codes:
+    command = [os.path.realpath(sys.executable), "-ISc", code]
+    with contextlib.closing(Sandbox(mechanism, limits).start(command, Path(folder))) as confined:
+        said = confined.process.communicate(timeout=30)[0].decode()
+        print(confined.reason, said.strip().replace(chr(10), " "))
+"""
+HELD = (
+    "held = []\nfor n in range(20):\n    held.append(open('f', 'wb'))\n    os.unlink('f')\n"
+    "    held[-1].write(bytes(15 << 20))\ntime.sleep(3)"
+)
+HIDDEN = {
+    "nothing": "import os, subprocess, time\nsubprocess.run(['sleep', '1'])\nprint('done')",
+    "deleted and open": f"import os, time\n{HELD}",
+    "of a process that cannot be looked at": f"import ctypes, os, time\nctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n{HELD}",
+    "in a folder that cannot be listed": (
+        "import os, time\nos.mkdir('d', 0o300)\nfor n in range(20):\n"
+        "    with open(f'd/f{n}', 'wb') as f: f.write(bytes(15 << 20))\ntime.sleep(3)"
+    ),
+    "of a program that cannot be read": (
+        "import os, shutil\nwith open(os.open('sh', os.O_WRONLY | os.O_CREAT, 0o111), 'wb') as f:\n"
+        "    f.write(open('/bin/sh', 'rb').read())\nos.execv('./sh', ['sh', '-c', 'sleep 3; echo free'])"
+    ),
+}
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_what_is_hidden_from_the_watcher_counts_as_too_much(mechanism, base) -> None:
+    written = driven(base, BOMBS, mechanism, str(base / "theirs/folder"), *HIDDEN.values())
+    assert dict(zip(HIDDEN, written.splitlines(), strict=True)) == {
+        **dict.fromkeys(HIDDEN, "disk "),
+        "nothing": "None done",
+    }
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_no_attempt_works(mechanism, base) -> None:
+    theirs = base / "theirs"
+    targets = (str(base / "attempts.py"), str(theirs / "secret"), str(theirs / "folder"))
+    outcomes = json.loads(driven(base, DRIVER, mechanism, *targets))
     assert {name for name, why in outcomes.items() if why is True} == set()
     assert len(outcomes) > 30
     assert (theirs / "secret").read_text() == "secret"

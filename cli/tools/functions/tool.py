@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss.cli.base.errors import InputError
+from gptoss.cli.base.hostile_folder import hostile_folder
 from gptoss.cli.base.ownership import require_own
 from gptoss.cli.base.text import one_line
 from gptoss.cli.sandbox.sandbox import Sandbox, SandboxError
@@ -73,7 +73,8 @@ class FunctionsTool:
         self._functions: dict[str, Function] = {}
         self._folder = folder
         self._sandbox = sandbox
-        self._own: tempfile.TemporaryDirectory[str] | None = None
+        self._own: Path | None = None
+        self._at_end = contextlib.ExitStack()
         for each in functions:
             name = f"functions.{each.description.name}"
             if name in self._functions:
@@ -108,22 +109,21 @@ class FunctionsTool:
         if self._sandbox is None:
             return Command(function.line, self._folder)
         if self._own is None:
-            self._own = tempfile.TemporaryDirectory(prefix="gptoss-functions-")
+            self._own = self._at_end.enter_context(hostile_folder("gptoss-functions-"))
         # What its arguments name, such as its own script, it can read; it runs in another folder.
         program, *arguments = function.line
         paths = {each: self._folder / each for each in arguments if each.strip("./") and (self._folder / each).exists()}
         line = [program, *(str(paths.get(each, each)) for each in arguments)]
         confinement = Confinement(self._sandbox, (*function.read, *paths.values()))
-        return Command(line, Path(self._own.name), confinement=confinement)
+        return Command(line, self._own, confinement=confinement)
 
     def reset(self) -> None:
         """Nothing is kept."""
 
     def close(self) -> None:
         """Remove the folder of the sandbox; each call has a process of its own, which has ended."""
-        own, self._own = self._own, None
-        if own is not None:
-            own.cleanup()
+        self._own = None
+        self._at_end.close()
 
 
 class _Calling:
@@ -230,9 +230,9 @@ def _list_in(lines: Sequence[str]) -> list[dict[str, Any]] | None:
 def _described(path: Path, sandbox: Sandbox | None) -> tuple[int | None, str]:
     """Import a file in a process of its own; return its exit status (None: it took too long), and what it wrote."""
     line = [sys.executable, str(_HOST), "describe", str(path)]
-    with tempfile.TemporaryDirectory(prefix="gptoss-functions-") as name:
+    with hostile_folder("gptoss-functions-") as folder:
         confinement = None if sandbox is None else Confinement(sandbox, (_HOST, path))
-        command = Command(line, Path.cwd() if sandbox is None else Path(name), confinement=confinement)
+        command = Command(line, Path.cwd() if sandbox is None else folder, confinement=confinement)
         output = BoundedOutput()
         running = command.run(b"", _DESCRIBE_S)
         while True:

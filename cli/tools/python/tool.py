@@ -189,7 +189,7 @@ class _Cell:
             return "cancelled", f"[{gone.strip()}]" if gone else None
         reasons = {
             "memory": "Too much memory was used.",
-            "disk": "Too much was written to the disk.",
+            "disk": "Too much was written to the disk, and stays there until the user has removed files.",
             "processes": "Too many processes were started.",
             "ended": "The interpreter ended.",
         }
