@@ -13,6 +13,7 @@ from gptoss.cli.base.exit_status import ExitStatus
 from gptoss.cli.base.inputs import gather_prompt, says_what_is_waited_for
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import ReasoningView, Settings
+from gptoss.cli.base.suspending import suspending
 from gptoss.cli.base.templates import fill
 from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.commands.approving import asking_person
@@ -114,7 +115,8 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
             ),
         ]
     )
-    with notices.held(), closing(display), beating([] if aside is None else [aside.beat]):
+    live = [] if aside is None else [aside]
+    with notices.held(), closing(display), beating([each.beat for each in live]), suspending(live):
         turn = session.respond([Message.user(prompt)], progress=display.show)
         ending = play(session, turn, display.show, "conversation" if recorder.is_saving else "nothing")
     return _status(ending, messages, settings)

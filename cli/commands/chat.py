@@ -15,6 +15,7 @@ from gptoss.cli.base.exit_status import ExitStatus, worse
 from gptoss.cli.base.inputs import fenced
 from gptoss.cli.base.interrupts import Terminated, without_interrupts
 from gptoss.cli.base.settings import Effort, ReasoningView
+from gptoss.cli.base.suspending import suspending
 from gptoss.cli.base.text import one_line, sanitize
 from gptoss.cli.commands.approving import TOOL_LIMITS, AskingPerson
 from gptoss.cli.commands.making_room import MakingRoom
@@ -390,8 +391,9 @@ class Chat:
             actions[FOLD_KEY] = view.toggle_reasoning
         keys = self._line.keys(actions)
         titled = self._title.answering(lambda: self.session.model)
-        live = [each.beat for each in (view, aside) if each is not None]
-        with self._notices.held(), closing(display), keys, titled, beating(live):
+        live = [each for each in (view, aside) if each is not None]
+        held, beats = self._notices.held(), beating([each.beat for each in live])
+        with held, closing(display), keys as readers, titled, beats, suspending([*live, *readers]):
             play(session, begin(display.show), show, "conversation" if self.recorder.is_saving else "nothing")
         if self.ending is not None and self.ending.finish_reason == "interrupted" and not self.person_types:
             raise KeyboardInterrupt

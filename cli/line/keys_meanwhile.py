@@ -30,6 +30,7 @@ class KeysMeanwhile:
         self._before: list[Any] = []
         self._thread: threading.Thread | None = None
         self._wake = (-1, -1)
+        self._is_suspended = False
 
     def start(self) -> None:
         """Begin to read; nothing that was typed before is lost."""
@@ -50,6 +51,20 @@ class KeysMeanwhile:
             os.close(end)
         with suppress(termios.error):  # the terminal has gone
             termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
+
+    def suspend(self) -> None:
+        """Leave the terminal as a shell wants it, until `resume`."""
+        self._is_suspended = True
+        with suppress(termios.error):
+            modes = termios.tcgetattr(self._descriptor)
+            modes[3] |= termios.ICANON | termios.ECHO | termios.IEXTEN
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
+
+    def resume(self, seconds: float, *, surprised: bool) -> None:  # noqa: ARG002 - as `Suspendable` has it
+        """Take the keys again, where the program has the terminal; else as soon as it has."""
+        self._is_suspended = False
+        with suppress(OSError, termios.error):
+            self._keep_modes()
 
     def take(self) -> bytes:
         """Return what was typed, in the bytes of the terminal; a paste of several lines between the marks of one."""
@@ -74,6 +89,8 @@ class KeysMeanwhile:
                 ready, _, _ = select.select([self._descriptor, self._wake[0]], [], [], _LOOK_S)
                 if self._wake[0] in ready:
                     return
+                if self._is_suspended:
+                    continue
                 self._keep_modes()
                 if not ready:
                     continue

@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.interrupts import Terminated, ending_calls, with_interrupts
 from gptoss.cli.base.output import Output
+from gptoss.cli.base.suspending import Suspendable
 from gptoss.cli.line.editor import edit
 from gptoss.cli.line.keyboard import echo, key_calls
 from gptoss.cli.line.keys_meanwhile import KeysMeanwhile
@@ -47,8 +48,8 @@ class InputLine(Protocol):
         """Return the answer to a question; empty at the end of the input, None for Ctrl-C."""
         ...
 
-    def keys(self, actions: Mapping[str, Callable[[], object]]) -> AbstractContextManager[None]:
-        """Within this context, in which an answer is shown, control keys call actions.
+    def keys(self, actions: Mapping[str, Callable[[], object]]) -> AbstractContextManager[Sequence[Suspendable]]:
+        """Within this context, in which an answer is shown, control keys call actions; what has to know of Ctrl-Z.
 
         Args:
             actions: by the letter that is typed with Ctrl; each must be fit to be called between any two instructions
@@ -90,10 +91,12 @@ class Lines:
         except KeyboardInterrupt:
             return None
 
-    def keys(self, actions: Mapping[str, Callable[[], object]]) -> AbstractContextManager[None]:
+    @contextmanager
+    def keys(self, actions: Mapping[str, Callable[[], object]]) -> Iterator[Sequence[Suspendable]]:
         """Within this context the first of these keys calls its action, where there is a terminal."""
         key, action = next(iter(actions.items()))
-        return key_calls(self._stdin, key, action)
+        with key_calls(self._stdin, key, action):
+            yield []
 
     def _line(self, prompt: str | None = None) -> str | None:
         with with_interrupts():
@@ -218,13 +221,13 @@ class TerminalLine:
                 meanwhile.start()
 
     @contextmanager
-    def keys(self, actions: Mapping[str, Callable[[], object]]) -> Iterator[None]:
+    def keys(self, actions: Mapping[str, Callable[[], object]]) -> Iterator[Sequence[Suspendable]]:
         """Within this context these keys call their actions; the next input line begins with what else is typed."""
         by_character = {chr(ord(letter.upper()) - 64): action for letter, action in actions.items()}
         meanwhile = self._meanwhile = KeysMeanwhile(self._stdin.fileno(), by_character)
         meanwhile.start()
         try:
-            yield
+            yield [meanwhile]
         finally:
             self._meanwhile = None
             meanwhile.stop()
@@ -260,6 +263,7 @@ def _prompted(session: PromptSession[str], prompt: str) -> str:
         app.loop.call_soon_threadsafe(lambda: None if app.is_done else app.exit(exception=error))
         return True
 
+    wakeup = signal.set_wakeup_fd(-1)
     try:
         with ending_calls(end):
             return session.prompt(prompt)
@@ -267,6 +271,8 @@ def _prompted(session: PromptSession[str], prompt: str) -> str:
         if error.errno == errno.EIO:
             raise Terminated(signal.SIGHUP) from None
         raise
+    finally:
+        signal.set_wakeup_fd(wakeup)  # asyncio, on which prompt_toolkit runs, sets its own and leaves none
 
 
 def _is_command_name(text: str) -> bool:

@@ -68,6 +68,22 @@ class LiveRegion:
         if text:
             self._output.write(text)
 
+    def erase(self) -> None:
+        """Take the open rows from the screen; they come again with the next `update`."""
+        columns, screen_rows = self._output.columns, self._output.rows
+        self._columns = columns
+        self._leave_scrolled(screen_rows)
+        if self._rows:
+            above = min(sum(map(self._span, self._rows)), screen_rows) - 1
+            self._output.write(_ERASE_ROW + (_UP + _ERASE_ROW) * above)
+        self._rows = []
+
+    def start_anew(self) -> None:
+        """Take it that the cursor stands anywhere: what was open stays where it was, and comes again in a new row."""
+        self._rows, self._scrolled = [], []
+        # As many blanks as lead to the next row from everywhere but from a row's beginning.
+        self._output.write(" " * self.width + "\r\x1b[K")
+
     def _written(self, wanted: list[Line], same: int, width: int, *, narrower: bool) -> str:
         """Return what replaces the open rows from number `same` on by those that are wanted."""
         grown = None if narrower else self._growth(same, wanted)

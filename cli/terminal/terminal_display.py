@@ -140,6 +140,15 @@ class Aside(Display):
             if self._clock() - self._changed >= quiet:
                 self._status.show(self._activity.text(self._output.columns - 1, STOP_HINT))
 
+    def suspend(self) -> None:
+        """Take the status from the screen."""
+        self._status.clear()
+
+    def resume(self, seconds: float, *, surprised: bool) -> None:  # noqa: ARG002 - as `Suspendable` has it
+        """Do not count the seconds for which the program stood still."""
+        self._activity.shift(seconds)
+        self._since = None if self._since is None else self._since + seconds
+
     def _show(self, event: Event) -> None:
         match event:
             case Approval(allowed=True):

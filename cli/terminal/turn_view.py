@@ -40,6 +40,7 @@ from gptoss.cli.terminal.thinking_view import RULE_WIDTH, ThinkingView
 from gptoss.cli.terminal.tool_rows import OutputTail, first_rows
 
 _REDRAW_S = 1 / 30
+_LONGEST_DRAW_S = 0.5
 # Seconds after which the time in a row is shown anew although nothing else has come.
 _TIME_S = 0.2
 _RULE_SIGNS = 4  # cells of a rule around its text
@@ -120,6 +121,7 @@ class TurnView(Display):
         self._waits = False
         """Whether text has come that is not drawn yet."""
         self._open_rows: list[Line] = []
+        self._is_suspended = False
         self._size = (output.columns, output.rows)
 
     def toggle_reasoning(self) -> None:
@@ -146,6 +148,35 @@ class TurnView(Display):
                 self._draw()
             elif now - self._drawn >= _TIME_S and now >= self._next_draw and not self._is_resizing(now):
                 self._draw_time(now)
+
+    def suspend(self) -> None:
+        """Take what may still change from the screen, and show nothing until `resume`, called by the same thread."""
+        # A terminal that takes no more (Ctrl-S) must not keep the program from stopping.
+        self._is_suspended = self._lock.acquire(timeout=_LONGEST_DRAW_S)
+        if self._is_suspended:
+            self._region.erase()
+
+    def resume(self, seconds: float, *, surprised: bool) -> None:
+        """Show it again; the time in between does not count.
+
+        Args:
+            seconds: for which the program stood still.
+            surprised: whether it did so without `suspend`.
+        """
+        with self._lock:
+            if self._is_suspended:
+                self._lock.release()
+            if surprised or not self._is_suspended:
+                self._region.start_anew()
+            self._is_suspended = False
+            self._activity.shift(seconds)
+            self._reasoning_since += seconds
+            self._began = None if self._began is None else self._began + seconds
+            self._next_draw, self._size = 0.0, (self._output.columns, self._output.rows)
+            if self._section is not None:
+                self._draw()
+            else:
+                self._region.update([], [*self._open_rows, *self._status(self._clock())])
 
     def _show(self, event: Event) -> None:
         match event:

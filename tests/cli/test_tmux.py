@@ -1,8 +1,11 @@
 """What stands in the history and on the screen of a real tmux, which joins and breaks rows when its window changes."""
 
+import os
 import re
+import shlex
 import shutil
 import sys
+import time
 
 import pytest
 
@@ -64,3 +67,44 @@ def test_no_row_comes_twice_when_the_window_changes_its_size(showing, text, size
     shown = " ".join(pane.lines(joined=True))
     words = re.findall(r"\br\d+[a-z]*", text)
     assert re.findall(r"\br\d+[a-z]*", shown) == words
+
+
+@pytest.fixture
+def shell(tmux, script, tmp_path):
+    """Start a shell in a pane, and in it `gptoss` with a scripted engine."""
+
+    def start(*arguments, **fields):
+        program = tmp_path / "program"
+        program.write_text(f"#!/bin/sh\nexec {shlex.join(script(*arguments, **fields))}\n")
+        program.chmod(0o755)
+        pane = tmux(["bash", "--norc", "-i"], 70, 24, PS1="$ ", PATH=f"{tmp_path}:{os.environ['PATH']}")
+        pane.wait_for(r"\$")
+        pane.type(program.name, "Enter")
+        return pane
+
+    return start
+
+
+def test_stopped_by_ctrl_z_and_continued_by_fg_every_word_is_there_once(shell, reply) -> None:
+    words = [f"word{number:02}" for number in range(40)]
+    thoughts = [f"thought{number:02}" for number in range(10)]
+    completion = reply(" ".join(words), " ".join(thoughts))
+    pane = shell("chat", "-m", "nano", completions=[completion], token_delay_s=0.02)
+    pane.wait_for(">$")
+    pane.type("Count", "Enter")
+    for stop, pause_s in ((".*thought02", 3.0), (".*word05", 0)):
+        pane.wait_for(stop)
+        pane.type("C-z")
+        pane.wait(lambda lines, stop=stop: lines[-1] == "$" and "Stopped" in lines[-2])
+        time.sleep(pause_s)
+        if pause_s:
+            pane.type("stty -a | grep -c ' icanon.* echo '", "Enter")
+            pane.wait_for("[01]$")
+        pane.type("fg", "Enter")
+        pane.wait_for(".*program$")
+    pane.type("next")
+    lines = pane.wait_for("> next$")
+    assert re.findall(r"\b(?:thought|word)\d+", " ".join(pane.lines(joined=True))) == [*thoughts, *words]
+    (spent,) = (re.search(r"thought for ([\d.]+) s", line)[1] for line in lines if "thought for" in line)
+    assert float(spent) < 3
+    assert lines.count("\u2500\u2500 thinking ".ljust(40, "\u2500")) == 1

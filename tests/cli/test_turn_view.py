@@ -309,3 +309,29 @@ def test_long_folded_reasoning_is_whole_when_it_is_unfolded(show) -> None:
     view.show(ReasoningDelta("end"))
     view.show(FINISHED)
     assert [line for line in screen.lines() if line[0] != RULE] == [*(f"line {n}" for n in range(300)), "end"]
+
+
+def test_after_a_stop_that_nobody_announced_the_cursor_may_stand_anywhere() -> None:
+    screen = Screen()
+    view = TurnView(screen, look=ReasoningView.SHOW, clock=lambda: screen.now)
+    view.show(FinalDelta("One two"))
+    screen.now = 60.0
+    screen.write(" and what a shell writes")
+    view.resume(59.0, surprised=True)
+    view.show(FinalDelta(" three."))
+    view.close()
+    assert screen.lines() == ["One two and what a shell writes", "One two three."]
+
+
+def test_what_may_change_leaves_the_screen_before_a_stop() -> None:
+    screen = Screen()
+    view = TurnView(screen, look=ReasoningView.SHOW, clock=lambda: screen.now)
+    view.show(ReasoningDelta("One\ntwo"))
+    view.suspend()
+    assert screen.lines() == [f"{RULE * 2} thinking {RULE * 28}", "One"]
+    screen.write("[1]+  Stopped\n$ fg\n")
+    screen.now = 60.0
+    view.resume(60.0, surprised=False)
+    screen.now += 1.0
+    view.show(ReasoningDelta(" three"))
+    assert bare(screen.lines()[1:]) == ["One", "[1]+  Stopped", "$ fg", "two three", f"{RULE * 2} 1 token, 1.0 s"]
