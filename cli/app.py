@@ -198,6 +198,9 @@ def ask(
     raw: Annotated[
         bool, typer.Option("--raw", help="The prompt and the sampled text with all special tokens.")
     ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="At a terminal too the answer as the model writes it, no Markdown shown.")
+    ] = False,
     reasoning_file: Annotated[
         Path | None, typer.Option(parser=named_path, metavar="PATH", help="Write the reasoning here.")
     ] = None,
@@ -275,6 +278,7 @@ def ask(
         words=tuple(prompt or ()),
         files=tuple(file or ()),
         form=command.OutputForm(forms[0]) if forms else command.OutputForm.TEXT,
+        plain=plain,
         stats=stats,
         reasoning_file=reasoning_file,
         logprobs=logprobs,

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import NoAnswerError, OutputError, status_of
 from gptoss.cli.base.exit_status import ExitStatus
@@ -22,15 +23,19 @@ from gptoss.cli.conversations.recorder import Recorder
 from gptoss.cli.displays.json_lines import JsonLines, JsonObject
 from gptoss.cli.displays.raw import Raw
 from gptoss.cli.displays.text import Answer, Display, Displays, ReasoningFile, Stats, Warnings
+from gptoss.cli.line.keyboard import Silence
 from gptoss.cli.session.events import TurnFinished
 from gptoss.cli.session.session import Session
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
-from gptoss.cli.terminal.activity import beating
+from gptoss.cli.terminal.activity import STOP_HINT, beating
 from gptoss.cli.terminal.attention import Attention
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.harmony import Message
+
+if TYPE_CHECKING:
+    from gptoss.cli.terminal.turn_view import TurnView
 
 
 class OutputForm(StrEnum):
@@ -49,6 +54,7 @@ class AskOptions:
     words: tuple[str, ...]
     files: tuple[Path, ...] = ()
     form: OutputForm = OutputForm.TEXT
+    plain: bool = False
     stats: bool = False
     reasoning_file: Path | None = None
     logprobs: int | None = None
@@ -88,6 +94,8 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     if template is not None:
         prompt = fill(template, options.variables, prompt)
     status_line = StatusLine(messages)
+    is_rendered = options.form is OutputForm.TEXT and not options.plain and invocation.answer_format is None
+    is_rendered = is_rendered and output.is_terminal and not output.is_dumb
     reasoning_file = [ReasoningFile(options.reasoning_file)] if options.reasoning_file else []
     notices = Notices(messages)
     session, recorder, _ = open_saved_session(
@@ -100,13 +108,15 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     # A screen shows the reasoning once, where the form itself has it.
     carries_reasoning = options.form in (OutputForm.RAW, OutputForm.STREAM_JSON)
     is_told_twice = carries_reasoning and output.is_terminal and settings.reasoning is ReasoningView.AUTO
-    aside = None if is_told_twice else _aside(messages, settings.reasoning, status_line)
+    view = _rendering(output, messages, settings.reasoning) if is_rendered else None
+    has_aside = not is_told_twice and (view is None or not messages.is_terminal)
+    aside = _aside(messages, settings.reasoning, status_line) if has_aside else None
     display = Displays(
         [
-            Warnings(messages),
+            Warnings(messages, notices=view is None or not messages.is_terminal),
             *([] if aside is None else [aside]),
             *reasoning_file,
-            _main_display(options, output, session, recorder),
+            _main_display(options, output, session, recorder) if view is None else view,
             *([Stats(messages)] if options.stats else []),
             *(
                 []
@@ -115,11 +125,28 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
             ),
         ]
     )
-    live = [] if aside is None else [aside]
-    with notices.held(), closing(display), beating([each.beat for each in live]), suspending(live):
+    live = [each for each in (aside, view) if each is not None]
+    # What is typed meanwhile would be echoed into rows that are written over.
+    silence = Silence(environment.stdin if view is not None else None)
+    beats, stops = beating([each.beat for each in live]), suspending([*live, silence])
+    with notices.held(), closing(display), silence, beats, stops:
         turn = session.respond([Message.user(prompt)], progress=display.show)
         ending = play(session, turn, display.show, "conversation" if recorder.is_saving else "nothing")
     return _status(ending, messages, settings)
+
+
+def _rendering(output: Output, messages: Output, view: ReasoningView) -> TurnView:
+    """Return the display of a turn at a terminal: the answer on standard output, all else on standard error.
+
+    Where standard error is no terminal it has what it has without rendering, and the terminal the answer alone.
+    """
+    # Imported where there is a terminal: Rich and Markdown take longer to import than `gptoss list` may take in all.
+    from gptoss.cli.terminal.turn_view import TurnView
+
+    if not messages.is_terminal:
+        return TurnView(output, look=ReasoningView.HIDE, answer_alone=True)
+    look = ReasoningView.SHOW if view is ReasoningView.AUTO else view
+    return TurnView(output, aside=messages, look=look, hints=[STOP_HINT])
 
 
 def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> Aside | None:

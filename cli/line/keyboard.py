@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, Self, TextIO
 
 
 @contextmanager
@@ -28,6 +29,41 @@ def echo(stdin: TextIO | None, *, on: bool) -> Iterator[None]:
     finally:
         with suppress(termios.error):  # the terminal has gone
             termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+class Silence:
+    """The terminal behind `stdin` without an echo, as a context that Ctrl-Z leaves for a while; see `echo`."""
+
+    def __init__(self, stdin: TextIO | None) -> None:
+        self._descriptor = terminal_behind(stdin)
+        self._before: list[Any] = []
+
+    def __enter__(self) -> Self:
+        if self._descriptor is not None:
+            self._before = termios.tcgetattr(self._descriptor)
+            self._set(on=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.suspend()
+
+    def suspend(self) -> None:
+        """Leave the terminal as it was."""
+        self._set(on=True)
+
+    def resume(self, seconds: float, *, surprised: bool) -> None:  # noqa: ARG002 - as `Suspendable` has it
+        """Let it be without an echo again, where the program has the terminal."""
+        with suppress(OSError):
+            if self._descriptor is not None and os.tcgetpgrp(self._descriptor) == os.getpgrp():
+                self._set(on=False)
+
+    def _set(self, *, on: bool) -> None:
+        if self._descriptor is None:
+            return
+        before = self._before
+        flags = before[3] if on else before[3] & ~termios.ECHO
+        with suppress(termios.error):  # the terminal has gone
+            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, [*before[:3], flags, *before[4:]])
 
 
 @contextmanager

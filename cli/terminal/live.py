@@ -17,7 +17,7 @@ from gptoss.cli.terminal.styled_text import Line, fold, line_width, plain, skip
 
 # Rows are erased one by one, from the last upwards. Erasing to the screen's end (ED) is not the same: where that begins
 # at the screen's first cell, tmux moves all that stood there into its history.
-_ERASE_ROW = "\r\x1b[2K"
+_ERASE_ROW = "\r\x1b[K"
 _UP = "\x1b[A"
 
 
@@ -96,9 +96,9 @@ class LiveRegion:
         fits = all(line_width(row) <= width for row in wanted[same:])
         if narrower or not fits or len(rest) <= above:
             return _ERASE_ROW + (_UP + _ERASE_ROW) * above + "\n".join(rest)
-        # Written over without being erased before, rows do not flicker.
-        over = "\n".join(f"{row}\x1b[K" for row in rest[: above + 1])
-        return _UP * above + "\r" + over + "".join(f"\n{row}" for row in rest[above + 1 :])
+        # Rows that are written over without being erased before do not flicker.
+        over = "".join(f"\n{row}\x1b[K" for row in rest[1 : above + 1])
+        return _UP * above + _ERASE_ROW + rest[0] + over + "".join(f"\n{row}" for row in rest[above + 1 :])
 
     def _growth(self, same: int, wanted: list[Line]) -> Line | None:
         """Return the text to append to the row at the cursor, if appending is enough."""

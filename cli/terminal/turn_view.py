@@ -78,7 +78,9 @@ class TurnView(Display):
 
     Args:
         output: the terminal.
+        aside: the same terminal behind another stream, for all that is not the answer; None: there is no other.
         look: how to show reasoning.
+        answer_alone: whether to show nothing but the answer.
         hints: what a person can do while the model reasons, as `ThinkingView` takes them; the first one always.
         pictures: returns what shows the picture in a file that a tool has made; None: files are named alone.
         clock: seconds.
@@ -88,14 +90,18 @@ class TurnView(Display):
         self,
         output: Output,
         *,
+        aside: Output | None = None,
         look: ReasoningView,
+        answer_alone: bool = False,
         hints: Sequence[str] = (),
         pictures: Callable[[Path], str | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
+        self._answer_alone = answer_alone
         self._lock = threading.RLock()  # `beat` comes from another thread
-        self._region = LiveRegion(output)
+        self._answer_region = LiveRegion(output)
+        self._aside_region = self._answer_region if aside is None else LiveRegion(aside)
         self._clock = clock
         self._pictures = pictures
         self._activity = Activity(clock)
@@ -136,6 +142,8 @@ class TurnView(Display):
 
     def show(self, event: Event) -> None:
         """Show one event, or count it."""
+        if self._answer_alone and not isinstance(event, FinalDelta | Sampled | TurnFinished):
+            return
         with self._lock:
             self._activity.take(event)
             self._show(event)
@@ -154,7 +162,7 @@ class TurnView(Display):
         # A terminal that takes no more (Ctrl-S) must not keep the program from stopping.
         self._is_suspended = self._lock.acquire(timeout=_LONGEST_DRAW_S)
         if self._is_suspended:
-            self._region.erase()
+            self._region.erase()  # the other region has no open rows
 
     def resume(self, seconds: float, *, surprised: bool) -> None:
         """Show it again; the time in between does not count.
@@ -304,6 +312,10 @@ class TurnView(Display):
             return False
         self._next_draw = now + _RESIZING_S
         return True
+
+    @property
+    def _region(self) -> LiveRegion:
+        return self._answer_region if self._section is FinalDelta else self._aside_region
 
     @property
     def _indent(self) -> int:

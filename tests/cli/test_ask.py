@@ -62,7 +62,7 @@ def test_answer_leaves_as_it_is_through_a_pipe(gptoss, reply) -> None:
 
 
 def test_reasoning_stands_dim_between_rules_on_a_terminal(gptoss, reply) -> None:
-    result = gptoss("ask", "Hi", completions=[reply("Hello", "One two.")], terminal="out err")
+    result = gptoss("ask", "--plain", "Hi", completions=[reply("Hello", "One two.")], terminal="out err")
     assert result.stdout == "Hello\n"
     clean = result.stderr.replace("\r\x1b[K", "").replace("\x1b[2mloading 20b\x1b[22m", "")
     rule = "\u2500"
@@ -74,10 +74,45 @@ def test_reasoning_stands_dim_between_rules_on_a_terminal(gptoss, reply) -> None
     )
 
 
+ANSWER = "# Head\n\n**Bold** and `code`:\n\n- one\n- two\n"
+
+
+def test_markdown_is_rendered_at_a_terminal_the_answer_on_standard_output(gptoss, reply) -> None:
+    result = gptoss("ask", "Hi", completions=[reply(ANSWER, "One two.")], terminal="out err")
+    shown = re.sub(r"\x1b\[[\d;]*[mK]|\r", "", result.stdout)
+    assert shown == "Head\n\nBold and code:\n\n\u2022 one\n\u2022 two\n"
+    assert "\x1b[1mBold" in result.stdout
+    assert "\x1b[2mOne" in result.stderr
+    assert "thought for" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["--plain"], {"terminal": "out err"}),
+        (["--regex", "(?s).*"], {"terminal": "out err"}),
+        ([], {"terminal": "err"}),
+        ([], {"terminal": "out err", "variables": {"TERM": "dumb"}}),
+        ([], {"terminal": "out err", "variables": {"GPTOSS_ACCESSIBLE": "1"}}),
+    ],
+)
+def test_markdown_stays_as_it_is_elsewhere(gptoss, reply, arguments, options) -> None:
+    assert gptoss("ask", *arguments, "Hi", completions=[reply(ANSWER)], **options).stdout == ANSWER
+
+
+def test_terminal_has_the_answer_alone_where_standard_error_is_elsewhere(gptoss, reply) -> None:
+    options = {"completions": [reply("*Hi*", "See.")], "terminal": "out"}
+    for arguments, said in (([], ""), (["--reasoning", "show"], "See.\n")):
+        result = gptoss("ask", *arguments, "Hi", **options)
+        assert result.stdout.endswith("\x1b[3mHi\x1b[0m\n")
+        assert "See" not in result.stdout
+        assert result.stderr == said
+
+
 @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_styles_where_none_are_wanted(gptoss, reply, variables) -> None:
     result = gptoss("ask", "Hi", completions=[reply("Hello", "See.")], terminal="out err", variables=variables)
-    assert "\x1b[" not in result.stderr.replace("\r\x1b[K", "")
+    assert "\x1b[" not in re.sub(r"\x1b\[[AK]", "", result.stderr)
     assert "thinking" in result.stderr
     assert "See." in result.stderr
 

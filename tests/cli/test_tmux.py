@@ -108,3 +108,24 @@ def test_stopped_by_ctrl_z_and_continued_by_fg_every_word_is_there_once(shell, r
     (spent,) = (re.search(r"thought for ([\d.]+) s", line)[1] for line in lines if "thought for" in line)
     assert float(spent) < 3
     assert lines.count("\u2500\u2500 thinking ".ljust(40, "\u2500")) == 1
+
+
+def test_ask_renders_the_answer_and_leaves_no_row_behind(tmux, script, reply) -> None:
+    answer = "**Two** words, `code`, and a text that is so long that it has to be broken between words.\n\n- one\n- two"
+    options = {"completions": [reply(answer, "Think first.")], "token_delay_s": 0.02, "prefill_delay_s": 0.6}
+    pane = tmux(script("ask", "-m", "nano", "Hi", **options), 40, 20)
+    pane.wait_for(r"reading \d+ tokens: .*Ctrl-C stops")
+    pane.wait_for(r".*Ctrl-C stops")
+    lines = pane.wait(lambda lines: lines[-1:] == ["\u2022 two"])
+    rule = "\u2500"
+    assert [re.sub(r"\d\.\d s", "N.N s", line) for line in lines] == [
+        f"{rule * 2} thinking {rule * 27}",
+        "Think first.",
+        f"{rule * 2} thought for N.N s, 3 tokens {rule * 8}",
+        "Two words, code, and a text that is so",
+        "long that it has to be broken between",
+        "words.",
+        "",
+        "\u2022 one",
+        "\u2022 two",
+    ]
