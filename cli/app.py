@@ -29,6 +29,7 @@ from gptoss.cli.commands.sandbox import sandbox
 from gptoss.cli.commands.show import show
 from gptoss.cli.commands.verify import verify
 from gptoss.cli.startup import completions
+from gptoss.cli.startup.background import leave
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.groups import Commands, command_group
 from gptoss.cli.startup.lazy_loading import find_model, load_model
@@ -79,7 +80,7 @@ app.add_typer(remote.app, name="remote")
 
 def main() -> None:
     """Run the command line of this process."""
-    sys.exit(run(sys.argv[1:], Environment(load_model, find_model=find_model)))
+    leave(run(sys.argv[1:], Environment(load_model, find_model=find_model)))
 
 
 def run(arguments: Sequence[str], environment: Environment) -> int:

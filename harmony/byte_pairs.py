@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import tiktoken
 
@@ -17,20 +18,42 @@ class BytePairs:
         ranks: the bytes of each token and its merge rank; must include every single byte.
         pattern: the regular expression that splits text into pieces before merging.
         ids: the id of each rank; by default the rank itself.
+        are_sound: tiktoken is known to accept them, so that it need not be asked before there is a text.
 
     Raises:
         EncodingError: tiktoken rejects the ranks or the pattern.
     """
 
-    def __init__(self, ranks: dict[bytes, int], pattern: str, ids: Sequence[int] | None = None) -> None:
-        try:
-            self._tiktoken = tiktoken.Encoding("gptoss", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-        except ValueError as error:
-            raise EncodingError(f"the tokenizer cannot be built: {error}") from error
+    def __init__(
+        self, ranks: dict[bytes, int], pattern: str, ids: Sequence[int] | None = None, *, are_sound: bool = False
+    ) -> None:
+        self._ranks = ranks
         self._pattern = pattern
         self._ids = ids
         # tiktoken drops text that the pattern does not match. The known patterns match everything.
         self._lengths = None if pattern in KNOWN_PATTERNS else {rank: len(token) for token, rank in ranks.items()}
+        if not are_sound:
+            self.prepare()
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the tables are built."""
+        return "_tiktoken" in self.__dict__
+
+    def prepare(self) -> None:
+        """Build the tables, which takes 0.25 s for 200,000 tokens, in which no other thread can run.
+
+        Raises:
+            EncodingError: tiktoken rejects the ranks or the pattern.
+        """
+        _ = self._tiktoken
+
+    @cached_property
+    def _tiktoken(self) -> tiktoken.Encoding:
+        try:
+            return tiktoken.Encoding("gptoss", pat_str=self._pattern, mergeable_ranks=self._ranks, special_tokens={})
+        except ValueError as error:
+            raise EncodingError(f"the tokenizer cannot be built: {error}") from error
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``; a lone surrogate is read as U+FFFD.

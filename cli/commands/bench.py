@@ -13,10 +13,10 @@ import typer
 
 from gptoss.cli.base.errors import MemoryShortageError, UsageError
 from gptoss.cli.base.exit_status import ExitStatus
-from gptoss.cli.base.interrupts import uninterrupted
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.startup.environment import LoadRequest
+from gptoss.cli.startup.lazy_loading import import_torch
 from gptoss.cli.startup.machine import available_memory
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
@@ -95,8 +95,8 @@ def bench(
     Prefill is the reading of a prompt, decoding the writing of an answer; between the tokens a plain loop reads memory,
     which bounds decoding. Takes about a minute.
     """
-    with uninterrupted():  # importing torch
-        from gptoss.model.measure.benchmark import Plan
+    import_torch()
+    from gptoss.model.measure.benchmark import Plan
 
     environment = invocation.environment
     plan = Plan(prompt_tokens, gen_tokens, repetitions, _SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from functools import partial
@@ -13,7 +14,7 @@ from rich.segment import Segment
 from gptoss.cli.base.errors import OutputError, UsageError, status_of
 from gptoss.cli.base.exit_status import ExitStatus, worse
 from gptoss.cli.base.inputs import fenced
-from gptoss.cli.base.interrupts import Terminated, without_interrupts
+from gptoss.cli.base.interrupts import Terminated, with_interrupts, without_interrupts
 from gptoss.cli.base.settings import Effort, ReasoningView
 from gptoss.cli.base.suspending import suspending
 from gptoss.cli.base.text import one_line, sanitize
@@ -24,7 +25,7 @@ from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.displays.text import Answer, Display, Displays, Stats, Warnings
 from gptoss.cli.hub.inventory import installed_models
 from gptoss.cli.line.keyboard import echo, terminal_behind
-from gptoss.cli.line.prompt import ACCESSIBLE_PROMPT, PROMPT, InputLine, Lines, TerminalLine
+from gptoss.cli.line.prompt import ACCESSIBLE_PROMPT, PROMPT, InputLine, LineEndedError, Lines, TerminalLine
 from gptoss.cli.line.status_bar import Part, context_part, status_bar
 from gptoss.cli.session.context_size import prompt_size, tokens_read_again
 from gptoss.cli.session.conversation_settings import ConversationSettings
@@ -35,10 +36,11 @@ from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.session.turns import PastTurn
 from gptoss.cli.slash import table
 from gptoss.cli.slash.conversations import going_on
+from gptoss.cli.startup.background import Background
 from gptoss.cli.startup.completions import model_names
-from gptoss.cli.startup.opening import check_effort, load, session_rules
+from gptoss.cli.startup.opening import check_effort, find, load, session_rules
 from gptoss.cli.startup.options import Invocation
-from gptoss.cli.startup.resuming import open_saved_session
+from gptoss.cli.startup.resuming import begin_opening
 from gptoss.cli.startup.tools import decoding_mechanism, offered, tools_off, with_tool_instructions
 from gptoss.cli.terminal.activity import STOP_HINT, beating
 from gptoss.cli.terminal.attention import Attention, Title
@@ -46,6 +48,7 @@ from gptoss.cli.terminal.decoding import SandboxedDecoder
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.past_turn import show_question, show_turn
 from gptoss.cli.terminal.pictures import picture, protocol_of
+from gptoss.cli.terminal.status_behind import StatusBehind
 from gptoss.cli.terminal.styled_text import plain, wrap
 from gptoss.cli.terminal.terminal_display import Aside, StatusLine
 from gptoss.cli.terminal.turn_view import TurnView
@@ -65,6 +68,8 @@ def chat(invocation: Invocation, *, stats: bool) -> ExitStatus:
 
 
 _NARROWEST = 20  # cells in which a text is still easily read
+# After so long a key is less likely than before; what follows would hold up its echo.
+_PAUSE_S = 0.7
 
 
 class Chat:
@@ -111,13 +116,93 @@ class Chat:
         asks = self.person_types and invocation.settings.overflow is None
         self._overflow = MakingRoom(self.say, self._line) if asks else None
         with echo(stdin, on=False):
-            self.session, self.recorder, self.toolbox = open_saved_session(
-                invocation,
-                StatusLine(self.messages),
-                self._notices.add,
-                overflow=self._overflow,
-                approver=approver,
-            )
+            self._opening = begin_opening(invocation, StatusLine(self.messages), self._notices.add, approver)
+        self.recorder, self.toolbox = self._opening.recorder, self._opening.toolbox
+        self._session: Session | None = None
+        self._loading: Background[Session] | None = None
+        self._has_failed = False
+        if isinstance(self._line, TerminalLine):
+            find(self._opening.invocation, self._opening.model)
+            self._behind = StatusBehind(self.messages, self._show_loading)
+            self._loading = Background(self._load_behind, self._finish_loading)
+        else:
+            with echo(stdin, on=False):
+                self._session = self._opening.open(StatusLine(self.messages), overflow=self._overflow)
+
+    @property
+    def session(self) -> Session:
+        """The conversation and its model, which may have to be waited for.
+
+        Raises:
+            UsageError: Ctrl-C while it was waited for.
+        """
+        if self._session is None:
+            self._session = self._loaded()
+        return self._session
+
+    @session.setter
+    def session(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def _is_loading(self) -> bool:
+        loading = self._loading
+        return self._session is None and loading is not None and (not loading.is_done or loading.error is not None)
+
+    def _load_behind(self) -> Session:
+        return self._opening.open(self._behind, overflow=self._overflow, offers_pull=False)
+
+    def _show_loading(self) -> None:
+        if isinstance(self._line, TerminalLine):
+            self._line.redraw(self._behind.write if self._behind.has_lines else None)
+
+    def _finish_loading(self, loading: Background[Session]) -> None:
+        if not isinstance(self._line, TerminalLine):
+            return
+        if loading.error is not None:
+            self._line.end()
+            return
+        self._show_loading()
+        encoding = loading.result().encoding
+        while not encoding.is_prepared and self._line.idle_s < _PAUSE_S:
+            time.sleep(_PAUSE_S / 10)
+        encoding.prepare()
+        self._show_loading()
+
+    def _loaded(self) -> Session:
+        """Wait for the model.
+
+        Raises:
+            UsageError: Ctrl-C.
+        """
+        assert self._loading is not None
+        if not self._is_loading:
+            return self._loading.result()
+        try:
+            with self._line.keys({}), with_interrupts(), self._behind.in_front():
+                return self._loading.result()
+        except BaseException as error:
+            if self._loading.error is error:
+                if not self._has_failed:
+                    self._keep_typed(typed=True)
+            elif isinstance(error, KeyboardInterrupt) and not isinstance(error, Terminated):
+                raise UsageError(
+                    f"stopped; {self._opening.model} is still being loaded, the up arrow brings the line back"
+                ) from None
+            raise
+
+    def _keep_typed(self, *, typed: bool) -> None:
+        """Keep what was typed before loading failed.
+
+        Args:
+            typed: whether anything was, beside what was typed for the line after.
+        """
+        self._has_failed = True
+        if isinstance(self._line, TerminalLine) and (ahead := self._line.keep_typed()):
+            self.say(f"not sent: {ahead}")
+            typed = True
+        if typed and self._invocation.settings.save:
+            self.say("what was typed is kept: the up arrow brings it back in the next chat")
 
     @property
     def context_used(self) -> int:
@@ -135,15 +220,13 @@ class Chat:
             a command failed, else 4 when an answer is incomplete, else 0.
         """
         if self.messages.is_terminal:
-            self.say(
-                f"gptoss {version('gptoss')}, {self.session.model}, effort {self.session.settings.effort}; "
-                "/help lists the commands"
-            )
+            model, effort = self._opening.model, self._opening.transcript.settings.effort
+            self.say(f"gptoss {version('gptoss')}, {model}, effort {effort}; /help lists the commands")
             if self.recorder.log is not None:
                 self.say(going_on(self.recorder.log.saved))
                 if self.person_types:
-                    self.show_turns(self.session.transcript.turns[-1:])
-        titled = self._title.kept(lambda: self.session.model)
+                    self.show_turns(self._opening.transcript.turns[-1:])
+        titled = self._title.kept(lambda: self._opening.model if self._session is None else self._session.model)
         with without_interrupts(), echo(self.environment.stdin, on=False), titled:
             while not self.leaving:
                 try:
@@ -154,6 +237,9 @@ class Chat:
                     if not self.person_types:
                         raise
                     self.say("Ctrl-D or /exit leaves")
+                except LineEndedError as error:
+                    self._keep_typed(typed=bool(error.typed))
+                    self._loaded()  # raises what ended the loading
         return ExitStatus.ANSWERED if self.person_types else self._worst
 
     def say(self, text: str, hang: int = 0) -> None:
@@ -335,12 +421,19 @@ class Chat:
         return TerminalLine(history, completer, self._status, stdin, self.say, variables, styles=styles)
 
     def _status(self, columns: int) -> str:
+        if self._is_loading:
+            model, effort = self._opening.model, self._opening.transcript.settings.effort
+            parts = [Part(model, model), Part(f"effort {effort}", effort)]
+            if doing := self._behind.text.replace(f"loading {model}", "loading"):
+                parts.append(Part(doing, doing))
+            return status_bar(parts, columns)
         effort = self.session.settings.effort
         parts = [Part(self.session.model, self.session.model), Part(f"effort {effort}", effort)]
         if self.attachments:
             names = ", ".join(path.name for path, _ in self.attachments)
             parts.append(Part(f"with {names}", f"+{len(self.attachments)}"))
-        parts.append(context_part(self.context_used, self.session.max_context))
+        if self.session.encoding.is_prepared:
+            parts.append(context_part(self.context_used, self.session.max_context))
         if self.ending is not None and self.ending.usage.completion_tokens and self.ending.timing.decode_s > 0:
             speed = self.ending.usage.completion_tokens / self.ending.timing.decode_s
             parts.append(Part(f"{speed:.1f} tokens/s", f"{speed:.0f}/s"))
@@ -365,7 +458,7 @@ class Chat:
         except OutputError:
             raise
         except Exception as error:
-            if status_of(error) is None:
+            if status_of(error) is None or self._has_failed:
                 raise
             self._worst = ExitStatus.FAILED
             self.say(one_line(str(error)))

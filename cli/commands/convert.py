@@ -14,15 +14,16 @@ import typer
 
 from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.exit_status import ExitStatus
-from gptoss.cli.base.interrupts import uninterrupted
 from gptoss.cli.base.paths import named_path
 from gptoss.cli.base.settings import Folders
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import one_line
 from gptoss.cli.commands.show import ModelArgument
 from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.lazy_loading import import_torch
 from gptoss.cli.startup.options import HomeOption
 from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.model.checkpoints.catalog import locate
 
 if TYPE_CHECKING:
     from gptoss.harmony import Encoding
@@ -57,16 +58,15 @@ def convert(
 
     What is only another layout stays the same to the bit. Everything is read back before the folder appears.
     """
-    with uninterrupted():  # importing torch
-        from gptoss.cli.startup.encodings import load_encoding
-        from gptoss.model.checkpoints.catalog import locate
-        from gptoss.model.checkpoints.checkpoint import Checkpoint
-        from gptoss.model.checkpoints.describe import describe
-        from gptoss.model.loading.convert import TargetError, convert as write
-
     environment: Environment = context.obj
     folders, messages = Folders.locate(environment.variables, home), environment.messages()
     folder = locate(model, folders.models, folders.hub_cache, folders.others)
+    import_torch()
+    from gptoss.cli.startup.encodings import load_encoding
+    from gptoss.model.checkpoints.checkpoint import Checkpoint
+    from gptoss.model.checkpoints.describe import describe
+    from gptoss.model.loading.convert import TargetError, convert as write
+
     checkpoint = Checkpoint.open(folder)
     encoding = load_encoding(folder, checkpoint.config.vocab_size)
     licence = describe(checkpoint).licence

@@ -12,12 +12,13 @@ import typer
 
 from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.exit_status import ExitStatus
-from gptoss.cli.base.interrupts import uninterrupted
 from gptoss.cli.base.settings import Folders, Settings, load_settings
 from gptoss.cli.base.text import one_line
 from gptoss.cli.startup import completions
 from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.lazy_loading import import_torch
 from gptoss.cli.startup.options import HomeOption
+from gptoss.model.checkpoints.catalog import locate
 from gptoss.model.errors import ModelError
 
 if TYPE_CHECKING:
@@ -50,17 +51,16 @@ def show(
     home: HomeOption = None,
 ) -> ExitStatus:
     """Show what a model is: layers, precisions, size, memory, licence; and how it would run here."""
-    with uninterrupted():  # importing torch
-        from gptoss.cli.startup.encodings import load_encoding
-        from gptoss.model.checkpoints.adapter import Adapter
-        from gptoss.model.checkpoints.catalog import locate
-        from gptoss.model.checkpoints.checkpoint import Checkpoint
-        from gptoss.model.checkpoints.describe import describe
-
     environment: Environment = context.obj
     folders = Folders.locate(environment.variables, home)
     settings = load_settings({"ctx": ctx, "adapters": adapter}, environment.variables, folders.config)
     folder = locate(model, folders.models, folders.hub_cache, folders.others)
+    import_torch()
+    from gptoss.cli.startup.encodings import load_encoding
+    from gptoss.model.checkpoints.adapter import Adapter
+    from gptoss.model.checkpoints.checkpoint import Checkpoint
+    from gptoss.model.checkpoints.describe import describe
+
     checkpoint = Checkpoint.open(folder)
     longest = checkpoint.config.max_context_length
     if ctx is not None and ctx > longest:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptoss.cli.base.exit_status import ExitStatus
-from gptoss.cli.base.interrupts import uninterrupted
 from gptoss.cli.base.settings import Folders
 from gptoss.cli.base.text import one_line
 from gptoss.cli.commands.show import ModelArgument
 from gptoss.cli.startup.environment import Environment
+from gptoss.cli.startup.lazy_loading import import_torch
 from gptoss.cli.startup.options import HomeOption
 from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.model.checkpoints.catalog import locate
 
 if TYPE_CHECKING:
     from gptoss.model.checkpoints.verify import Verification
@@ -32,13 +33,12 @@ def verify(
 
     Each fault is a line on standard output; the exit status is 3 where there is one.
     """
-    with uninterrupted():  # importing torch
-        from gptoss.model.checkpoints.catalog import locate
-        from gptoss.model.checkpoints.verify import verify as verify_checkpoint
-
     environment: Environment = context.obj
     folders = Folders.locate(environment.variables, home)
     folder = locate(model, folders.models, folders.hub_cache, folders.others)
+    import_torch()
+    from gptoss.model.checkpoints.verify import verify as verify_checkpoint
+
     output, messages = environment.output(), environment.messages()
     status_line = StatusLine(messages)
     try:

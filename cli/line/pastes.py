@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Sequence
 
 from prompt_toolkit.input.vt100 import Vt100Input
@@ -18,11 +19,18 @@ _ENTER = (Keys.ControlM, Keys.ControlJ)
 
 
 class PastingInput(Vt100Input):
-    """The keys of a terminal; several lines at once are a paste, as if the terminal had marked it as one."""
+    """The keys of a terminal; several lines at once are a paste, as if the terminal had marked it as one.
+
+    Attributes:
+        read_at: when keys were read last, by the monotonic clock.
+    """
+
+    read_at = 0.0
 
     def read_keys(self) -> list[KeyPress]:
         """Return what was typed, or pasted, since the last call."""
         keys = super().read_keys()
+        self.read_at = time.monotonic()
         while 1 < len(keys) < _MOST_KEYS and not self.closed and self._is_ready():
             more = super().read_keys()
             if not more and self.closed:

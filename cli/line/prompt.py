@@ -6,8 +6,10 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -31,6 +33,16 @@ BLOCK = '"""'
 PROMPT = "> "
 ACCESSIBLE_PROMPT = "You: "
 _SILENT = "this terminal does not say where its cursor is: what stands below the line follows it"
+
+
+class LineEndedError(Exception):
+    """Another thread ended the editing of a line.
+
+    Attributes:
+        typed: what was typed until then, which is in the history.
+    """
+
+    typed = ""
 
 
 class InputLine(Protocol):
@@ -161,11 +173,14 @@ class TerminalLine:
 
         self._stdin = stdin
         self._say = say
+        self._variables = variables
         self._input, self._screen = PastingInput(stdin), Screen.of(sys.stdout)
         self._meanwhile: KeysMeanwhile | None = None
+        self._calls: deque[Callable[[], object]] = deque()
+        self._is_in_editor = False
         self._session: PromptSession[str] = PromptSession(
             history=_open_history(history),
-            key_bindings=_key_bindings(completer, say, variables),
+            key_bindings=_key_bindings(completer, self._edit),
             multiline=True,
             completer=completer,
             complete_while_typing=Condition(lambda: _is_command_name(get_app().current_buffer.text)),
@@ -194,20 +209,97 @@ class TerminalLine:
             run_in_terminal(lambda: self._say(_SILENT))
 
     def read(self) -> str | None:
-        """Edit and give the next message."""
+        """Edit and give the next message.
+
+        Raises:
+            LineEndedError: `end` was called.
+        """
         try:
-            return unwrapped(_prompted(self._session, PROMPT))
+            return unwrapped(_prompted(self._session, PROMPT, self._call_soon))
         except EOFError:
             return None
+        except LineEndedError as error:
+            error.typed = self._session.default_buffer.text.strip()
+            self._remember(error.typed)
+            raise
+
+    def end(self) -> None:
+        """End the editing of the line, now or when it begins; from any thread."""
+        app = self._session.app
+        self._call(lambda: None if app.is_done else app.exit(exception=LineEndedError()))
+
+    def redraw(self, write: Callable[[], object] | None = None) -> None:
+        """Show the status bar anew, and what `write` writes above the line; from any thread."""
+        if write is None:
+            self._session.app.invalidate()
+            return
+        from prompt_toolkit.application import run_in_terminal
+
+        self._call(lambda: run_in_terminal(write))
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last key."""
+        return time.monotonic() - self._input.read_at
+
+    def keep_typed(self) -> str:
+        """Put what was typed for the next line into the history, and return it."""
+        from prompt_toolkit.input.typeahead import get_typeahead
+        from prompt_toolkit.keys import Keys
+
+        typed = "".join(
+            "\n" if key.key in (Keys.ControlM, Keys.ControlJ) else key.data
+            for key in get_typeahead(self._input)
+            if not isinstance(key.key, Keys) or key.key in (Keys.ControlM, Keys.ControlJ, Keys.BracketedPaste)
+        ).strip()
+        self._remember(typed)
+        return typed
+
+    def _remember(self, text: str) -> None:
+        if text:
+            self._session.history.append_string(text)
+
+    def _call(self, action: Callable[[], object]) -> None:
+        """Call an action in the loop in which the line is edited, now or when that begins."""
+        self._calls.append(action)
+        self._call_soon()
+
+    def _call_soon(self) -> None:
+        loop = self._session.app.loop
+        if loop is not None:
+            with suppress(RuntimeError):  # it has just been closed
+                loop.call_soon_threadsafe(self._call_waiting)
+
+    def _call_waiting(self) -> None:
+        while self._calls and not self._is_in_editor:
+            self._calls.popleft()()
+
+    async def _edit(self, buffer: Buffer) -> None:
+        """Let the person change the line in their editor."""
+        from prompt_toolkit.application import run_in_terminal
+        from prompt_toolkit.document import Document
+
+        self._is_in_editor = True
+        try:
+            text = await run_in_terminal(lambda: edit(buffer.text, self._variables), in_executor=True)
+        except InputError as error:
+            text, fault = buffer.text, str(error)
+            await run_in_terminal(lambda: self._say(fault))
+        finally:
+            self._is_in_editor = False
+        buffer.document = Document(text, len(text))
+        self._call_waiting()
 
     def choose(self, question: str) -> str | None:
         """Edit and give a line that is not remembered."""
         from prompt_toolkit import PromptSession
+        from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 
-        # What was typed during the answer is no answer to the question: it goes on waiting.
+        # What was typed before it is no answer to the question: it goes on waiting.
         meanwhile = self._meanwhile
         if meanwhile is not None:
             meanwhile.stop()
+        typed = get_typeahead(self._input)
         try:
             return _prompted(PromptSession(input=self._input, output=self._screen), question)
         except Terminated:
@@ -217,6 +309,7 @@ class TerminalLine:
         except EOFError:
             return ""
         finally:
+            store_typeahead(self._input, [*typed, *get_typeahead(self._input)])
             if meanwhile is not None:
                 meanwhile.start()
 
@@ -246,8 +339,13 @@ def _type_ahead(session: PromptSession[str], typed: bytes) -> None:
     store_typeahead(session.app.input, keys)
 
 
-def _prompted(session: PromptSession[str], prompt: str) -> str:
+def _prompted(session: PromptSession[str], prompt: str, begin: Callable[[], None] | None = None) -> str:
     """Read a text typed at a prompt.
+
+    Args:
+        session: where.
+        prompt: what stands before the text.
+        begin: called when the loop in which it is edited has begun.
 
     Raises:
         EOFError: Ctrl-D.
@@ -266,7 +364,7 @@ def _prompted(session: PromptSession[str], prompt: str) -> str:
     wakeup = signal.set_wakeup_fd(-1)
     try:
         with ending_calls(end):
-            return session.prompt(prompt)
+            return session.prompt(prompt, pre_run=begin)
     except OSError as error:
         if error.errno == errno.EIO:
             raise Terminated(signal.SIGHUP) from None
@@ -324,10 +422,9 @@ def _open_history(path: Path | None) -> History:
     return PrivateHistory(str(path))
 
 
-def _key_bindings(completer: Completer, say: Callable[[str], None], variables: Mapping[str, str]) -> KeyBindings:
-    from prompt_toolkit.application import get_app, run_in_terminal
+def _key_bindings(completer: Completer, edit_outside: Callable[[Buffer], Coroutine[None, None, None]]) -> KeyBindings:
+    from prompt_toolkit.application import get_app
     from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
-    from prompt_toolkit.document import Document
     from prompt_toolkit.enums import DEFAULT_BUFFER
     from prompt_toolkit.filters import Condition, has_focus
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -360,18 +457,10 @@ def _key_bindings(completer: Completer, say: Callable[[str], None], variables: M
         elif len(found) > 1:
             buffer.start_completion()
 
-    async def open_in_editor(buffer: Buffer) -> None:
-        try:
-            text = await run_in_terminal(lambda: edit(buffer.text, variables), in_executor=True)
-        except InputError as error:
-            text, fault = buffer.text, str(error)
-            await run_in_terminal(lambda: say(fault))
-        buffer.document = Document(text, len(text))
-
     # prompt_toolkit's own would send when the editor ends, and know no words for one that fails.
     @bindings.add("c-x", "c-e", filter=has_focus(DEFAULT_BUFFER))
     def _(event: KeyPressEvent) -> None:
-        event.app.create_background_task(open_in_editor(event.current_buffer))
+        event.app.create_background_task(edit_outside(event.current_buffer))
 
     @bindings.add("escape", "enter")
     def _(event: KeyPressEvent) -> None:

@@ -40,6 +40,7 @@ def open_session(
     overflow: OverflowPolicy | None = None,
     top_logprobs: int = 0,
     toolbox: Toolbox | None = None,
+    offers_pull: bool = True,
 ) -> Session:
     """Load the model and begin a conversation, or go on with one.
 
@@ -51,6 +52,7 @@ def open_session(
         overflow: what to do with a conversation that is too long, where the settings do not say.
         top_logprobs: how many of the likeliest tokens every event has beside the sampled one.
         toolbox: the tools that the model can call.
+        offers_pull: as `load` takes it.
 
     Raises:
         ModelError: the model is missing or cannot be used.
@@ -58,7 +60,7 @@ def open_session(
             without reasoning.
     """
     try:
-        loaded = load(invocation, invocation.settings.model, status_line)
+        loaded = load(invocation, invocation.settings.model, status_line, offers_pull=offers_pull)
     except ContextFullError as error:
         raise UsageError(str(error)) from None
     check_effort(loaded, invocation.settings.effort)
@@ -114,23 +116,50 @@ def new_settings(
     return offered(new, tools)
 
 
+def find(invocation: Invocation, model: str) -> None:
+    """Make sure that a model is on this machine, before seconds go into importing what loads it; offer to pull it.
+
+    Raises:
+        ModelNotFoundError: it is not there, and was not pulled.
+    """
+    environment = invocation.environment
+    try:
+        if environment.find_model is not None:
+            environment.find_model(model, invocation.folders)
+    except ModelNotFoundError:
+        with echo(environment.stdin, on=True):
+            if not offer_pull(environment, model):
+                raise
+
+
 def load(
-    invocation: Invocation, model: str, status_line: StatusLine, before_weights: Callable[[], None] | None = None
+    invocation: Invocation,
+    model: str,
+    status_line: StatusLine,
+    before_weights: Callable[[], None] | None = None,
+    *,
+    offers_pull: bool = True,
 ) -> LoadedModel:
     """Load a model as the settings want it, with its progress on the status line.
+
+    Args:
+        invocation: the command line.
+        model: as `-m` takes it.
+        status_line: for the progress.
+        before_weights: called when the model was found, before it takes memory.
+        offers_pull: whether the person may be asked, if there is one and the model is not there.
 
     Raises:
         ModelError: it is missing or cannot be used.
     """
     environment = invocation.environment
+    if offers_pull:
+        find(invocation, model)
     try:
-        # Before anything is said of loading: it begins with seconds of importing.
-        if environment.find_model is not None:
-            environment.find_model(model, invocation.folders)
         loaded = _load(invocation, model, status_line, before_weights)
     except ModelNotFoundError:
         with echo(environment.stdin, on=True):
-            if not offer_pull(environment, model):
+            if not offers_pull or not offer_pull(environment, model):
                 raise
         loaded = _load(invocation, model, status_line, before_weights)
     if loaded.folder is not None and not is_built_in(loaded.folder):

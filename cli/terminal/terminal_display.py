@@ -48,7 +48,7 @@ class StatusLine:
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._output = output
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._shown_at: float | None = None
         self._announced = ""
         self.works = output.is_terminal and not output.is_dumb

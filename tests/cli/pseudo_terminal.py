@@ -45,6 +45,18 @@ class Terminal:
             self._read()
         return self.lines()
 
+    def wait_for_model(self) -> None:
+        """Read until the prompt is there, and the status bar tells of the context, which the model knows."""
+        self.wait_for_prompt()
+        end = time.monotonic() + 20
+        while not re.search("context|%|[0-9] of ", self.status_bar()):
+            assert time.monotonic() < end, "the model is not loaded"
+            self._read()
+
+    def lines_at_end(self) -> list[str]:
+        """What stands on the screen when the program has ended."""
+        return _stripped(self.screen.display)
+
     def lines(self) -> list[str]:
         """What stands on the screen, without the status bar."""
         lines = _stripped(self.screen.display)
@@ -74,7 +86,9 @@ class Terminal:
 
     def ended(self) -> int:
         """The exit status, when it has ended; `left_as_found` tells whether the terminal echoes again."""
-        self.raw += self._child.read()
+        rest = self._child.read()
+        self.raw += rest
+        self._stream.feed(rest)
         self.left_as_found = self.echoes()
         self._child.close()
         status: int = self._child.exitstatus

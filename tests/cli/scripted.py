@@ -6,9 +6,9 @@ Run as a program it is `gptoss` for tests that need a process of their own:
 
 The script is an object: `completions`, the texts with special tokens that the turns are to sample, one a turn; and
 optionally `token_delay_s`, `prefill_delay_s`, `load_delay_s`, `loading` (a file to make when loading begins),
-`pause` (how many tokens to give before it, and seconds), `after_forced` (what follows where a constraint forces tokens;
-without it constraints are not asked), `max_context`, `load_error` (a class of gptoss.model.errors
-and its text).
+`load_until` (a file for which loading waits), `pause` (how many tokens to give before it, and seconds), `after_forced`
+(what follows where a constraint forces tokens; without it constraints are not asked), `max_context`, `load_error` (a
+class of gptoss.model.errors and its text).
 """
 
 from __future__ import annotations
@@ -197,6 +197,8 @@ def main() -> int:
         if "loading" in script:
             Path(script["loading"]).touch()
         time.sleep(script.get("load_delay_s", 0))
+        while "load_until" in script and not Path(script["load_until"]).exists():
+            time.sleep(0.01)
         if "load_error" in script:
             from gptoss.model import errors
 

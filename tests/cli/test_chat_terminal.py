@@ -78,7 +78,7 @@ def test_ctrl_c_at_the_prompt_never_ends_the_program(terminal, term) -> None:
 
 def test_ctrl_c_before_the_first_token(terminal, reply) -> None:
     screen = terminal(completions=[reply("one two", ""), reply("Fine.", "")], prefill_delay_s=30)
-    screen.wait_for_prompt()
+    screen.wait_for_model()
     screen.type("Count\r")
     time.sleep(0.3)
     screen.type("\x03")

@@ -1,21 +1,18 @@
 """SIGTERM, and a terminal that goes away: what was said is kept, and the exit status tells of it."""
 
 import errno
-import importlib.abc
-import importlib.util
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from requested import load_request
 
 from gptoss.cli.base.interrupts import Terminated
 from gptoss.cli.base.output import Output
-from gptoss.cli.startup.lazy_loading import load_model
 
 WORDS = " ".join(str(number) for number in range(300))
 LONG = f"<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>{WORDS}<|return|>"
@@ -185,22 +182,27 @@ def test_batch_that_is_terminated_goes_on(spawn, gptoss, tmp_path) -> None:
     assert results.read_bytes().count(b"\n") == 2
 
 
-def test_ctrl_c_waits_for_the_end_of_an_import(monkeypatch, tmp_path) -> None:
-    """In the midst of torch's it would be swallowed, or abort the program."""
-    finished = []
-
-    class Interrupting(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-        def find_spec(self, name, path, target=None):
-            return importlib.util.spec_from_loader(name, self) if name == "gptoss.cli.startup.loading" else None
-
-        def exec_module(self, module) -> None:
-            signal.raise_signal(signal.SIGINT)
-            time.sleep(0)  # where Python would notice
-            module.load_model = None
-            finished.append(module)
-
-    monkeypatch.delitem(sys.modules, "gptoss.cli.startup.loading", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
-    with pytest.raises(KeyboardInterrupt):
-        load_model(load_request("nano", tmp_path))
-    assert finished
+@pytest.mark.parametrize(
+    ("arguments", "number", "status"),
+    [
+        (("ask", "-m", "nano", "Hi"), signal.SIGINT, 130),
+        (("show", "nano"), signal.SIGTERM, 143),
+        (("verify", "nano"), signal.SIGINT, 130),
+        (("bench", "-m", "nano"), signal.SIGINT, 130),
+    ],
+)
+def test_signal_while_torch_is_imported_ends_the_program_at_once(tmp_path, arguments, number, status) -> None:
+    (tmp_path / "torch").mkdir()
+    begun = tmp_path / "begun"
+    (tmp_path / "torch" / "__init__.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(20)\n"
+    )
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "GPTOSS_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "gptoss.cli", *arguments]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + 10
+        while not begun.exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=5)
+    assert (process.returncode, output, errors) == (status, b"", b"")

@@ -260,7 +260,10 @@ def test_no_takes_the_message_back(full, gptoss, key) -> None:
 def test_keep_all_answers_in_what_is_left(full) -> None:
     screen = full()
     screen.wait_for(r"\[n\]")
-    screen.type("what\rk\r")  # what is no answer is asked again
+    screen.type("what\r")  # what is no answer is asked again
+    screen.wait_for(r"\[n\] what")
+    screen.wait_for(r"\[n\]$")
+    screen.type("k\r")
     lines = screen.wait_for("Three")
     assert not any("left out of" in line for line in lines)
 
@@ -295,7 +298,7 @@ def test_conversation_that_goes_on_is_told_as_it_will_be_sent(terminal, create, 
     conversation = Conversation.of(Message.system("s"), *turns)
     create(conversation)
     screen = terminal("-c", "--overflow", overflow, completions=[], columns=100, max_context=200)
-    screen.wait_for_prompt()
+    screen.wait_for_model()
     sent = prompt_size(without_oldest(conversation, 7), encoding)  # two more, and a short question, fit
     expected = f"{sent} of 200 ({sent / 200:.0%})" if overflow == "drop-oldest" else "200 of 200 (full)"
     assert f"context {expected}" in screen.status_bar()

@@ -2,8 +2,11 @@
 
 import os
 import sys
+import time
 
 import pytest
+
+MISSING = ["CheckpointError", "config.json is broken"]
 
 
 @pytest.fixture
@@ -31,6 +34,12 @@ def program(pseudo_terminal, tmp_path):
         each.close()
 
 
+@pytest.fixture
+def gate(tmp_path):
+    """A file for which loading waits: `load_until`."""
+    return tmp_path / "gate"
+
+
 @pytest.mark.parametrize("command", [("chat",), ("ask", "Hi")])
 def test_a_model_that_is_not_here_is_missed_before_torch_is_imported(program, command) -> None:
     screen = program(*command)
@@ -45,3 +54,78 @@ def test_a_model_that_is_not_here_is_missed_before_torch_is_imported(program, co
 
 def test_the_first_screen_names_a_chat_that_works_at_once(gptoss) -> None:
     assert "  gptoss chat -m nano  " in gptoss().stdout
+
+
+def test_a_message_is_typed_while_the_model_loads(terminal, reply, gate) -> None:
+    screen = terminal(completions=[reply("A", "")], load_until=str(gate))
+    screen.wait_for_prompt()
+    screen.type("early")
+    screen.wait_for("> early")
+    assert "\N{MIDDLE DOT} loading" in screen.status_bar()
+    screen.type(" bird\r")
+    screen.wait_for("loading nano")
+    screen.type("next")
+    gate.touch()
+    lines = screen.wait_for("> next")
+    assert lines[0].startswith("gptoss ")
+    assert lines[1:] == ["> early bird", "A", "", "> next"]
+    assert "context" in screen.status_bar()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_was_typed_is_kept_when_loading_fails(terminal, gate, waits) -> None:
+    screen = terminal(completions=[], load_until=str(gate), load_error=MISSING)
+    screen.wait_for_prompt()
+    screen.type("precious words" + "\r" * waits)
+    if waits:
+        screen.wait_for("loading nano")
+        screen.type("more")
+        time.sleep(0.1)
+    else:
+        screen.wait_for("> precious words")
+    gate.touch()
+    assert screen.ended() == 3
+    assert screen.left_as_found
+    assert "> precious words" in screen.lines_at_end()
+    assert screen.raw.count("gptoss: config.json is broken\r\n") == 1
+    assert "the up arrow brings it back in the next chat" in screen.raw
+    again = terminal(completions=[])
+    again.wait_for_prompt()
+    again.type("\x1b[A" * (1 + waits))
+    again.wait_for("> precious words")
+
+
+def test_a_model_that_cannot_be_used_is_told_at_an_empty_line_too(terminal) -> None:
+    screen = terminal(completions=[], load_error=MISSING)
+    assert screen.ended() == 3
+    assert screen.raw.count("gptoss: config.json is broken\r\n") == 1
+    assert "up arrow" not in screen.raw
+
+
+@pytest.mark.parametrize("leaving", ["\x04", "/exit\r"])
+def test_nobody_waits_for_the_model_to_leave(terminal, gate, leaving) -> None:
+    screen = terminal(completions=[], load_until=str(gate))
+    screen.wait_for_prompt()
+    screen.type(leaving)
+    assert screen.ended() == 0
+
+
+def test_ctrl_c_goes_back_to_the_line_while_the_model_loads(terminal, reply, gate) -> None:
+    screen = terminal(completions=[reply("A", "")], load_until=str(gate))
+    screen.wait_for_prompt()
+    screen.type("hasty\r")
+    screen.wait_for("loading nano")
+    screen.type("\x03")
+    screen.wait_for("stopped; nano is still being loaded")
+    screen.wait_for_prompt()
+    screen.type("\x1b[A!\r")
+    gate.touch()
+    screen.wait_for("> hasty!")
+    screen.wait_for("A")
+
+
+def test_help_does_not_wait_for_the_model(terminal, gate) -> None:
+    screen = terminal(completions=[], load_until=str(gate))
+    screen.wait_for_prompt()
+    screen.type("/help\r")
+    screen.wait_for("Ctrl-C stops an answer")
