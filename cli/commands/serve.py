@@ -20,7 +20,7 @@ from gptoss.cli.server.listening import is_loopback, listen_tcp, listen_unix, re
 from gptoss.cli.server.served import Served
 from gptoss.cli.server.serving import Serving
 from gptoss.cli.session.options import SessionModel
-from gptoss.cli.startup.opening import load
+from gptoss.cli.startup.opening import check_effort, load
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.terminal.terminal_display import StatusLine
 
@@ -81,7 +81,9 @@ def serve(invocation: Invocation, options: ServeOptions) -> ExitStatus:
     with closing(listener):
         try:
             model = load(invocation, invocation.settings.model, StatusLine(messages))
+            check_effort(model, invocation.settings.effort)
             with closing(model.engine):
+                model.constraints.warm()
                 hosts = (
                     None
                     if unix is not None
@@ -103,7 +105,7 @@ def _application(
     invocation: Invocation, options: ServeOptions, model: SessionModel, gate: Gate, messages: Output
 ) -> Application:
     environment = invocation.environment
-    served = Served(model, options.aliases, options.limits, today=environment.today)
+    served = Served(model, options.aliases, options.limits, effort=invocation.settings.effort, today=environment.today)
 
     def note(seen: Seen) -> None:
         now = environment.now().isoformat(sep=" ", timespec="seconds")

@@ -77,13 +77,17 @@ class GrammarEngine:
         Raises:
             ConstraintError: llguidance does not accept the grammar.
         """
+        return self.matcher_of(grammar.source, is_json=grammar.is_json)
+
+    def matcher_of(self, source: str, *, is_json: bool = False) -> Matcher:
+        """Return a new matcher for a grammar in llguidance's notation; see `matcher`."""
         from llguidance import LLMatcher
 
         tokenizer = self._get_tokenizer()
-        matcher = LLMatcher(tokenizer, grammar.source, log_level=0)
+        matcher = LLMatcher(tokenizer, source, log_level=0)
         if matcher.is_error():
             raise ConstraintError(f"the grammar engine does not accept the grammar: {matcher.get_error()}")
-        return Matcher(matcher, self.encoding, (PropertyNames(), self._escapes) if grammar.is_json else None)
+        return Matcher(matcher, self.encoding, (PropertyNames(), self._escapes) if is_json else None)
 
     def _get_tokenizer(self) -> LLTokenizer:
         with self._lock:
@@ -129,6 +133,11 @@ class Matcher:
         self._encoding = encoding
         self._names = names
         self._bits: Tensor | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the text has ended."""
+        return bool(self._matcher.is_stopped())
 
     def next(self) -> LogitMask:
         """Return what may come; of the special tokens only stop tokens, where the text may end.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,10 +75,11 @@ class CompiledSchema:
 
 
 class SchemaCache:
-    """Compiled schemas by their text. Threads may share it."""
+    """Compiled schemas by their text; the least recently used of more than `most` are dropped. Threads may share it."""
 
-    def __init__(self) -> None:
-        self._compiled: dict[str, CompiledSchema] = {}
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._compiled: OrderedDict[str, CompiledSchema] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, schema: Mapping[str, Any]) -> CompiledSchema:
@@ -95,6 +97,9 @@ class SchemaCache:
                 except _Refused as error:
                     compiled = _any_object(str(error))
                 self._compiled[text] = compiled
+                if len(self._compiled) > self._most:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(text)
             return compiled
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache, partial
 
 from gptoss.cli.constraints.budget import ReasoningBudget
+from gptoss.cli.constraints.completion import CompletionConstraint
 from gptoss.cli.constraints.content import ContentConstraint, TurnGrammars
 from gptoss.cli.constraints.description import describe_turn
 from gptoss.cli.constraints.grammars import Grammar, GrammarEngine
@@ -104,6 +105,29 @@ class ConstraintFactory:
     def warm(self) -> None:
         """Build llguidance's table in a thread of its own; return at once. `turn` does so where it may be needed."""
         self._engine.warm()
+
+    def completion(
+        self,
+        source: str | None,
+        *,
+        is_json: bool = False,
+        allowed: Collection[int] | None = None,
+        forbidden: Collection[int] = (),
+    ) -> CompletionConstraint:
+        """Return the constraint on a completion of token ids.
+
+        Args:
+            source: a grammar in llguidance's notation; None: none.
+            is_json: its texts are JSON.
+            allowed: the only tokens that may come; None: any.
+            forbidden: tokens that may not.
+
+        Raises:
+            ConstraintError: the grammar engine does not accept the grammar.
+        """
+        matcher = None if source is None else self._engine.matcher_of(source, is_json=is_json)
+        encoding = self._encoding
+        return CompletionConstraint(matcher, encoding.vocab_size, allowed, forbidden, encoding.stop_tokens)
 
     def turn(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from gptoss.cli.server.errors import ApiError, api_error
 from gptoss.cli.server.limits import Limits
 from gptoss.cli.server.work import Abandoned, Answer, CancelReason, Work
 
+_STACK = 512 << 20
 _JSON = (b"content-type", b"application/json")
 _STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -37,12 +39,19 @@ class Answering:
     Args:
         limits: of time and number.
         internal_error: called with a fault of the program.
+        after_first: called in a thread of its own when the first answer is out.
     """
 
-    def __init__(self, limits: Limits, internal_error: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        internal_error: Callable[[BaseException], None],
+        after_first: Callable[[], None] | None = None,
+    ) -> None:
         self._limits = limits
         self._internal_error = internal_error
-        self._pool = ThreadPoolExecutor(limits.parallel, thread_name_prefix="answer")
+        self._after_first = after_first
+        self._pool = _pool_with_large_stacks(limits.parallel)
         self._works: set[Work] = set()
         self.admission = Admission(limits.parallel, limits.waiting)
 
@@ -106,6 +115,9 @@ class Answering:
             self._works.discard(work)
             self.admission.leave(time.monotonic() - began)
             work.wake()
+            after, self._after_first = self._after_first, None
+            if after is not None:
+                loop.run_in_executor(None, after)
 
         future.add_done_callback(finished)
         hung_up.add_done_callback(lambda _: work.cancel("hang-up"))
@@ -179,6 +191,24 @@ class Answering:
         if known.status == 500:
             self._internal_error(error)
         return known
+
+
+def _pool_with_large_stacks(threads: int) -> ThreadPoolExecutor:
+    """Return a pool whose threads are started.
+
+    llguidance recurses along the references of a schema and the rules of a grammar, and where the stack ends, the
+    process does: of the usual 8 MiB at about a thousand levels, which a request may have. Only used pages take memory.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="answer")
+    usual = threading.stack_size(_STACK)
+    try:
+        together = threading.Barrier(threads + 1)
+        for _ in range(threads):
+            pool.submit(together.wait)
+        together.wait()
+    finally:
+        threading.stack_size(usual)
+    return pool
 
 
 def _check(work: Work) -> None:

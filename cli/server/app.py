@@ -17,11 +17,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gptoss.cli.base.text import one_line
 from gptoss.cli.server.answering import Answering, AnswerResponse, HungUp, send_json
+from gptoss.cli.server.chat import Chat
 from gptoss.cli.server.completions import Completions
 from gptoss.cli.server.errors import ApiError, api_error
 from gptoss.cli.server.fields import Fields, parse_body
 from gptoss.cli.server.gate import Gate
 from gptoss.cli.server.metrics import CONTENT_TYPE
+from gptoss.cli.server.responses import Responses
 from gptoss.cli.server.served import Served
 from gptoss.cli.server.work import Answer
 
@@ -70,14 +72,22 @@ class Application:
     connections: Callable[[], int] = lambda: 0
 
     def __post_init__(self) -> None:
-        self.answering = Answering(self.served.limits, self._fault)
+        # The next start is quicker then. Of the prompts nothing is stored.
+        retain = self.served.model.engine.retain
+        self.answering = Answering(self.served.limits, self._fault, lambda: retain(()))
         self._bodies = 0
-        self._readers: dict[str, Reader] = {"/v1/completions": Completions.read}
+        self._readers: dict[str, Reader] = {
+            "/v1/completions": Completions.read,
+            "/v1/chat/completions": Chat.read,
+            "/v1/responses": Responses.read,
+        }
         routes = [
             Route("/health", self._health),
             Route("/metrics", self._metrics),
             Route("/v1/models", self._models),
             Route("/v1/models/{name:path}", self._model),
+            Route("/v1/responses/{response_id}", self._stored),
+            Route("/v1/responses/{response_id}", self._delete_stored, methods=["DELETE"]),
             # What codex --oss and other programs of Ollama's users ask first.
             Route("/api/version", self._ollama_version),
             Route("/api/tags", self._ollama_tags),
@@ -186,13 +196,21 @@ class Application:
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
     async def _models(self, _: Request) -> Response:
-        names = self.served.names
-        return JSONResponse({"object": "list", "data": [self.served.description(name) for name in names]})
+        # One entry, whatever its names: clients that find a single model need not be told which.
+        return JSONResponse({"object": "list", "data": [self.served.description(self.served.name)]})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]
         self.served.require(name)
         return JSONResponse(self.served.description(name))
+
+    async def _stored(self, request: Request) -> Response:
+        return JSONResponse(self.served.responses.require(request.path_params["response_id"], "response_id").response)
+
+    async def _delete_stored(self, request: Request) -> Response:
+        response_id = request.path_params["response_id"]
+        self.served.responses.delete(response_id)
+        return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
     async def _ollama_version(self, _: Request) -> Response:
         # codex wants Ollama 0.13.4, the first with /v1/responses, or a development version.

@@ -14,6 +14,7 @@ from typing import Any
 
 from gptoss.cli.server.errors import ApiError
 from gptoss.cli.server.fields import Fields
+from gptoss.cli.server.held import Held
 from gptoss.cli.server.sampling import UNSUPPORTED, StopStrings, sampling_params, stop_strings, with_seed
 from gptoss.cli.server.served import Served, new_id
 from gptoss.cli.server.token_text import TokenText, logprob, token_bytes
@@ -27,7 +28,6 @@ _UNSUPPORTED = {
     "echo": (False,),
     "suffix": ("",),
     "response_format": ({"type": "text"},),
-    "structured_outputs": (),
     "guided_json": (),
     "guided_regex": (),
     "guided_choice": (),
@@ -72,6 +72,7 @@ class Completions:
         stop: texts that end an answer.
         stop_ids: token ids that do, beside the model's own.
         ignore_stop: not even these do.
+        held: what the tokens must follow.
         form: what the request wants to see.
         is_streamed: as server-sent events.
     """
@@ -83,6 +84,7 @@ class Completions:
     stop: tuple[str, ...]
     stop_ids: frozenset[int]
     ignore_stop: bool
+    held: Held
     form: Form
     is_streamed: bool
 
@@ -115,6 +117,7 @@ class Completions:
             stop_strings(fields, limits),
             frozenset(_ids(stop_ids, "stop_token_ids")),
             fields.flag("ignore_eos"),
+            Held.read(fields, served),
             Form(
                 fields.flag("return_token_ids"),
                 logprobs is not None,
@@ -184,7 +187,13 @@ class _Choice:
         stops = StopStrings(request.stop)
         engine = request.served.model.engine
         generation = engine.generate(
-            Request(self._ids, self._params, request.stop_ids, ignore_stop=request.ignore_stop)
+            Request(
+                self._ids,
+                self._params,
+                request.stop_ids,
+                request.held.constraint(request.served),
+                request.ignore_stop,
+            )
         )
         with closing(generation):
             work.on_cancel(generation.cancel)

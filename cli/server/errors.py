@@ -57,6 +57,8 @@ def api_error(error: BaseException) -> ApiError:
         return ApiError(text, status=503, kind="server_error")
     if isinstance(error, SchemaError | HarmonyError | ModelError):
         return ApiError(text)
+    if isinstance(error, RecursionError):
+        return ApiError("the request is nested too deeply")
     if isinstance(error, MemoryError):
         return ApiError("out of memory", status=503, kind="server_error")
     return ApiError(f"internal error, {type(error).__name__}", status=500, kind="server_error")

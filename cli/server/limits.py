@@ -20,6 +20,7 @@ class Limits:
         tools: functions of one request.
         schema: characters of one schema as JSON.
         schemas: characters of all schemas of one request.
+        grammar, rules: characters and lines of one grammar.
         stops: stop strings; each has at most `stop` characters.
         top_logprobs: the likeliest tokens beside each sampled one.
         stored: bytes of the responses and calls that are remembered.
@@ -42,7 +43,9 @@ class Limits:
     messages: int = 4096
     tools: int = 128
     schema: int = 64 << 10
-    schemas: int = 512 << 10
+    schemas: int = 256 << 10
+    grammar: int = 128 << 10
+    rules: int = 4096
     stops: int = 16
     stop: int = 1024
     top_logprobs: int = 20

@@ -17,12 +17,10 @@ UNSUPPORTED = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "repetition_penalty": (1,),
-    "logit_bias": ({},),
     "min_tokens": (0,),
     "use_beam_search": (False,),
     "prompt_logprobs": (),
     "bad_words": ([],),
-    "allowed_token_ids": (),
 }
 
 

@@ -8,11 +8,15 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from gptoss.cli.base.settings import Effort
 from gptoss.cli.server.errors import ApiError
 from gptoss.cli.server.limits import Limits
 from gptoss.cli.server.metrics import Metrics
+from gptoss.cli.server.remembered import RememberedCalls
+from gptoss.cli.server.stored_responses import StoredResponses
 from gptoss.cli.session.events import Usage
 from gptoss.cli.session.options import SessionModel
 from gptoss.model.errors import quote
@@ -29,6 +33,7 @@ class Served:
         aliases: further names that clients may call it by.
         limits: of requests.
         metrics: counts tokens.
+        effort: of requests that ask for none.
         today: the day that conversations begin on.
         created: when the server began, in seconds since 1970.
     """
@@ -37,8 +42,19 @@ class Served:
     aliases: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    effort: Effort = Effort.MEDIUM
     today: Callable[[], datetime.date] = datetime.date.today
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @cached_property
+    def calls(self) -> RememberedCalls:
+        """The calls that the model has made."""
+        return RememberedCalls(self.limits.stored // 2)
+
+    @cached_property
+    def responses(self) -> StoredResponses:
+        """The responses that are stored."""
+        return StoredResponses(self.limits.stored // 2)
 
     @property
     def name(self) -> str:

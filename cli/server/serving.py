@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import uvicorn
 from gptoss.cli.server.app import Application
 from gptoss.cli.server.protocol import protocol_class
 
+_LAST_WORDS_S = 5  # for the errors that end the streams
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -47,7 +49,7 @@ class Serving:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=int(limits.idle_s),
-            timeout_graceful_shutdown=int(limits.end_s),
+            timeout_graceful_shutdown=math.ceil(limits.end_s) + _LAST_WORDS_S,
             ssl_certfile=None if tls is None else tls[0],
             ssl_keyfile=None if tls is None else str(tls[1]),
         )
@@ -65,11 +67,11 @@ class Serving:
 
     def end(self) -> None:
         """End, from any thread: at the first call when the running answers are over, at the second at once."""
-        if self._server.should_exit:
-            self._server.force_exit = True
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._application.answering.cancel_all)
-        self._server.should_exit = True
+        is_second, self._server.should_exit = self._server.should_exit, True
+        self._server.force_exit = is_second
+        if self._loop is not None:
+            wait_s = 0.0 if is_second else self._application.served.limits.end_s
+            self._loop.call_soon_threadsafe(self._loop.call_later, wait_s, self._application.answering.cancel_all)
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -184,7 +184,7 @@ def test_openai_python(nano, client) -> None:
         ({"prompt": "x", "stream": "yes"}, "stream", "true or false"),
         ({"prompt": "x", "echo": True}, "echo", "not supported"),
         ({"prompt": "x", "frequency_penalty": 0.5}, "frequency_penalty", "not supported"),
-        ({"prompt": "x", "logit_bias": {"1": 1}}, "logit_bias", "not supported"),
+        ({"prompt": "x", "logit_bias": {"1": 1}}, "logit_bias", "can only be -100"),
         ({"prompt": "x", "model": 5}, "model", "a text"),
     ],
 )

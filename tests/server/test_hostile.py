@@ -275,6 +275,24 @@ def test_the_end_waits_for_running_answers(start) -> None:
         assert b"one two three" in received(client)
 
 
+def test_the_end_does_not_wait_for_ever(start) -> None:
+    running = start(WORDS, engine={"token_delay_s": 0.05}, end_s=0.2)
+    with connect(running) as client:
+        client.sendall(request({"prompt": "x", "max_tokens": 1000, "stream": True}))
+        assert b"200 OK" in client.recv(65536)
+        running.serving.end()
+        assert b"server_ending" in received(client)
+
+
+def test_weights_are_kept_after_the_first_answer_and_prompts_never(start) -> None:
+    running = start("x<|return|>", "y<|return|>")
+    engine = running.application.served.model.engine
+    with running.client() as client:
+        for _ in range(2):
+            assert client.post("/v1/completions", json={"prompt": "x"}).status_code == 200
+    assert until(lambda: engine.retained == [[]])
+
+
 def test_the_second_end_does_not_wait(start) -> None:
     running = start(WORDS, engine={"token_delay_s": 0.05})
     with connect(running) as client:
