@@ -96,6 +96,18 @@ class Sandbox(StrEnum):
     OFF = "off"
 
 
+class Search(StrEnum):
+    """The provider of web searches; auto takes the first whose variable is set."""
+
+    AUTO = "auto"
+    SEARXNG = "searxng"
+    EXA = "exa"
+    BRAVE = "brave"
+    TAVILY = "tavily"
+    YOU = "you"
+    DDGS = "ddgs"
+
+
 @dataclass(frozen=True)
 class Kernels:
     """Choices of environment variables alone; None chooses automatically.
@@ -157,6 +169,8 @@ class Settings:
     deny: tuple[str, ...] = ()
     workspace: str | None = None
     browser_dir: str | None = None
+    browser_search: Search = Search.AUTO
+    browser_hosts: tuple[str, ...] = ()
     python: str | None = None
     sandbox: Sandbox = Sandbox.AUTO
     tool_calls: int = 100
@@ -374,6 +388,13 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(map(_text, value))
 
 
+def _hosts(value: Any) -> tuple[str, ...]:
+    hosts = tuple(host.lower() for host in _texts(value))
+    if not all(re.fullmatch(r"[\w.-]+(:\d{1,5})?|\[?[0-9a-f:]+\]?(:\d{1,5})?", host) for host in hosts):
+        raise ValueError
+    return hosts
+
+
 def _instructions(value: Any) -> str:
     _text(value).encode("utf-8")  # arguments that are not UTF-8 reach Python as lone surrogates
     return str(value)
@@ -435,6 +456,8 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "deny": _rules,
     "workspace": (_text, "a folder"),
     "browser_dir": (_text, "a folder"),
+    "browser_search": (Search, f"one of {', '.join(Search)}"),
+    "browser_hosts": (_hosts, "a list of hosts, such as ['intranet.example', 'localhost:8080']"),
     "python": (_text, "the path of an interpreter"),
     "sandbox": (Sandbox, f"one of {', '.join(Sandbox)}"),
     "tool_calls": (_positive, "a whole number, 1 or more"),

@@ -21,6 +21,7 @@ from gptoss.cli.base.settings import (
     ReasoningView,
     Repetition,
     Sandbox,
+    Search,
     Settings,
     load_settings,
 )
@@ -263,6 +264,22 @@ _TOOLS: dict[str, Any] = {
             "--browser-dir",
             metavar="FOLDER",
             help="Let the model search and read the documents of a folder by the tool browser, offline.",
+        ),
+    ],
+    "browser_search": Annotated[
+        Search | None,
+        typer.Option(
+            "--browser-search",
+            help="The provider of web searches; auto takes the first whose variable is set, see gptoss browser test. "
+            "[default: auto]",
+        ),
+    ],
+    "browser_hosts": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--browser-host",
+            metavar="HOST[:PORT]",
+            help="Let the browser open this host although its address is private or its port odd. May be repeated.",
         ),
     ],
     "python": Annotated[

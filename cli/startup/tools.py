@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gptoss.cli.base.errors import InputError, UsageError
 from gptoss.cli.base.hostile_folder import hostile_folder
@@ -24,6 +25,9 @@ from gptoss.cli.tools.tool import Tool
 from gptoss.cli.tools.toolbox import Toolbox
 from gptoss.harmony.content import FUNCTIONS_NAMESPACE
 from gptoss.model.storage.regular_file import open_regular_file
+
+if TYPE_CHECKING:
+    from gptoss.cli.tools.browser.web.library import WebLibrary
 
 PROJECT_FILE = ".gptoss.toml"
 """A file in the workspace that adds `deny` and `ask` rules, and can allow nothing."""
@@ -67,10 +71,8 @@ def open_toolbox(
 
 def _tools(invocation: Invocation, files: Callable[[], Path]) -> Iterable[Tool]:
     """Make the tools. A tool is imported here, when it is asked for."""
-    names = [part.strip() for name in invocation.settings.tools for part in name.split(",")]
-    if invocation.settings.browser_dir is not None:
-        names.append(_BROWSER)
-    for name in () if _NONE in names else dict.fromkeys(names):
+    names = _names(invocation.settings)
+    for name in () if _NONE in names else names:
         if name not in _MAKERS:
             raise UsageError(f"there is no tool {one_line(name)!r}; the tools are {', '.join(TOOLS)}")
         yield _MAKERS[name](invocation, files)
@@ -111,13 +113,64 @@ def _browser(invocation: Invocation, _: Callable[[], Path]) -> Tool:
     from gptoss.cli.tools.browser.tool import BrowserTool
 
     if invocation.settings.browser_dir is None:
-        raise UsageError("the tool browser needs --browser-dir FOLDER")
+        return BrowserTool(_web(invocation))
     from gptoss.cli.tools.browser.folder.library import FolderLibrary
 
     folder = Path(invocation.settings.browser_dir).expanduser().resolve()
     if not folder.is_dir():
         raise UsageError(f"--browser-dir: {one_line(str(folder))} is no folder")
     return BrowserTool(FolderLibrary(folder, invocation.folders.cache / "documents"))
+
+
+def _web(invocation: Invocation) -> WebLibrary:
+    from gptoss.cli.tools.browser.browsing import BrowsingError
+    from gptoss.cli.tools.browser.web.client import WebClient
+    from gptoss.cli.tools.browser.web.library import WebLibrary
+    from gptoss.cli.tools.browser.web.providers import VARIABLES, chosen_provider, host_of, provider_of
+
+    settings, variables = invocation.settings, invocation.environment.variables
+    require_no_proxy(variables)
+    name = settings.browser_search.value
+    try:
+        provider = chosen_provider(variables) if name == "auto" else provider_of(name, variables)
+    except BrowsingError as error:
+        raise UsageError(str(error)) from None
+    if provider is None and name != "auto":
+        raise UsageError(f"--browser-search {name} needs the variable {VARIABLES[name]}")
+    others = [tool for tool in _names(settings) if tool != _BROWSER]
+    others += ["--functions"] if settings.functions else []
+    if others:
+        invocation.environment.messages().write_line(
+            f"gptoss: the web is joined with {', '.join(others)}: what those read can leave through searches and "
+            "addresses, and what pages say can steer them",
+            hang=8,
+        )
+    if provider is None:
+        invocation.environment.messages().write_line(
+            "gptoss: the browser has no search: set a provider's variable, see gptoss browser test", hang=8
+        )
+    searching = None if provider is None else WebClient(host_of(provider))
+    return WebLibrary(WebClient(settings.browser_hosts), provider, searching)
+
+
+def _names(settings: Settings) -> list[str]:
+    """Return the names of the tools that are asked for."""
+    names = [part.strip() for name in settings.tools for part in name.split(",")]
+    return list(dict.fromkeys(names if settings.browser_dir is None else [*names, _BROWSER]))
+
+
+def require_no_proxy(variables: Mapping[str, str]) -> None:
+    """Refuse to browse behind a proxy, which would connect to addresses that nobody has checked.
+
+    Raises:
+        UsageError: a proxy is set.
+    """
+    for name in ("https_proxy", "http_proxy", "all_proxy"):
+        for variable in (name, name.upper()):
+            if variables.get(variable):
+                raise UsageError(
+                    f"the browser does not go through a proxy, which could reach private addresses: unset {variable}"
+                )
 
 
 def _functions(invocation: Invocation) -> Tool:

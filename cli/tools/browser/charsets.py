@@ -57,7 +57,7 @@ def decoded(data: bytes, declared: str | None = None, *, is_html: bool = False) 
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             # Cut within its last character, or nearly all sound: still UTF-8.
-            if error.start >= len(data) - 3 or (decoders[:1] == ["utf-8"] and _is_nearly_utf8(data)):
+            if error.reason == "unexpected end of data" or (decoders[:1] == ["utf-8"] and _is_nearly_utf8(data)):
                 return data.decode("utf-8", "replace")
     decoder = next((each for each in decoders if each != "utf-8"), "cp1252")
     return data.decode(decoder, "replace")

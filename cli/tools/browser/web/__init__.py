@@ -1,0 +1,1 @@
+"""Pages of the web: fetched within limits, from public addresses alone."""
