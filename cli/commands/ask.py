@@ -20,6 +20,7 @@ from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.commands.approving import asking_person
 from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.recorder import Recorder
+from gptoss.cli.displays.citations import Citations, CitedDisplay
 from gptoss.cli.displays.json_lines import JsonLines, JsonObject
 from gptoss.cli.displays.raw import Raw
 from gptoss.cli.displays.text import Answer, Display, Displays, ReasoningFile, Stats, Warnings
@@ -28,6 +29,7 @@ from gptoss.cli.session.events import TurnFinished
 from gptoss.cli.session.session import Session
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import open_saved_session
+from gptoss.cli.startup.tools import citations_of
 from gptoss.cli.terminal.activity import STOP_HINT, beating
 from gptoss.cli.terminal.attention import Attention
 from gptoss.cli.terminal.notices import Notices
@@ -98,25 +100,30 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     is_rendered = is_rendered and output.is_terminal and not output.is_dumb
     reasoning_file = [ReasoningFile(options.reasoning_file)] if options.reasoning_file else []
     notices = Notices(messages)
-    session, recorder, _ = open_saved_session(
+    session, recorder, toolbox = open_saved_session(
         invocation,
         status_line,
         notices.add,
         top_logprobs=options.logprobs or 0,
         approver=asking_person(invocation, messages),
     )
+    citations = citations_of(lambda: session.transcript.conversation.messages, toolbox)
     # A screen shows the reasoning once, where the form itself has it.
     carries_reasoning = options.form in (OutputForm.RAW, OutputForm.STREAM_JSON)
     is_told_twice = carries_reasoning and output.is_terminal and settings.reasoning is ReasoningView.AUTO
     view = _rendering(output, messages, settings.reasoning) if is_rendered else None
     has_aside = not is_told_twice and (view is None or not messages.is_terminal)
     aside = _aside(messages, settings.reasoning, status_line) if has_aside else None
+    if view is None:
+        main = _main_display(options, output, session, recorder, citations)
+    else:
+        main = view if citations is None else CitedDisplay(view, citations, markdown=True)
     display = Displays(
         [
             Warnings(messages, notices=view is None or not messages.is_terminal),
             *([] if aside is None else [aside]),
             *reasoning_file,
-            _main_display(options, output, session, recorder) if view is None else view,
+            main,
             *([Stats(messages)] if options.stats else []),
             *(
                 []
@@ -156,15 +163,19 @@ def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> As
     return Aside(messages, view, status_line)
 
 
-def _main_display(options: AskOptions, output: Output, session: Session, recorder: Recorder) -> Display:
+def _main_display(
+    options: AskOptions, output: Output, session: Session, recorder: Recorder, citations: Citations | None
+) -> Display:
     logprobs_of = session.encoding if options.logprobs is not None else None
     match options.form:
         case OutputForm.JSON:
-            return JsonObject(output, lambda: recorder.id, logprobs_of)
+            return JsonObject(output, lambda: recorder.id, logprobs_of, citations=citations)
         case OutputForm.STREAM_JSON:
-            return JsonLines(output, lambda: recorder.id, logprobs_of)
+            return JsonLines(output, lambda: recorder.id, logprobs_of, citations)
         case OutputForm.RAW:
             return Raw(output, session.encoding)
+        case OutputForm.TEXT if citations is not None and output.is_terminal:
+            return CitedDisplay(Answer(output), citations, markdown=False)
         case OutputForm.TEXT:
             return Answer(output)
 

@@ -22,6 +22,7 @@ from gptoss.cli.commands.approving import TOOL_LIMITS, AskingPerson
 from gptoss.cli.commands.making_room import MakingRoom
 from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.log import SavedConversation
+from gptoss.cli.displays.citations import Citations, CitedDisplay
 from gptoss.cli.displays.text import Answer, Display, Displays, Stats, Warnings
 from gptoss.cli.hub.inventory import installed_models
 from gptoss.cli.line.keyboard import echo, terminal_behind
@@ -41,7 +42,7 @@ from gptoss.cli.startup.completions import model_names
 from gptoss.cli.startup.opening import check_effort, find, load, session_rules
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import begin_opening
-from gptoss.cli.startup.tools import decoding_mechanism, offered, tools_off, with_tool_instructions
+from gptoss.cli.startup.tools import citations_of, decoding_mechanism, offered, tools_off, with_tool_instructions
 from gptoss.cli.terminal.activity import STOP_HINT, beating
 from gptoss.cli.terminal.attention import Attention, Title
 from gptoss.cli.terminal.decoding import SandboxedDecoder
@@ -274,10 +275,16 @@ class Chat:
         """Show what was said in turns of the conversation, without their reasoning."""
         for turn in turns:
             if self._has_screen:
-                show_turn(self.output, turn)
+                citations = self.citations
+                show_turn(self.output, turn, None if citations is None else partial(citations.shown, markdown=True))
             else:
                 self.say(self._mark + turn.question.text)
                 self.say(("Answer: " if self.messages.is_accessible else "") + (turn.answer or "(no answer)"))
+
+    @property
+    def citations(self) -> Citations | None:
+        """The citations of this conversation; None if its model cannot browse."""
+        return citations_of(lambda: self.session.transcript.conversation.messages, self.toolbox)
 
     def model_names(self) -> list[str]:
         """Return the names of the models that are on this machine."""
@@ -516,11 +523,14 @@ class Chat:
 
     def _display(self, view: TurnView | None, aside: Aside | None) -> Displays:
         displays: list[Display] = [Warnings(self.messages, notices=view is None)]
+        citations = self.citations
         if view is not None:
-            displays.append(view)
+            displays.append(view if citations is None else CitedDisplay(view, citations, markdown=True))
         else:
             displays += [] if aside is None else [aside]
-            displays.append(Answer(self.output))
+            answer = Answer(self.output)
+            is_cited = citations is not None and self.output.is_terminal
+            displays.append(CitedDisplay(answer, citations, markdown=False) if citations and is_cited else answer)
         if (after := self._invocation.settings.notify_after) is not None:
             displays.append(Attention(self.output, self.environment.variables, after))
         if self._stats:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gptoss.cli.base.exit_status import ExitStatus
 from gptoss.cli.base.output import Output
+from gptoss.cli.displays.citations import Citations
 from gptoss.cli.displays.logprobs import token_with_logprobs
 from gptoss.cli.displays.text import Display
 from gptoss.cli.session.events import (
@@ -56,6 +57,7 @@ class JsonObject(Display):
         session: returns the id of the conversation, if it is saved.
         logprobs_of: the encoding of the tokens, when their log probabilities are wanted.
         labels: what stands first in the object.
+        citations: of the answers; None where nothing is cited.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class JsonObject(Display):
         session: Callable[[], str | None] = _no_session,
         logprobs_of: Encoding | None = None,
         labels: Mapping[str, Any] = MappingProxyType({}),
+        citations: Citations | None = None,
     ) -> None:
         self._output = output
         self._session = session
         self._encoding = logprobs_of
         self._labels = labels
+        self._citations = citations
         self._tokens: list[dict[str, Any]] = []
         self._dropped_turns = 0
         self._model = ""
@@ -105,6 +109,7 @@ class JsonObject(Display):
                         "model": self._model,
                         **self._texts,
                         "answer": answer,
+                        **({"citations": self._citations.data(answer or "")} if self._citations is not None else {}),
                         "tool_calls": list(self._tool_calls.values()),
                         "problems": self._problems,
                         **_ending(event),
@@ -123,10 +128,13 @@ class JsonLines(Display):
         output: Output,
         session: Callable[[], str | None] = _no_session,
         logprobs_of: Encoding | None = None,
+        citations: Citations | None = None,
     ) -> None:
         self._output = output
         self._session = session
         self._encoding = logprobs_of
+        self._citations = citations
+        self._answer = ""
         self._problems: list[str] = []
 
     def show(self, event: Event) -> None:
@@ -145,6 +153,7 @@ class JsonLines(Display):
             case CommentaryDelta():
                 self._write("delta", channel="commentary", text=event.text)
             case FinalDelta():
+                self._answer += event.text
                 self._write("delta", channel="final", text=event.text)
             case ToolCall():
                 self._write("tool_call", **_call(event))
@@ -174,7 +183,8 @@ class JsonLines(Display):
             case ProblemFound():
                 self._problems.append(event.description)
             case TurnFinished():
-                self._write("done", **_ending(event), problems=self._problems, session=self._session())
+                cited = {} if self._citations is None else {"citations": self._citations.data(self._answer)}
+                self._write("done", **_ending(event), **cited, problems=self._problems, session=self._session())
 
     def show_error(self, message: str, status: ExitStatus) -> None:
         """Write the event that says why there is no more."""

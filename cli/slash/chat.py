@@ -11,6 +11,7 @@ from gptoss.cli.base.output import Output
 from gptoss.cli.base.settings import Effort, ReasoningView
 from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.conversations.recorder import Recorder
+from gptoss.cli.displays.citations import Citations
 from gptoss.cli.session.events import TurnFinished
 from gptoss.cli.session.session import Session
 from gptoss.cli.session.turns import PastTurn
@@ -65,6 +66,11 @@ class Chat(Protocol):
     @property
     def environment(self) -> Surroundings:
         """Standard input, environment variables and the date."""
+        ...
+
+    @property
+    def citations(self) -> Citations | None:
+        """The citations of this conversation; None if its model cannot browse."""
         ...
 
     @property

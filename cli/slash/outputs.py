@@ -9,11 +9,13 @@ from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import counted, one_line, whole_number
 from gptoss.cli.conversations.export import export as write_export, unused_path
+from gptoss.cli.displays.citations import place_of
 from gptoss.cli.displays.text import stats_line
 from gptoss.cli.line import clipboard
 from gptoss.cli.session.context_size import message_sizes
 from gptoss.cli.slash.answer_code import code_blocks, last_command
 from gptoss.cli.slash.chat import Chat
+from gptoss.cli.tools.browser.sources import Citation
 from gptoss.harmony import DeveloperContent, Role
 
 _QUOTED = 40
@@ -43,6 +45,30 @@ def show(chat: Chat, argument: str) -> None:
     if number is None or not 1 <= number <= len(turns):
         raise UsageError(f"/show takes a number of turns, 1 to {len(turns):,}, or all")
     chat.show_turns(turns[-number:])
+
+
+def sources(chat: Chat, argument: str) -> None:
+    """`/sources`: the sources of the last answer with the cited lines, or one of them."""
+    if chat.citations is None:
+        raise UsageError("the model cannot browse here: --tool browser or --browser-dir lets it")
+    turns = chat.session.transcript.turns
+    answer = turns[-1].answer if turns else ""
+    found: dict[tuple[str, str], Citation] = {}
+    for citation in chat.citations.of(answer):
+        if citation.is_sound and citation.source is not None:
+            found.setdefault((citation.source.url or citation.source.title, place_of(citation)), citation)
+    number = whole_number(argument) if argument else None
+    if not found:
+        raise UsageError("the last answer cites nothing")
+    if argument and (number is None or not 1 <= number <= len(found)):
+        raise UsageError(f"/sources takes the number of a source, 1 to {len(found)}")
+    for count, ((_, place), citation) in enumerate(found.items(), 1):
+        if number not in (None, count) or citation.source is None:
+            continue
+        title, url = one_line(citation.source.title), one_line(citation.source.url)
+        chat.say(f"[{count}] " + ", ".join(part for part in (title, place, url) if part), hang=4)
+        for line in citation.quote.split("\n"):
+            chat.say(f"    {line}", hang=4)
 
 
 def context(chat: Chat, _argument: str) -> None:

@@ -125,6 +125,7 @@ _COMMANDS = (
     Command("/undo-patch", "", "take the latest patch of a file back", settings.undo_patch),
     Command("/show", "[N|all]", "show the last turn again, or the last N", outputs.show, ("all",), is_common=True),
     Command("/why", "[TURN]", "the reasoning of the last turn, or another", outputs.why, is_common=True),
+    Command("/sources", "[N]", "what the last answer cites, with the cited lines", outputs.sources),
     Command("/context", "", "what takes how many tokens", outputs.context),
     Command("/stats", "", "tokens and speeds of the last answer", outputs.stats),
     Command(

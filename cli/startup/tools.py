@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,9 @@ from gptoss.harmony.content import FUNCTIONS_NAMESPACE
 from gptoss.model.storage.regular_file import open_regular_file
 
 if TYPE_CHECKING:
+    from gptoss.cli.displays.citations import Citations
     from gptoss.cli.tools.browser.web.library import WebLibrary
+    from gptoss.harmony import Message
 
 PROJECT_FILE = ".gptoss.toml"
 """A file in the workspace that adds `deny` and `ask` rules, and can allow nothing."""
@@ -274,6 +276,29 @@ def workspace_of(settings: Settings) -> Path:
     if not folder.is_dir():
         raise UsageError(f"the workspace {one_line(str(folder))} is no folder")
     return folder
+
+
+def citations_of(messages: Callable[[], Sequence[Message]], toolbox: Toolbox | None) -> Citations | None:
+    """Return the citations of a conversation's answers; None if its model cannot browse.
+
+    Args:
+        messages: returns the messages of the conversation.
+        toolbox: the tools that the model can call.
+    """
+    if toolbox is None or not any(f"{_BROWSER}.open" in tool.recipients for tool in toolbox.tools):
+        return None
+    from gptoss.cli.displays.citations import Citations
+    from gptoss.cli.tools.browser.tool import BrowserTool
+
+    browser = next((tool for tool in toolbox.tools if isinstance(tool, BrowserTool)), None)
+
+    def own_lines(cursor: int, first: int, last: int) -> tuple[int, int] | None:
+        if browser is None:
+            return None
+        browser.browsing(messages())
+        return browser.own_lines(cursor, first, last)
+
+    return Citations(messages, own_lines)
 
 
 def offered(settings: ConversationSettings, tools: Iterable[Tool]) -> ConversationSettings:

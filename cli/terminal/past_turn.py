@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.segment import Segment
 
@@ -21,11 +21,19 @@ MARK = "> "
 """Stands before a message of the person; the input line has the same."""
 
 
-def show_turn(output: Output, turn: PastTurn) -> None:
-    """Write a turn, without its reasoning, to a terminal whose cursor stands at the beginning of a row."""
+def show_turn(output: Output, turn: PastTurn, cited: Callable[[str], str] | None = None) -> None:
+    """Write a turn, without its reasoning, to a terminal whose cursor stands at the beginning of a row.
+
+    Args:
+        output: the terminal.
+        turn: what was said.
+        cited: returns an answer with its citations as they are shown; None leaves it as it is.
+    """
     show_question(output, turn.question.text)
     view = TurnView(output, look=ReasoningView.HIDE)
     for event in _events_of(turn):
+        if cited is not None and isinstance(event, FinalDelta):
+            event = FinalDelta(cited(event.text))
         view.show(event)
     view.close()
     output.write("\n")
