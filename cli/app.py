@@ -20,7 +20,7 @@ from gptoss.cli.base.paths import named_path
 from gptoss.cli.base.settings import Folders
 from gptoss.cli.base.templates import read_template, variables_of
 from gptoss.cli.base.text import one_line
-from gptoss.cli.commands import cache, config, remote, sessions, shell_completion, templates
+from gptoss.cli.commands import browser, cache, config, remote, sessions, shell_completion, templates
 from gptoss.cli.commands.bench import bench
 from gptoss.cli.commands.convert import convert
 from gptoss.cli.commands.models import list_models, rm
@@ -74,6 +74,7 @@ app.add_typer(harmony, name="harmony")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
 app.add_typer(cache.app, name="cache")
+app.add_typer(browser.app, name="browser")
 app.add_typer(templates.app, name="templates")
 app.add_typer(remote.app, name="remote")
 

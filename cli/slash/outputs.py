@@ -48,7 +48,7 @@ def show(chat: Chat, argument: str) -> None:
 
 
 def sources(chat: Chat, argument: str) -> None:
-    """`/sources`: the sources of the last answer with the cited lines, or one of them."""
+    """Show the sources of the last answer with the cited lines, or one of them: `/sources`."""
     if chat.citations is None:
         raise UsageError("the model cannot browse here: --tool browser or --browser-dir lets it")
     turns = chat.session.transcript.turns

@@ -140,7 +140,7 @@ def _web(invocation: Invocation) -> WebLibrary:
     if provider is None and name != "auto":
         raise UsageError(f"--browser-search {name} needs the variable {VARIABLES[name]}")
     others = [tool for tool in _names(settings) if tool != _BROWSER]
-    others += ["--functions"] if settings.functions else []
+    others += ["--functions"] * bool(settings.functions) + ["--mcp"] * bool(settings.mcp)
     if others:
         invocation.environment.messages().write_line(
             f"gptoss: the web is joined with {', '.join(others)}: what those read can leave through searches and "
