@@ -14,7 +14,7 @@ import gptoss.model
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # torch brings triton where there is a card; pillow and mcp are extras, and mcp brings the other two.
-OPTIONAL = {"triton", "pillow", "mcp", "mcp_types", "anyio"}
+OPTIONAL = {"triton", "pillow", "mcp", "mcp_types", "anyio", "ddgs"}
 DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "PIL": "pillow"}
 
 

@@ -34,6 +34,7 @@ PAGES: dict[str, tuple[str, bytes]] = {
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    server: "WebServer"
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]

@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 _HERE = Path(__file__).parent
 _VOCABULARY = _HERE.parents[1] / "harmony" / "data" / "o200k_base.tiktoken"
@@ -33,16 +34,21 @@ def main() -> None:
 
 
 async def _record() -> dict[str, object]:
-    import chz
+    import chz  # type: ignore[import-not-found]
     from browser_cases import DIALOGUES, PAGES, RESULTS, VIEW_TOKENS
-    from gpt_oss.tools.simple_browser.backend import BackendError, ExaBackend
-    from gpt_oss.tools.simple_browser.page_contents import process_html
-    from gpt_oss.tools.simple_browser.simple_browser_tool import SimpleBrowserTool
+    from gpt_oss.tools.simple_browser.backend import (  # type: ignore[import-not-found]
+        BackendError,
+        ExaBackend,
+    )
+    from gpt_oss.tools.simple_browser.page_contents import process_html  # type: ignore[import-not-found]
+    from gpt_oss.tools.simple_browser.simple_browser_tool import (  # type: ignore[import-not-found]
+        SimpleBrowserTool,
+    )
     from openai_harmony import Author, Message, Role, TextContent
 
     @chz.chz
-    class Backend(ExaBackend):
-        async def _post(self, session, endpoint, payload):
+    class Backend(ExaBackend):  # type: ignore[misc]
+        async def _post(self, session: Any, endpoint: str, payload: dict[str, Any]) -> Any:
             if endpoint == "/search":
                 return {"results": [{"title": t, "url": u, "summary": s} for t, u, s in RESULTS]}
             (url,) = payload["urls"]
