@@ -292,6 +292,20 @@ def test_web_is_asked_about_and_what_is_open_is_not(library: WebLibrary, server:
     assert not call(box, messages, "search", query="x")[1]
 
 
+def test_nothing_is_fetched_before_it_is_allowed(library: WebLibrary, server: WebServer) -> None:
+    base = f"http://site.test:{server.port}"
+    messages = [Message.user(f"See {base}/")]
+    call(browser(library, "browser"), messages, "open", id=f"{base}/")
+    server.asked.clear()
+    later = WebLibrary(WebClient([f"site.test:{server.port}"], names), None)
+    for function, arguments in (("open", {"loc": 1}), ("open", {"id": 0, "cursor": 0}), ("find", {"pattern": "x"})):
+        assert not call(browser(later), messages[:2], function, **arguments)[1]
+    assert server.asked == []
+    assert "Turbines" in call(browser(later, "browser"), messages[:2], "open", id=0, cursor=0)[0]
+    assert call(browser(later, "browser"), messages[:2], "open", id=f"view-source:{base}/")[1]
+    later.close()
+
+
 # Searches
 
 

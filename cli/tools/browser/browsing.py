@@ -170,6 +170,13 @@ class Browsing:
             raise BrowsingError("Cannot run `find` on search results page or find results page")
         return self._show(find(page, pattern))
 
+    def is_open(self, cursor: int) -> bool:
+        """Return whether the page at a cursor is there, or none is: it is not one that must be fetched again."""
+        if not self._stack or not -1 <= cursor < len(self._stack):
+            return True
+        earlier = self._stack[cursor].earlier
+        return earlier is None or earlier.is_list or earlier.url in self._cache
+
     def page(self, cursor: int) -> Page:
         """Return the page at a cursor; -1 is the latest.
 

@@ -74,6 +74,7 @@ class _Walk:
         base = root.find(".//base[@href]")
         self._base = url if base is None else _joined(url, base.get("href"))
         self._domain = domain_of(url)
+        self._site, self._base_domain = _site_of(self._base), domain_of(self._base)
         self._rules = HiddenRules.of("\n".join(style.text or "" for style in root.iter("style")))
         self._writer = MarkdownWriter()
         self._ids: dict[str, int] = {}
@@ -113,9 +114,10 @@ class _Walk:
 
     def _text(self, text: str | None) -> None:
         if text:
-            self._writer.text(neutral(text))
-            if self._writer.source_line is not None:
-                self._writer.source_line += text.count("\n")
+            writer = self._writer
+            writer.text(neutral(text))
+            if writer.source_line is not None and "\n" in text:
+                writer.source_line += text.count("\n")
 
     def _replaced(self, element: Any, tag: str) -> bool:
         """Write an element that is written as a whole; return whether it is one."""
@@ -151,18 +153,38 @@ class _Walk:
         number = self._ids.setdefault(address, len(self._ids))
         if len(text) > _MOST_LINK_TEXT:
             text = text[:_MOST_LINK_TEXT] + "..."
-        domain = "" if self._local is not None else domain_of(address)
+        domain = "" if self._local is not None else self._domain_of(address)
         self._writer.text(f"【{number}†{text}】" if domain in ("", self._domain) else f"【{number}†{text}†{domain}】")
         return True
 
     def _address(self, href: str) -> str | None:
         if self._local is not None:
             return self._local(href)
+        if (
+            href.startswith("/")
+            and self._site
+            and not href.startswith("//")
+            and "/." not in href
+            and href.isprintable()
+        ):
+            return self._site + href.rstrip()
         address = _joined(self._base, href)
         return address if urlsplit_or_none(address) is not None else None
 
+    def _domain_of(self, address: str) -> str:
+        """Return the domain of an address; that of the page's own site is known."""
+        if (
+            self._site
+            and address.startswith(self._site)
+            and address[len(self._site) : len(self._site) + 1] in ("/", "")
+        ):
+            return self._base_domain
+        return domain_of(address)
+
     def _seen_text(self, element: Any) -> str:
         """Return the text of a link, without what is hidden."""
+        if len(element) == 0:
+            return element.text or ""
         parts: list[str] = []
         walk = etree.iterwalk(element, events=("start", "end"))
         for event, each in walk:
@@ -174,6 +196,13 @@ class _Walk:
             elif each is not element and each.tail:
                 parts.append(each.tail)
         return " ".join(parts)
+
+
+def _site_of(url: str) -> str:
+    """Return the beginning of an address up to its path; empty where it has no such form."""
+    domain = urlsplit_or_none(url)
+    site = "" if domain is None else f"{url.partition(':')[0]}://{domain}"
+    return site if url.startswith(site) else ""
 
 
 def domain_of(url: str) -> str:

@@ -35,7 +35,10 @@ class MarkdownWriter:
 
     def text(self, data: str) -> None:
         """Write text of the page; spaces and line breaks are one space, except in code."""
-        self._write(data, is_text=True)
+        if not self._is_code and data.isspace():
+            self._has_space = True
+        else:
+            self._write(data, is_text=True)
 
     def start(self, tag: str) -> None:
         """Begin an element."""
@@ -168,7 +171,8 @@ class MarkdownWriter:
 
     def _write(self, data: str, *, is_text: bool = False, is_forced: bool = False) -> None:
         if is_text and not self._is_code:
-            data = _SPACE.sub(" ", data)
+            if "  " in data or not data.isprintable():
+                data = _SPACE.sub(" ", data)
             if data.startswith(" "):
                 self._has_space = True
                 data = data[1:]

@@ -14,6 +14,8 @@ _TOKEN_NAME = re.compile(r"<\|(\w{1,40})\|>")
 
 def neutral(text: str) -> str:
     """Return text without control characters, with `【】` as `〖〗` and `<|start|>` as `‹|start|›`."""
+    if "<|" not in text and text.isascii() and text.isprintable():
+        return text
     return _TOKEN_NAME.sub(_SHOWN, sanitize(text).translate(_BRACKETS))
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from gptoss.cli.session.events import ToolCall
 from gptoss.cli.session.tools import ToolOutcome
 from gptoss.cli.tools.arguments import canonical, read_arguments
-from gptoss.cli.tools.browser.browsing import Browsing, BrowsingError, Library
+from gptoss.cli.tools.browser.browsing import SOURCE_PREFIX, Browsing, BrowsingError, Library
 from gptoss.cli.tools.browser.display import Window
 from gptoss.cli.tools.browser.page import Page
 from gptoss.cli.tools.browser.sources import NAMESPACE, Source, sources_of
@@ -132,7 +132,7 @@ class BrowserTool:
             raise ToolInputError(json.dumps({"error": str(error)}, ensure_ascii=False)) from None
         is_named, is_harmless = True, self._pages.is_local
         if name == "find":
-            is_harmless = True
+            is_harmless = self._pages.is_local or browsing.is_open(arguments["cursor"])
         elif name == "open":
             is_named, is_harmless = self._opening(browsing, arguments, history)
         return BrowserCall(self, self._pages, browsing, name, arguments, is_named=is_named, is_harmless=is_harmless)
@@ -167,6 +167,8 @@ class BrowserTool:
         """Return whether an address was named before, and whether nothing is fetched."""
         if self._pages.is_local:
             return True, True
+        if not isinstance(arguments["id"], str) and not browsing.is_open(arguments["cursor"]):
+            return True, False  # the page was shown by an earlier run, and is fetched again
         try:
             url = browsing.target(arguments["id"], arguments["cursor"])
         except BrowsingError:
@@ -249,7 +251,7 @@ def is_named(url: str, history: Sequence[Message], browsing: Browsing) -> bool:
         history: the messages of the conversation.
         browsing: what was shown.
     """
-    wanted = _comparable(url)
+    wanted = _comparable(url.removeprefix(SOURCE_PREFIX))
     if any(wanted == _comparable(link) for shown in browsing.stack for link in _links(shown.page)):
         return True
     texts = [message.text for message in history if message.role.value == "user"]
