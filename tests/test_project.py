@@ -13,8 +13,8 @@ import gptoss.model
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-# torch brings triton where there is a card; pillow and mcp are extras, and mcp brings the other two.
-OPTIONAL = {"triton", "pillow", "mcp", "mcp_types", "anyio", "ddgs"}
+# torch brings triton where there is a card; pillow, mcp, ddgs and pypdfium2 are extras, and mcp brings two others.
+OPTIONAL = {"triton", "pillow", "mcp", "mcp_types", "anyio", "ddgs", "pypdfium2"}
 DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "PIL": "pillow"}
 
 

@@ -52,7 +52,8 @@ class Citations:
                 "url": None if citation.source is None else citation.source.url,
                 "title": None if citation.source is None else citation.source.title,
                 "lines": _lines(citation.first, citation.last),
-                "file_lines": None if citation.own is None else list(citation.own),
+                "file_lines": None if citation.own is None or citation.has_pages else list(citation.own),
+                "file_pages": list(citation.own) if citation.own is not None and citation.has_pages else None,
                 "quote": citation.quote,
             }
             for citation in self.of(text)
@@ -178,7 +179,8 @@ def place_of(citation: Citation) -> str:
     first, last = citation.own or (citation.first, citation.last)
     if first is None:
         return ""
-    return f"line {first}" if last in (None, first) else f"lines {first}-{last}"
+    noun = "page" if citation.own is not None and citation.has_pages else "line"
+    return f"{noun} {first}" if last in (None, first) else f"{noun}s {first}-{last}"
 
 
 def _lines(first: int | None, last: int | None) -> list[int] | None:

@@ -28,6 +28,7 @@ from gptoss.model.storage.regular_file import open_regular_file
 
 if TYPE_CHECKING:
     from gptoss.cli.displays.citations import Citations
+    from gptoss.cli.tools.browser.pdf.reader import PdfReader
     from gptoss.cli.tools.browser.web.library import WebLibrary
     from gptoss.harmony import Message
 
@@ -121,7 +122,7 @@ def _browser(invocation: Invocation, _: Callable[[], Path]) -> Tool:
     folder = Path(invocation.settings.browser_dir).expanduser().resolve()
     if not folder.is_dir():
         raise UsageError(f"--browser-dir: {one_line(str(folder))} is no folder")
-    return BrowserTool(FolderLibrary(folder, invocation.folders.cache / "documents"))
+    return BrowserTool(FolderLibrary(folder, invocation.folders.cache / "documents", _pdf_reader(invocation)))
 
 
 def _web(invocation: Invocation) -> WebLibrary:
@@ -152,7 +153,13 @@ def _web(invocation: Invocation) -> WebLibrary:
             "gptoss: the browser has no search: set a provider's variable, see gptoss browser test", hang=8
         )
     searching = None if provider is None else WebClient(host_of(provider))
-    return WebLibrary(WebClient(settings.browser_hosts), provider, searching)
+    return WebLibrary(WebClient(settings.browser_hosts), provider, _pdf_reader(invocation), searching)
+
+
+def _pdf_reader(invocation: Invocation) -> PdfReader:
+    from gptoss.cli.tools.browser.pdf.reader import PdfReader
+
+    return PdfReader(lambda: decoding_mechanism(invocation.settings))
 
 
 def _names(settings: Settings) -> list[str]:

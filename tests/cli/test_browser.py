@@ -50,6 +50,7 @@ def test_ask_researches_a_folder_without_a_question(gptoss, folder) -> None:
         "title": "The *guide*",
         "lines": [4, 4],
         "file_lines": [3, 3],
+        "file_pages": None,
         "quote": "The battery lasts nine hours.",
     }
     assert second["text"] == "【1†L4】"

@@ -56,7 +56,7 @@ class Citation:
         begin, end: where it is in the text.
         cursor, first, last: what it names; None: it names no lines.
         source: what the cursor has shown; None if it has shown nothing.
-        own: the lines of the file, where the source is one.
+        own: the lines of the file, where the source is one; of a PDF its pages.
     """
 
     begin: int
@@ -73,6 +73,11 @@ class Citation:
         if self.source is None:
             return False
         return self.first is None or any(line in self.source.lines for line in self._range)
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether the own numbers of the source are those of pages."""
+        return self.source is not None and self.source.url.lower().endswith(".pdf")
 
     @property
     def quote(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 import sqlite3
 import zlib
@@ -21,6 +22,7 @@ from gptoss.cli.tools.browser.browsing import BrowsingError
 from gptoss.cli.tools.browser.charsets import is_binary
 from gptoss.cli.tools.browser.folder.documents import document_page
 from gptoss.cli.tools.browser.page import Page
+from gptoss.cli.tools.browser.pdf.reader import PdfReader, is_pdf
 from gptoss.cli.tools.browser.results import Result
 from gptoss.cli.tools.workspace import Workspace, WorkspaceError, is_secret
 
@@ -67,10 +69,12 @@ class FolderIndex:
     Args:
         workspace: the folder.
         storage: the folder of indexes, which is made private.
+        pdf: reads PDF files; None: they are left out.
     """
 
-    def __init__(self, workspace: Workspace, storage: Path) -> None:
+    def __init__(self, workspace: Workspace, storage: Path, pdf: PdfReader | None = None) -> None:
         self._workspace = workspace
+        self._pdf = pdf if pdf is not None and pdf.is_installed else None
         name = hashlib.sha256(os.fsencode(workspace.root)).hexdigest()[:32]
         self._path = storage / f"{name}.sqlite"
         self._database: sqlite3.Connection | None = None
@@ -153,6 +157,10 @@ class FolderIndex:
     def _refresh(self, is_cancelled: Callable[[], bool]) -> Iterator[Counts | tuple[int, int]]:
         database = self._opened()
         known = {path: (size, time) for path, size, time in database.execute("SELECT path, size, time FROM files")}
+        if self._pdf is not None and self._about("pdf") is None:
+            # They were left out when the library was not there.
+            known = {path: state for path, state in known.items() if not path.lower().endswith(".pdf")}
+            database.execute("INSERT INTO about VALUES ('pdf', '1')")
         there: dict[str, tuple[int, int]] = {}
         for path, size, time in _files(self._workspace.root):
             there[path] = (size, time)
@@ -168,13 +176,15 @@ class FolderIndex:
                 for path in gone[begin : begin + _AT_ONCE]:
                     self._forget(database, path)
         for begin in range(0, len(changed), _AT_ONCE):
-            if is_cancelled():
-                break
             yield begin, len(changed)
             with _transaction(database):
                 for path in changed[begin : begin + _AT_ONCE]:
+                    if is_cancelled():  # a PDF can take a while
+                        break
                     self._forget(database, path)
                     self._add(database, path, there[path])
+            if is_cancelled():
+                break
         left_out = database.execute("SELECT count(*) FROM files WHERE title IS NULL").fetchone()[0]
         yield Counts(len(there) - left_out, len(changed), len(gone), left_out)
 
@@ -195,7 +205,11 @@ class FolderIndex:
         page: Page | None = None
         with suppress(WorkspaceError):
             data = self._workspace.read(path)
-            page = None if is_binary(data) else document_page(path, data)
+            if is_pdf(data):
+                with suppress(BrowsingError):
+                    page = None if self._pdf is None else self._pdf.page(path, posixpath.basename(path), data)
+            elif not is_binary(data):
+                page = document_page(path, data)
         row = (path, *state, None if page is None else page.title)
         file = database.execute("INSERT INTO files (path, size, time, title) VALUES (?, ?, ?, ?)", row).lastrowid
         if page is None:

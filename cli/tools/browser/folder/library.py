@@ -12,6 +12,7 @@ from gptoss.cli.tools.browser.charsets import is_binary
 from gptoss.cli.tools.browser.folder.documents import document_page, source_page
 from gptoss.cli.tools.browser.folder.index import Counts, FolderIndex, is_document
 from gptoss.cli.tools.browser.page import Page
+from gptoss.cli.tools.browser.pdf.reader import PdfReader, is_pdf
 from gptoss.cli.tools.browser.results import results_page
 from gptoss.cli.tools.workspace import Workspace, WorkspaceError
 
@@ -24,11 +25,13 @@ class FolderLibrary:
     Args:
         root: the folder.
         storage: where the index is kept.
+        pdf: reads PDF files; None: they cannot be read.
     """
 
-    def __init__(self, root: Path, storage: Path) -> None:
+    def __init__(self, root: Path, storage: Path, pdf: PdfReader | None = None) -> None:
         self.workspace = Workspace(root)
-        self._index = FolderIndex(self.workspace, storage)
+        self._pdf = pdf
+        self._index = FolderIndex(self.workspace, storage, pdf)
         self._refreshed: float | None = None
         self._is_cancelled = False
 
@@ -97,9 +100,14 @@ class FolderLibrary:
             data = self.workspace.read("/".join(parts))
         except WorkspaceError as error:
             raise BrowsingError(f"Error fetching URL `{url}`: {error}") from None
-        if is_binary(data):
-            raise BrowsingError(f"Error fetching URL `{url}`: it is no text")
         path = "/".join(parts)
+        if is_pdf(data) and self._pdf is not None:
+            try:
+                return self._pdf.page(path, parts[-1], data)
+            except BrowsingError as error:
+                raise BrowsingError(f"Error fetching URL `{url}`: {error}") from None
+        if is_binary(data) or is_pdf(data):
+            raise BrowsingError(f"Error fetching URL `{url}`: it is no text")
         return source_page(path, data) if is_source else document_page(path, data)
 
     def close(self) -> None:

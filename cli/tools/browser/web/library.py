@@ -10,6 +10,7 @@ from gptoss.cli.tools.browser.charsets import decoded, is_binary
 from gptoss.cli.tools.browser.html_page import html_page
 from gptoss.cli.tools.browser.neutral import neutral, neutral_line
 from gptoss.cli.tools.browser.page import Page
+from gptoss.cli.tools.browser.pdf.reader import PdfReader, is_pdf
 from gptoss.cli.tools.browser.results import results_page
 from gptoss.cli.tools.browser.web.client import AGENT, MOST_BYTES, Fetched, WebClient, checked_address
 from gptoss.cli.tools.browser.web.providers import Provider
@@ -27,6 +28,7 @@ class WebLibrary:
     Args:
         client: fetches addresses.
         provider: searches; None: there is none, and pages can be opened alone.
+        pdf: reads PDF files; None: they cannot be read.
         search_client: reaches the provider, which may be a private host that pages must not be opened at.
     """
 
@@ -37,7 +39,14 @@ class WebLibrary:
         "of this conversation into addresses or searches."
     )
 
-    def __init__(self, client: WebClient, provider: Provider | None, search_client: WebClient | None = None) -> None:
+    def __init__(
+        self,
+        client: WebClient,
+        provider: Provider | None,
+        pdf: PdfReader | None = None,
+        search_client: WebClient | None = None,
+    ) -> None:
+        self._pdf = pdf
         self._client = client
         self._search_client = search_client or client
         self._provider = provider
@@ -98,10 +107,19 @@ class WebLibrary:
             self._pages += 1
             if self._pages > _MOST_PAGES:
                 raise BrowsingError(f"this conversation has opened {_MOST_PAGES:,} pages, and may open no more")
-            return _page(self._fetched(address), is_source=is_source)
+            fetched = self._fetched(address)
+            if fetched.status < 400 and is_pdf(fetched.data):
+                return self._pdf_page(fetched)
+            return _page(fetched, is_source=is_source)
         except BrowsingError as error:
             shown = url if len(url) <= 1024 else url[:1021] + "..."
             raise BrowsingError(f"Error fetching URL `{shown}`: {error}") from None
+
+    def _pdf_page(self, fetched: Fetched) -> Page:
+        if self._pdf is None or fetched.is_cut:
+            raise BrowsingError(f"it is a PDF{' of more than 8 MiB' * fetched.is_cut}, which cannot be read here")
+        page = self._pdf.page(fetched.url, _name_of(fetched.url), fetched.data)
+        return Page(page.url, page.title, page.text)
 
     def _fetched(self, url: str) -> Fetched:
         """Fetch an address if robots.txt lets it; redirects are asked about one by one."""
@@ -124,13 +142,16 @@ class WebLibrary:
         return Robots(fetched.data.decode("utf-8", "replace"), AGENT).allows
 
 
+def _name_of(url: str) -> str:
+    """Return the last part of an address, for a page without a title."""
+    return neutral_line(unquote(urlsplit(url).path.rpartition("/")[2])) or urlsplit(url).netloc
+
+
 def _page(fetched: Fetched, *, is_source: bool) -> Page:
     if fetched.status >= 400:
         raise BrowsingError(f"the server answers with the status {fetched.status}")
     kind, data = fetched.content_type, fetched.data
     is_html = kind in _HTML or (not kind and data.lstrip()[:1] == b"<")
-    if kind == "application/pdf" or data.startswith(b"%PDF-"):
-        raise BrowsingError("it is a PDF, which cannot be read here")
     is_text = is_html or not kind or kind.startswith("text/") or kind in _TEXT or kind.endswith(("+xml", "+json"))
     if not is_text or is_binary(data):
         raise BrowsingError(f"it is no text{f' but {neutral_line(kind)}' if kind else ''}")
@@ -138,8 +159,7 @@ def _page(fetched: Fetched, *, is_source: bool) -> Page:
     if is_html and not is_source:
         page = html_page(text, fetched.url)
     else:
-        title = neutral_line(unquote(urlsplit(fetched.url).path.rpartition("/")[2])) or urlsplit(fetched.url).netloc
-        page = Page(fetched.url, title, f"\nURL: {fetched.url}\n{neutral(text)}")
+        page = Page(fetched.url, _name_of(fetched.url), f"\nURL: {fetched.url}\n{neutral(text)}")
     if fetched.is_cut:
         page = Page(
             page.url,
