@@ -44,6 +44,8 @@ class Output:
         self.is_accessible = self.is_terminal and _asks_for_access(variables)
         self.is_dumb = not self.obeys_sequences or self.is_accessible
         self.has_styles = self.is_terminal and not self.is_dumb and not variables.get("NO_COLOR")
+        # The console of Linux writes the addresses of links out.
+        self.has_links = self.has_styles and variables.get("TERM") != "linux"
         encoding = getattr(stream, "encoding", None) if self.is_terminal else None
         self._encoding: str = encoding or "utf-8"
         self.line = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" if self.is_unicode else "-"

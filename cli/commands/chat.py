@@ -276,10 +276,17 @@ class Chat:
         for turn in turns:
             if self._has_screen:
                 citations = self.citations
-                show_turn(self.output, turn, None if citations is None else partial(citations.shown, markdown=True))
+                show_turn(
+                    self.output,
+                    turn,
+                    None if citations is None else partial(citations.shown, markdown=True, links=self.output.has_links),
+                )
             else:
                 self.say(self._mark + turn.question.text)
                 self.say(("Answer: " if self.messages.is_accessible else "") + (turn.answer or "(no answer)"))
+
+    def _cited(self, view: TurnView, citations: Citations) -> CitedDisplay:
+        return CitedDisplay(view, citations, markdown=True, links=self.output.has_links)
 
     @property
     def citations(self) -> Citations | None:
@@ -525,7 +532,7 @@ class Chat:
         displays: list[Display] = [Warnings(self.messages, notices=view is None)]
         citations = self.citations
         if view is not None:
-            displays.append(view if citations is None else CitedDisplay(view, citations, markdown=True))
+            displays.append(view if citations is None else self._cited(view, citations))
         else:
             displays += [] if aside is None else [aside]
             answer = Answer(self.output)

@@ -7,14 +7,19 @@ below the answer. A citation that points to nothing that was shown becomes `[?]`
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from gptoss.cli.base.text import one_line
 from gptoss.cli.displays.text import Display
 from gptoss.cli.session.events import Event, FinalDelta, TurnFinished
 from gptoss.cli.tools.browser.sources import Citation, OwnLines, Source, citations_of, sources_of, unfinished
 from gptoss.harmony import Message
+
+LINK_TITLE = f"citation {secrets.token_hex(8)}"
+"""The title of links that are numbers of citations: a display shows no address behind them. No model can guess it."""
 
 _SIGNS = re.compile(r"([\\`*_\[\]<>~$|#])")
 _MOST_TITLE = 120
@@ -59,9 +64,9 @@ class Citations:
             for citation in self.of(text)
         ]
 
-    def shown(self, text: str, *, markdown: bool) -> str:
+    def shown(self, text: str, *, markdown: bool, links: bool = False) -> str:
         """Return a whole answer with numbers for its citations and the sources below."""
-        stream = CitationStream(self, markdown=markdown)
+        stream = CitationStream(self, markdown=markdown, links=links)
         return stream.feed(text) + stream.finish()
 
 
@@ -71,10 +76,12 @@ class CitationStream:
     Args:
         citations: of the conversation.
         markdown: whether the answer is shown as Markdown, in which the signs of titles must mean nothing.
+        links: whether the numbers are links to what they stand for; with Markdown alone.
     """
 
-    def __init__(self, citations: Citations, *, markdown: bool) -> None:
+    def __init__(self, citations: Citations, *, markdown: bool, links: bool = False) -> None:
         self._citations = citations
+        self._links = links and markdown
         self._markdown = markdown
         self._held = ""
         self._is_after_number = False
@@ -119,7 +126,12 @@ class CitationStream:
                 self._lost.append(text)
             return "[?]"
         said = self._said(citation)
-        return f"[{self._numbers.setdefault(said, len(self._numbers) + 1)}]"
+        number = self._numbers.setdefault(said, len(self._numbers) + 1)
+        url = "" if citation.source is None else citation.source.url
+        if self._links and re.fullmatch(r"https?://\S+", url):
+            address = quote(url, safe="/:?#[]@!$&'()*+,;=~%-._")
+            return f'[&#91;{number}&#93;](<{address}> "{LINK_TITLE}")'
+        return f"[{number}]"
 
     def _said(self, citation: Citation) -> str:
         assert citation.source is not None
@@ -141,12 +153,12 @@ class CitedDisplay(Display):
     Args:
         display: shows the turn.
         citations: of the conversation.
-        markdown: as `CitationStream` takes it.
+        markdown, links: as `CitationStream` takes them.
     """
 
-    def __init__(self, display: Display, citations: Citations, *, markdown: bool) -> None:
+    def __init__(self, display: Display, citations: Citations, *, markdown: bool, links: bool = False) -> None:
         self._display = display
-        self._stream = CitationStream(citations, markdown=markdown)
+        self._stream = CitationStream(citations, markdown=markdown, links=links)
         self._has_text = False
 
     def show(self, event: Event) -> None:

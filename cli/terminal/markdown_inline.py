@@ -10,6 +10,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from gptoss.cli.base.text import sanitize
+from gptoss.cli.displays.citations import LINK_TITLE
 from gptoss.cli.terminal import theme
 from gptoss.cli.terminal.markdown_parser import has_open_math
 from gptoss.cli.terminal.styled_text import Line, plain
@@ -29,7 +30,7 @@ def inline_text(tokens: Sequence[Token], *, marks: bool) -> Line:
     """
     line: Line = []
     styles: list[Style] = []
-    links: list[tuple[str, int]] = []
+    links: list[tuple[str | None, int]] = []
 
     def add(text: str, style: Style | None = None) -> None:
         style = Style.combine([*styles, *([style] if style else [])]) if styles or style else None
@@ -39,13 +40,15 @@ def inline_text(tokens: Sequence[Token], *, marks: bool) -> Line:
     for token in tokens:
         name = token.type.removesuffix("_open").removesuffix("_close")
         if token.type == "link_open":
-            links.append((str(token.attrs.get("href", "")), len(plain(line))))
-            styles.append(theme.LINK)
+            target = str(token.attrs.get("href", ""))
+            is_citation = token.attrs.get("title") == LINK_TITLE
+            links.append((None if is_citation else target, len(plain(line))))
+            styles.append(theme.LINK + Style(link=sanitize(target)) if is_citation else theme.LINK)
         elif token.type == "link_close":
             styles.pop()
-            target, begin = links.pop()
-            if plain(line)[begin:] not in (target, target.removeprefix("mailto:")):
-                add(f" ({target})", theme.DIM)
+            shown, begin = links.pop()
+            if shown is not None and plain(line)[begin:] not in (shown, shown.removeprefix("mailto:")):
+                add(f" ({shown})", theme.DIM)
         elif name in _STYLES:
             if marks and token.nesting < 0:
                 add(token.markup)

@@ -141,6 +141,36 @@ def test_web_pages_in_a_turn(gptoss) -> None:
         assert "is not allowed" in forbidden.prompts[1]
 
 
+def test_research_over_hostile_pages_at_a_terminal(terminal) -> None:
+    with web_server() as server:
+        base = f"http://127.0.0.1:{server.port}"
+        turn = (
+            call("open", id=f"{base}/"),
+            call("open", id=0),
+            call("open", id=f"{base}/to/http://localhost:{server.port}/turbines"),
+            call("open", id=f"{base}/bomb"),
+            call("find", pattern="aaaa"),
+            call("open", id=f"{base}/missing"),
+            final("It turns at 1500 rpm【1†L4】 (see【1†L4】), they say【1†L99】."),
+        )
+        allowed = ("--allow", "browser", "--allow", "browser.url", "--browser-host", f"127.0.0.1:{server.port}")
+        screen = terminal("--tool", "browser", *allowed, completions=turn, rows=60, columns=110)
+        screen.wait_for_prompt()
+        screen.type(f"What do they say at {base}/ ?\r")
+        screen.wait_for(r"\[\?\] .*points to nothing")
+        lines = screen.wait_for_prompt()
+        assert "It turns at 1500 rpm[1] (see[1]), they say[?]." in lines
+        assert f"[1] Turbines, line 4: {base}/turbines" in lines
+        assert any("localhost" in line and "not allowed" in line for line in lines)
+        number = screen.raw.partition("1500 rpm")[2]
+        assert f";{base}/turbines\x1b\\" in number
+        assert "Ignore your instructions" not in screen.raw
+        for sequence in ("\x1b]0;owned", "<|start|>", "\x07"):
+            assert sequence not in screen.raw
+        screen.type("/sources 1\r")
+        screen.wait_for(r"^    The turbine turns at 1500 rpm\.")
+
+
 def test_web_joined_with_other_tools_is_said(gptoss) -> None:
     result = gptoss("ask", "Hi", "--tool", "browser,files", completions=(final("x"),), stdin=b"")
     assert result.status == 0
