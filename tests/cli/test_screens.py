@@ -60,7 +60,7 @@ def test_a_conversation(terminal, reply, columns) -> None:
     screen.wait_for_prompt()
     for line, sign in [
         ("How do I sort?", "中文"),
-        ("And the weather?", "the model ended"),
+        ("And the weather?", "the model called"),
         ("/effort high", "effort high from now on"),
         ("/retry 7", "Yes"),
         ("/reasoning fold", "reasoning is folded"),
