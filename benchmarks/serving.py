@@ -3,11 +3,13 @@
     python benchmarks/serving.py [-m nano] [--tokens 500] [--rounds 5]
 
 The server runs in a process of its own, at a unix socket. The engine alone generates the same tokens in this process.
+Where other work shares the machine, compare the CPU seconds of the server (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -40,7 +42,7 @@ def main() -> None:
             try:
                 assert server.stdout is not None
                 server.stdout.readline()
-                measure(path, options.tokens, options.rounds, alone)
+                measure(path, options.tokens, options.rounds, alone, server.pid)
             finally:
                 server.terminate()
 
@@ -60,7 +62,7 @@ def engine_alone(model: str, tokens: int, rounds: int, folder: Path) -> float:
     return statistics.median(seconds)
 
 
-def measure(path: Path, tokens: int, rounds: int, alone: float) -> None:
+def measure(path: Path, tokens: int, rounds: int, alone: float, pid: int) -> None:
     """Print what streaming adds to a token, and the time of eight answers by one and by four clients."""
     body = {"prompt": PROMPT, "max_tokens": tokens, "stream": True, "ignore_eos": True, "temperature": 0}
 
@@ -77,17 +79,23 @@ def measure(path: Path, tokens: int, rounds: int, alone: float) -> None:
     ask(clients[0])
     seconds = statistics.median(ask(clients[0]) / tokens for _ in range(rounds))
     print(f"streamed           {seconds * 1e3:.3f} ms a token, {(seconds - alone) * 1e3:+.3f} ms")
-    begin = time.perf_counter()
-    for _ in range(8):
-        ask(clients[0])
-    one = time.perf_counter() - begin
-    begin = time.perf_counter()
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda n: ask(clients[n % 4]), range(8)))
-    four = time.perf_counter() - begin
-    print(f"8 answers          {one:.2f} s one after the other, {four:.2f} s by 4 clients at once")
+    for count, words in ((1, "one after the other"), (4, "by 4 clients at once")):
+        begin, cpu = time.perf_counter(), cpu_seconds(pid)
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda n, count=count: ask(clients[n % count]), range(8)))  # type: ignore[misc]
+        seconds = time.perf_counter() - begin
+        print(f"8 answers          {seconds:.2f} s, {cpu_seconds(pid) - cpu:.2f} s of CPU, {words}")
     for client in clients:
         client.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of a process so far; 0 where the system has no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -360,14 +360,15 @@ def test_a_fault_of_the_program_is_said_and_served_on(start, scripted, nano) -> 
 # All at once
 
 
-def test_two_hundred_bad_clients_harm_no_answer(nano, start) -> None:
+@pytest.mark.parametrize("bad_clients", [60, pytest.param(200, marks=pytest.mark.long)])
+def test_bad_clients_harm_no_answer(nano, start, bad_clients) -> None:
     running = start(head_s=0.5, body_s=0.5, waiting=400)
     body = {"prompt": "12 + 30 is", "max_tokens": 30, "return_token_ids": True, "seed": 1}
     with running.client() as client:
         alone = client.post("/v1/completions", json=body).json()["choices"]
         draw = random.Random(5)
         bad = []
-        for number in range(200):
+        for number in range(bad_clients):
             each = connect(running)
             bad.append(each)
             kind = number % 4

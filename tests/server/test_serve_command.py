@@ -44,7 +44,7 @@ def test_a_unix_socket_is_its_owners_alone_and_goes_with_the_server(tmp_path) ->
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         transport = httpx2.HTTPTransport(uds=str(path))
         with httpx2.Client(transport=transport, base_url="http://any-name", timeout=10) as client:
-            asked = {"prompt": "1 + 1 is", "max_tokens": 2000, "stream": True, "ignore_eos": True}
+            asked = {"prompt": "1 + 1 is", "max_tokens": 400, "stream": True, "ignore_eos": True}
             with client.stream("POST", "/v1/completions", json=asked) as stream:
                 lines = stream.iter_lines()
                 assert next(lines).startswith("data: ")
@@ -56,6 +56,34 @@ def test_a_unix_socket_is_its_owners_alone_and_goes_with_the_server(tmp_path) ->
     assert "nano answers at unix:" in err
     assert "POST /v1/completions 200" in err
     assert "1 + 1" not in err
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system has no /proc")
+def test_a_thousand_requests_leave_the_memory_as_it_was(tmp_path) -> None:
+    path = tmp_path / "s"
+    with started(tmp_path, "--socket", str(path), "--no-access-log") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        def megabytes() -> float:
+            return int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://s", timeout=60) as client:
+            for number in range(1000):
+                if number == 400:
+                    before = megabytes()
+                asked = {"messages": [{"role": "user", "content": f"What is {number} + 3?"}], "max_tokens": 4}
+                tool = {"name": f"f{number}", "parameters": {"properties": {f"x{number}": {"type": "integer"}}}}
+                kinds = (
+                    ("/v1/completions", {"prompt": f"{number} + 7 is", "max_tokens": 4}),
+                    ("/v1/chat/completions", {**asked, "tools": [{"type": "function", "function": tool}]}),
+                    ("/v1/chat/completions", {**asked, "stream": True}),
+                    ("/v1/responses", {"input": f"What is {number} + 3?", "max_output_tokens": 4}),
+                )
+                route, body = kinds[number % 4]
+                assert client.post(route, json=body).status_code == 200
+        assert megabytes() < before + 8
 
 
 @pytest.fixture
@@ -171,7 +199,8 @@ def test_the_server_imports_no_tools() -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_tls(tmp_path, nano) -> None:
+@pytest.mark.long
+def test_tls(tmp_path) -> None:
     if subprocess.run(["openssl", "version"], capture_output=True).returncode:
         pytest.skip("openssl is not there to make a certificate")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
