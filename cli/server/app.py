@@ -72,6 +72,8 @@ class Application:
     connections: Callable[[], int] = lambda: 0
 
     def __post_init__(self) -> None:
+        # Made before threads share them.
+        _ = self.served.calls, self.served.responses, self.served.model.constraints
         # The next start is quicker then. Of the prompts nothing is stored.
         retain = self.served.model.engine.retain
         self.answering = Answering(self.served.limits, self._fault, lambda: retain(()))

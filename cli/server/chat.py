@@ -14,7 +14,7 @@ from gptoss.cli.server.errors import ApiError
 from gptoss.cli.server.fields import Fields
 from gptoss.cli.server.offered_tools import function_name, plain_argument, read_tools
 from gptoss.cli.server.replies import Asked, Begun, Call, Reasoning, Reply, Text, for_choice, read_effort
-from gptoss.cli.server.sampling import UNSUPPORTED, sampling_params, stop_strings
+from gptoss.cli.server.sampling import UNSUPPORTED, check_logprobs, sampling_params, stop_strings
 from gptoss.cli.server.served import Served, new_id
 from gptoss.cli.server.token_text import chat_logprob
 from gptoss.cli.server.work import Work, event
@@ -75,7 +75,10 @@ class Chat:
             stop_strings(fields, limits),
         )
         choices = fields.whole("n", 1, limits.choices) or 1
-        return cls(served, asked, choices, logprobs, fields.flag("stream"), options.flag("include_usage"))
+        is_streamed = fields.flag("stream")
+        if logprobs and not is_streamed:
+            check_logprobs(served, asked.params, choices)
+        return cls(served, asked, choices, logprobs, is_streamed, options.flag("include_usage"))
 
     def compute(self, work: Work) -> dict[str, Any] | None:
         """Sample the answers one after the other; their prompt is computed once."""
@@ -95,7 +98,8 @@ class Chat:
             if work.cancelled:
                 return None
             usage += for_choice(choice.usage, index)
-            choices.append(choice.whole())
+            if not self.is_streamed:
+                choices.append(choice.whole())
         if not self.is_streamed:
             return {**envelope, "choices": choices, "usage": _usage(usage)}
         if self.has_usage:
@@ -192,7 +196,8 @@ class _Choice:
         if not self._request.logprobs or not isinstance(piece, Text):
             return []
         new = [chat_logprob(token, self._request.served.model.encoding) for token in piece.tokens]
-        self._logprobs += new
+        if not self._request.is_streamed:
+            self._logprobs += new
         return new
 
     def _piece(

@@ -15,7 +15,14 @@ from typing import Any
 from gptoss.cli.server.errors import ApiError
 from gptoss.cli.server.fields import Fields
 from gptoss.cli.server.held import Held
-from gptoss.cli.server.sampling import UNSUPPORTED, StopStrings, sampling_params, stop_strings, with_seed
+from gptoss.cli.server.sampling import (
+    UNSUPPORTED,
+    StopStrings,
+    check_logprobs,
+    sampling_params,
+    stop_strings,
+    with_seed,
+)
 from gptoss.cli.server.served import Served, new_id
 from gptoss.cli.server.token_text import TokenText, logprob, token_bytes
 from gptoss.cli.server.work import Work, event
@@ -105,15 +112,19 @@ class Completions:
             raise ApiError(f"at most {limits.choices} answers to one request: n times the prompts", param="n")
         if fields.whole("best_of") not in (None, choices):
             raise ApiError("best_of is not supported", param="best_of", code="unsupported_parameter")
+        is_streamed = fields.flag("stream")
         logprobs = fields.whole("logprobs", 0, limits.top_logprobs)
         max_tokens = fields.whole("max_tokens", 1) or _MAX_TOKENS
+        params = sampling_params(fields, served.model.engine.info.defaults, max_tokens, logprobs or 0)
+        if logprobs is not None and not is_streamed:
+            check_logprobs(served, params, choices * len(prompts))
         options = fields.object("stream_options") or Fields({})
         stop_ids = fields.items("stop_token_ids", served.model.encoding.vocab_size)
         return cls(
             served,
             prompts,
             choices,
-            sampling_params(fields, served.model.engine.info.defaults, max_tokens, logprobs or 0),
+            params,
             stop_strings(fields, limits),
             frozenset(_ids(stop_ids, "stop_token_ids")),
             fields.flag("ignore_eos"),
@@ -125,7 +136,7 @@ class Completions:
                 fields.flag("skip_special_tokens", default=True),
                 options.flag("include_usage"),
             ),
-            fields.flag("stream"),
+            is_streamed,
         )
 
     def compute(self, work: Work) -> dict[str, Any] | None:
@@ -148,7 +159,8 @@ class Completions:
                     if self.is_streamed and self.form.shows(piece):
                         work.emit(event(json.dumps({**envelope, "choices": [piece]})))
                 usage += choice.usage(first=nth == 0)
-                choices.append(choice.whole())
+                if not self.is_streamed:
+                    choices.append(choice.whole())
         self.served.count(usage, cancelled=work.cancelled is not None)
         if work.cancelled:
             return None
@@ -173,10 +185,11 @@ class _Choice:
         self._index = index
         self._params = params
         self._encoding = request.served.model.encoding
-        self._text = ""
+        self._texts: list[str] = []
+        self._length = 0
         self._tokens: list[Token] = []
         self._offsets: list[int] = []
-        self._cached = self._seed = 0
+        self._count = self._cached = self._seed = 0
         self._finish: str | None = None
         self._reason: int | str | None = None
 
@@ -200,7 +213,9 @@ class _Choice:
             self._seed = generation.seed
             for token in generation:
                 is_stop = generation.finish_reason == "stop"
-                self._tokens.append(token)
+                self._count += 1
+                if not request.is_streamed:
+                    self._tokens.append(token)
                 # A stop token is no text, whatever it would read as.
                 text = stops.feed("" if is_stop else decoder.feed(token.id))
                 if generation.finish_reason is not None and stops.found is None:
@@ -220,9 +235,7 @@ class _Choice:
 
     def whole(self) -> dict[str, Any]:
         """Return the answer when it is over."""
-        text, self._text = self._text, ""
-        offsets, self._offsets = self._offsets, []
-        whole = self._piece(text, self._tokens, offsets)
+        whole = self._piece("".join(self._texts), self._tokens, self._offsets)
         if self._request.form.token_ids:
             whole["prompt_token_ids"] = list(self._ids)
         return whole
@@ -230,14 +243,16 @@ class _Choice:
     def usage(self, *, first: bool) -> Usage:
         """Return the tokens; a prompt counts once for all its choices."""
         prompt, cached = (len(self._ids), self._cached) if first else (0, 0)
-        return Usage(prompt, cached, len(self._tokens), 0)
+        return Usage(prompt, cached, self._count, 0)
 
     def _piece(self, text: str, tokens: Sequence[Token], offsets: Sequence[int] | None = None) -> dict[str, Any]:
         form = self._request.form
         if offsets is None:
-            offsets = [len(self._text)] * len(tokens)
-            self._offsets += offsets
-        self._text += text
+            offsets = [self._length] * len(tokens)
+            self._length += len(text)
+            if not self._request.is_streamed:
+                self._offsets += offsets
+                self._texts.append(text)
         piece: dict[str, Any] = {
             "index": self._index,
             "text": text,
@@ -249,7 +264,7 @@ class _Choice:
             piece["seed"] = self._seed
         if form.token_ids:
             piece["token_ids"] = [token.id for token in tokens]
-            if len(self._tokens) == 1:
+            if self._count == 1:
                 piece["prompt_token_ids"] = list(self._ids)
         return piece
 

@@ -23,6 +23,7 @@ class Limits:
         grammar, rules: characters and lines of one grammar.
         stops: stop strings; each has at most `stop` characters.
         top_logprobs: the likeliest tokens beside each sampled one.
+        logprobs: log probabilities in an answer that is not streamed.
         stored: bytes of the responses and calls that are remembered.
         connections: open connections.
         head_s: seconds for the head of a request.
@@ -49,6 +50,7 @@ class Limits:
     stops: int = 16
     stop: int = 1024
     top_logprobs: int = 20
+    logprobs: int = 1_000_000
     stored: int = 64 << 20
     connections: int = 512
     head_s: float = 10.0

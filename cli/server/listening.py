@@ -38,22 +38,29 @@ def listen_tcp(host: str, port: int) -> socket.socket:
         ListenError: the address is taken, or not one of this machine.
         UsageError: it is no address.
     """
-    where = f"{one_line(host)}, port {port}"
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         raise UsageError(f"--host {one_line(host)}: there is no such address") from None
-    listener = socket.socket(family, kind)
+    failed: OSError | None = None
+    for family, kind, _, _, address in found:  # of a name, the first that this machine has
+        try:
+            return _listening(socket.socket(family, kind), address)
+        except OSError as error:
+            failed = failed or error
+    assert failed is not None
+    hint = ": end the program that uses it, or choose another --port" if failed.errno == errno.EADDRINUSE else ""
+    raise ListenError(f"cannot listen at {one_line(host)}, port {port}: {failed.strerror}{hint}") from None
+
+
+def _listening(listener: socket.socket, address: object) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        listener.bind(address)  # type: ignore[arg-type]
         listener.listen(_BACKLOG)
-    except OSError as error:
+    except OSError:
         listener.close()
-        hint = ": end the program that uses it, or choose another --port" if error.errno == errno.EADDRINUSE else ""
-        raise ListenError(f"cannot listen at {where}: {error.strerror}{hint}") from None
+        raise
     return listener
 
 

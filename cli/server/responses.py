@@ -15,7 +15,7 @@ from gptoss.cli.server.offered_tools import read_tools
 from gptoss.cli.server.replies import Asked, Begun, Call, Reply, Text, read_effort
 from gptoss.cli.server.response_events import Events, Output
 from gptoss.cli.server.response_items import read_items
-from gptoss.cli.server.sampling import UNSUPPORTED, sampling_params
+from gptoss.cli.server.sampling import UNSUPPORTED, check_logprobs, sampling_params
 from gptoss.cli.server.served import Served, new_id
 from gptoss.cli.server.stored_responses import StoredResponse
 from gptoss.cli.server.token_text import chat_logprob
@@ -121,6 +121,8 @@ class Responses:
             bool(top_logprobs) or _LOGPROBS in include,
             _SEALED in include,
         )
+        if wants.logprobs:  # the last event of a stream has them all too
+            check_logprobs(served, asked.params, 1)
         return cls(served, asked, read.called, wants, _echoed(fields, asked, effort, max_tokens))
 
     @property

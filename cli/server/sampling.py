@@ -7,6 +7,7 @@ from dataclasses import replace
 from gptoss.cli.server.errors import ApiError
 from gptoss.cli.server.fields import Fields
 from gptoss.cli.server.limits import Limits
+from gptoss.cli.server.served import Served
 from gptoss.model.interface import SamplingParams
 
 SEEDS = 1 << 63
@@ -45,6 +46,18 @@ def sampling_params(
         max_tokens=max_tokens,
         top_logprobs=top_logprobs,
     )
+
+
+def check_logprobs(served: Served, params: SamplingParams, choices: int) -> None:
+    """Bound the memory of an answer with log probabilities that is sent as a whole.
+
+    Raises:
+        ApiError: it may have too many.
+    """
+    tokens = min(params.max_tokens or served.max_context, served.max_context)
+    if choices * tokens * (1 + params.top_logprobs) > served.limits.logprobs:
+        most = f"{served.limits.logprobs:,} log probabilities"
+        raise ApiError(f"the answer may have more than {most}: stream it, or limit its tokens", param="logprobs")
 
 
 def with_seed(params: SamplingParams, choice: int) -> SamplingParams:

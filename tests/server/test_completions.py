@@ -199,6 +199,21 @@ def test_what_is_wrong_is_named(server, body, param, words) -> None:
     assert server.complaints == []
 
 
+def test_log_probabilities_are_bounded(start) -> None:
+    with start(logprobs=1000).client() as client:
+        asked = {"prompt": "x", "max_tokens": 60, "logprobs": 20}
+        refused = client.post("/v1/completions", json=asked)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "logprobs")
+        assert client.post("/v1/completions", json={**asked, "max_tokens": 40}).status_code == 200
+        assert client.post("/v1/completions", json={**asked, "stream": True}).status_code == 200
+        for route, body in (
+            ("chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+            ("responses", {"input": "x"}),
+        ):
+            limits = {"logprobs": True} if "chat" in route else {"top_logprobs": 1}
+            assert client.post(f"/v1/{route}", json={**body, **limits}).status_code == 400
+
+
 def test_neutral_values_and_unknown_fields_are_no_error(post) -> None:
     post(prompt="x", max_tokens=1, frequency_penalty=0, logit_bias={}, best_of=1, user="me", stop=None, seed=-5)
 

@@ -174,6 +174,11 @@ def test_stale_sockets_are_replaced_and_nothing_else_is(tmp_path) -> None:
         listen_unix(tmp_path / "nowhere" / "s")
 
 
+def test_addresses_of_a_name() -> None:
+    with listen_tcp("localhost", 0) as listener:
+        assert is_loopback(listener.getsockname()[0])
+
+
 def test_loopback() -> None:
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.3.2.1", "::1")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "box.lan", "")))
