@@ -150,11 +150,13 @@ class Completions:
         usage = Usage(0, 0, 0, 0)
         choices = []
         for number, prompt in enumerate(self.prompts):
-            ids = tuple(self.served.model.encoding.encode(prompt)) if isinstance(prompt, str) else prompt
+            if isinstance(prompt, str):
+                self.served.check_text(prompt)
+                prompt = tuple(self.served.model.encoding.encode(prompt))
             for nth in range(self.choices):
                 if work.cancelled:
                     break
-                choice = _Choice(self, ids, number * self.choices + nth, with_seed(self.params, nth))
+                choice = _Choice(self, prompt, number * self.choices + nth, with_seed(self.params, nth))
                 for piece in choice.pieces(work):
                     if self.is_streamed and self.form.shows(piece):
                         work.emit(event(json.dumps({**envelope, "choices": [piece]})))

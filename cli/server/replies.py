@@ -141,11 +141,14 @@ class Reply:
         """Sample the reply.
 
         Raises:
+            ApiError: a text is far too long for the context.
             SchemaError: the grammar engine does not support the form of the answer.
             ModelError: the prompt does not fit, or the engine failed.
             HarmonyError: the conversation cannot be rendered.
         """
         asked = self._asked
+        for text in (asked.instructions or "", *(message.text for message in asked.messages)):
+            self._served.check_text(text)
         session = Session(
             self._served.model,
             Transcript(self._settings()),

@@ -9,7 +9,7 @@ from typing import Any
 
 from gptoss.cli.base.settings import Effort
 from gptoss.cli.server.answer_forms import read_form
-from gptoss.cli.server.errors import ApiError, api_error
+from gptoss.cli.server.errors import CONTEXT_FULL, ApiError, api_error
 from gptoss.cli.server.fields import Fields
 from gptoss.cli.server.offered_tools import read_tools
 from gptoss.cli.server.replies import Asked, Begun, Call, Reply, Text, read_effort
@@ -147,8 +147,8 @@ class Responses:
                 if self._wants.logprobs and isinstance(piece, Text):
                     logprobs = [chat_logprob(token, encoding) for token in piece.tokens]
                 output.add(piece, logprobs)
-        except ContextFullError as error:
-            if events is None:
+        except (ContextFullError, ApiError) as error:
+            if events is None or api_error(error).code != CONTEXT_FULL:
                 raise
             # codex shows this code in its own words, where it is no status of HTTP.
             events.emit(self.failed(api_error(error).body))

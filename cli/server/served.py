@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from gptoss.cli.base.settings import Effort
-from gptoss.cli.server.errors import ApiError
+from gptoss.cli.server.errors import CONTEXT_FULL, ApiError
 from gptoss.cli.server.limits import Limits
 from gptoss.cli.server.metrics import Metrics
 from gptoss.cli.server.remembered import RememberedCalls
@@ -21,6 +21,7 @@ from gptoss.cli.session.events import Usage
 from gptoss.cli.session.options import SessionModel
 from gptoss.model.errors import quote
 
+_CHARACTERS_A_TOKEN = 16
 _PREFIXES = ("openai/", "gpt-oss-", "gpt-oss:")
 
 
@@ -85,6 +86,19 @@ class Served:
                 status=404,
                 code="model_not_found",
                 param="model",
+            )
+
+    def check_text(self, text: str) -> None:
+        """Refuse a text that cannot fit the context, before it is cut into tokens: that may take a minute.
+
+        Raises:
+            ApiError: it has more than 16 characters for each token of the context; texts have about four a token.
+        """
+        most = _CHARACTERS_A_TOKEN * self.max_context
+        if len(text) > most:
+            raise ApiError(
+                f"a text of {len(text):,} characters does not fit a context of {self.max_context:,} tokens",
+                code=CONTEXT_FULL,
             )
 
     def description(self, name: str) -> dict[str, Any]:

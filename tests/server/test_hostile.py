@@ -240,6 +240,20 @@ def test_other_paths_and_methods(server) -> None:
         assert client.get("/health", headers=upgrade).status_code == 200
 
 
+@pytest.mark.parametrize("text", ["a" * 1_000_000, "\u0301" * 100_000])
+def test_texts_that_take_long_to_cut_into_tokens(server, text) -> None:
+    with server.client() as client:
+        for route, body in (
+            ("completions", {"prompt": text}),
+            ("chat/completions", {"messages": [{"role": "user", "content": text}]}),
+            ("chat/completions", {"messages": [{"role": "system", "content": text}, {"role": "user", "content": "x"}]}),
+            ("responses", {"input": text}),
+        ):
+            refused = client.post(f"/v1/{route}", json=body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
+            assert "characters does not fit" in refused.json()["error"]["message"]
+
+
 # Time
 
 
