@@ -6,7 +6,6 @@ import errno
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
@@ -136,7 +135,17 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
         return _complain(messages, what, ExitStatus.FAILED)
 
 
+def _write_version(environment: Environment) -> None:
+    from importlib.metadata import version
+
+    environment.output().write(f"gptoss {version('gptoss')}\n")
+
+
 def _run(arguments: Sequence[str], environment: Environment) -> int:
+    if list(arguments) == ["--version"] and shell_completion.VARIABLE not in environment.variables:
+        # Typer would import Pydantic to look at the values of options, which takes as long as all else.
+        _write_version(environment)
+        return ExitStatus.ANSWERED
     command = typer.main.get_command(app)
     if shell_completion.VARIABLE in environment.variables:
         return shell_completion.complete(command, environment)
@@ -170,8 +179,7 @@ def program(
 ) -> None:
     """Run OpenAI's gpt-oss models in a terminal."""
     if version:
-        environment: Environment = context.obj
-        environment.output().write(f"gptoss {installed_version('gptoss')}\n")
+        _write_version(context.obj)
         raise typer.Exit
     if context.invoked_subcommand is None:
         from gptoss.cli.commands.welcome import welcome

@@ -33,7 +33,8 @@ from gptoss.cli.startup.tools import citations_of
 from gptoss.cli.terminal.activity import STOP_HINT, beating
 from gptoss.cli.terminal.attention import Attention
 from gptoss.cli.terminal.notices import Notices
-from gptoss.cli.terminal.terminal_display import Aside, StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
+from gptoss.cli.terminal.terminal_display import Aside
 from gptoss.harmony import Message
 
 if TYPE_CHECKING:

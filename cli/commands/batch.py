@@ -30,7 +30,7 @@ from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.opening import new_settings, open_session
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.tools import open_toolbox, temporary_files
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.harmony import Message
 
 _RESULT = b'{"line": '  # what every result begins with

@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -19,7 +18,7 @@ from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.lazy_loading import import_torch
 from gptoss.cli.startup.machine import available_memory
 from gptoss.cli.startup.options import Invocation
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 from gptoss.model.errors import ContextFullError, ModelNotFoundError
 
@@ -317,11 +316,13 @@ def _reckoning(run: Run) -> list[tuple[str, str]]:
 
 
 def _as_json(run: Run) -> dict[str, Any]:
+    from importlib.metadata import version
+
     from gptoss.model.measure.benchmark import peak_device_bytes, peak_rss_bytes
 
     measured, plan = run.measurement, run.plan
     return {
-        "version": installed_version("gptoss"),
+        "version": version("gptoss"),
         "model": run.model,
         "layers": run.num_layers,
         "measured_layers": run.num_layers if run.measured_layers is None else run.measured_layers,

@@ -50,8 +50,9 @@ from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.past_turn import show_question, show_turn
 from gptoss.cli.terminal.pictures import picture, protocol_of
 from gptoss.cli.terminal.status_behind import StatusBehind
+from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.cli.terminal.styled_text import plain, wrap
-from gptoss.cli.terminal.terminal_display import Aside, StatusLine
+from gptoss.cli.terminal.terminal_display import Aside
 from gptoss.cli.terminal.turn_view import TurnView
 from gptoss.harmony import Channel, Message, Role
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -132,6 +131,8 @@ def write_setting(config: Path, key: str, value: Any) -> bool:
 
 def _replace(config: Path, text: str) -> None:
     """Replace the file, whole or not at all; a link to it stays a link."""
+    import secrets
+
     target = config.resolve()
     unfinished = target.with_name(f".{target.name}-{secrets.token_hex(4)}.new")
     try:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +21,7 @@ from gptoss.cli.commands.show import ModelArgument
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.lazy_loading import import_torch
 from gptoss.cli.startup.options import HomeOption
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.model.checkpoints.catalog import locate
 
 if TYPE_CHECKING:
@@ -135,6 +134,8 @@ def _as_json(values: dict[str, Any]) -> bytes:
 
 def _card(model: str, checkpoint: Checkpoint, done: Converted, licence: str | None) -> str:
     """Return the README: what the model was made of, and how."""
+    from importlib.metadata import version
+
     name = model if not Path(model).exists() else checkpoint.folder.name
     stated = licence if licence is not None and _LICENCE.fullmatch(licence) else "other"
     front = f"---\nlicense: {stated}\nlibrary_name: transformers\ntags:\n- gpt_oss\n- mxfp4\n---\n"

@@ -22,7 +22,7 @@ from gptoss.cli.server.serving import Serving
 from gptoss.cli.session.options import SessionModel
 from gptoss.cli.startup.opening import check_effort, load
 from gptoss.cli.startup.options import Invocation
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 
 KEY_VARIABLE = "GPTOSS_API_KEY"
 

@@ -16,7 +16,7 @@ from gptoss.cli.commands.show import ModelArgument
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.lazy_loading import import_torch
 from gptoss.cli.startup.options import HomeOption
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.model.checkpoints.catalog import locate
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from gptoss.cli.base.hostile_folder import hostile_folder
 from gptoss.cli.base.settings import Settings
 from gptoss.cli.base.text import counted, one_line
 from gptoss.cli.startup.options import Invocation
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 from gptoss.cli.tools.tool import Tool
 from gptoss.harmony import Encoding, ToolDescription, ToolNamespaceConfig

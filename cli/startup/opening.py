@@ -20,7 +20,7 @@ from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.pulling import offer_pull
 from gptoss.cli.startup.remotes import KEY_VARIABLE
 from gptoss.cli.startup.tools import offered, tool_choice, tool_limits, with_tool_instructions
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 from gptoss.cli.tools.toolbox import Toolbox
 from gptoss.model.checkpoints.catalog import is_built_in

@@ -19,7 +19,7 @@ from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.opening import new_settings, open_session
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.tools import open_toolbox, temporary_files, tools_off
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.cli.tools.permission import Approver
 from gptoss.cli.tools.toolbox import Toolbox
 

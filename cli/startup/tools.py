@@ -18,7 +18,7 @@ from gptoss.cli.session.conversation_settings import ConversationSettings
 from gptoss.cli.session.tools import ToolLimits
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.options import Invocation
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.cli.tools.permission import Approver, Permission
 from gptoss.cli.tools.rules import Rule, Rules
 from gptoss.cli.tools.tool import Tool

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.text import one_line
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 
 
 class StatusBehind(StatusLine):

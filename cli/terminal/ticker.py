@@ -8,7 +8,7 @@ import time
 from typing import Self
 
 from gptoss.cli.base.text import duration
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 
 _EVERY_S = 0.25
 _QUIET_S = 1.0

@@ -26,7 +26,8 @@ from gptoss.cli.session.events import (
     TurnTiming,
     Usage,
 )
-from gptoss.cli.terminal.terminal_display import Aside, StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
+from gptoss.cli.terminal.terminal_display import Aside
 from gptoss.harmony import Message
 from gptoss.model.interface import Token
 

@@ -173,6 +173,17 @@ def test_start_up_imports_little_and_nothing_heavy(arguments, variables) -> None
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("argument", "others"), [("--help", {"importlib.metadata"}), ("--version", set())])
+def test_help_and_version_need_no_more_than_the_command_line(argument, others) -> None:
+    code = (
+        "import sys; from gptoss.cli.app import run; from gptoss.cli.startup.environment import Environment;"
+        f"run([{argument!r}], Environment(load_model=None));"
+        f"print(*({{'pydantic', 'gptoss.cli.session.events'}} | {others!r}) & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
 def test_module_is_the_program() -> None:
     done = subprocess.run([sys.executable, "-m", "gptoss.cli", "--version"], capture_output=True, text=True, timeout=30)
     assert done.stdout.startswith("gptoss ")

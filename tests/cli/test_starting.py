@@ -1,6 +1,7 @@
 """The first seconds of the program: what is said, and what works, before a model is there."""
 
 import os
+import subprocess
 import sys
 import time
 
@@ -129,3 +130,22 @@ def test_help_does_not_wait_for_the_model(terminal, gate) -> None:
     screen.wait_for_prompt()
     screen.type("/help\r")
     screen.wait_for("Ctrl-C stops an answer")
+
+
+@pytest.mark.long
+def test_a_thread_waits_little_while_torch_is_imported() -> None:
+    """The longest of many short sleeps is what a key waits for its echo; 340 ms without what opens the libraries."""
+    code = (
+        "import time\n"
+        "from gptoss.cli.startup.background import Background\n"
+        "from gptoss.cli.startup.lazy_loading import import_torch\n"
+        "importing, longest, last = Background(import_torch), 0.0, time.monotonic()\n"
+        "while not importing.is_done:\n"
+        "    time.sleep(0.002)\n"
+        "    now = time.monotonic()\n"
+        "    longest, last = max(longest, now - last), now\n"
+        "importing.result()\n"
+        "print(longest)\n"
+    )
+    tries = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(3)]
+    assert min(map(float, tries)) < 0.1

@@ -4,7 +4,7 @@ import logging
 import time
 
 from gptoss.cli.base.output import Output
-from gptoss.cli.terminal.terminal_display import StatusLine
+from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 
 
