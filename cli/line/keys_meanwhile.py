@@ -12,6 +12,9 @@ from typing import Any
 
 _READ = 4096
 _LOOK_S = 0.5
+# A person's keys come one at a time. Those of a paste come in pieces, a few milliseconds after each other.
+_QUIET_S = 0.03
+_MOST = 1 << 20
 _PASTE_BEGINS, _PASTE_ENDS = b"\x1b[200~", b"\x1b[201~"
 
 
@@ -94,12 +97,22 @@ class KeysMeanwhile:
                 self._keep_modes()
                 if not ready:
                     continue
-                data = os.read(self._descriptor, _READ)
+                data = self._read_burst()
             except (OSError, termios.error):  # the terminal has gone
                 return
             if not data:
                 return
             self._take(data)
+
+    def _read_burst(self) -> bytes:
+        """Return what was typed, or all of what was pasted: the terminal gives that in pieces."""
+        data = os.read(self._descriptor, _READ)
+        while 1 < len(data) < _MOST and select.select([self._descriptor], [], [], _QUIET_S)[0]:
+            more = os.read(self._descriptor, _READ)
+            if not more:
+                break
+            data += more
+        return data
 
     def _take(self, data: bytes) -> None:
         # Nobody types two lines between two looks, and a key of a paste is none.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.text import one_line
+from gptoss.cli.terminal.activity import STOP_HINT
 from gptoss.cli.terminal.status_line import StatusLine
 
 
@@ -40,7 +41,7 @@ class StatusBehind(StatusLine):
         with self._lock:
             self.text = one_line(text)
             if self._is_in_front:
-                self._front.show(self.text)
+                self._front.show(self.text + STOP_HINT)
         self._changed()
 
     def leave(self, text: str, *, always: bool = False) -> None:
@@ -72,7 +73,7 @@ class StatusBehind(StatusLine):
                 self._write()
                 self._is_in_front = True
                 if self.text:
-                    self._front.show(self.text)
+                    self._front.show(self.text + STOP_HINT)
             yield
         finally:
             with self._lock:

@@ -1,9 +1,14 @@
 """Which keys that come at once are a paste."""
 
+import os
+import time
+
 import pytest
 from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.keys import Keys
 
+from gptoss.cli.line import keys_meanwhile
+from gptoss.cli.line.keys_meanwhile import KeysMeanwhile
 from gptoss.cli.line.pastes import marked
 
 
@@ -35,3 +40,19 @@ def shown(typed: str) -> str:
 )
 def test_lines_that_come_at_once(typed, expected) -> None:
     assert shown(typed) == expected
+
+
+def test_a_paste_that_comes_in_pieces_during_an_answer_is_one(monkeypatch) -> None:
+    monkeypatch.setattr(keys_meanwhile, "_QUIET_S", 0.3)
+    monkeypatch.setattr(KeysMeanwhile, "_keep_modes", lambda _: None)  # this is not the terminal of the tests
+    person, terminal = os.openpty()
+    keys = KeysMeanwhile(terminal, {})
+    keys.start()
+    os.write(person, b"one\rtwo\r")
+    time.sleep(0.05)
+    os.write(person, b"three\r")
+    time.sleep(0.4)
+    keys.stop()
+    assert keys.take() == b"\x1b[200~one\ntwo\nthree\x1b[201~"
+    for end in (person, terminal):
+        os.close(end)

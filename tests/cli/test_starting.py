@@ -115,7 +115,7 @@ def test_ctrl_c_goes_back_to_the_line_while_the_model_loads(terminal, reply, gat
     screen = terminal(completions=[reply("A", "")], load_until=str(gate))
     screen.wait_for_prompt()
     screen.type("hasty\r")
-    screen.wait_for("loading nano")
+    screen.wait_for("loading nano.*Ctrl-C stops")
     screen.type("\x03")
     screen.wait_for("stopped; nano is still being loaded")
     screen.wait_for_prompt()
