@@ -25,6 +25,8 @@ class Round:
         messages: the complete messages; after `finish` the last may have been cut.
         calls: the complete messages to tools.
         answered: whether a final message has begun.
+        is_over: whether the model has gone on after a call as if it had the result; that is left out, and what it says
+            further is of no use.
         reasoning_tokens: tokens of what was said in the analysis channel.
     """
 
@@ -39,6 +41,7 @@ class Round:
         self.messages: tuple[Message, ...] = ()
         self.calls: tuple[ToolCall, ...] = ()
         self.answered = False
+        self.is_over = False
         self.reasoning_tokens = 0
         for token in begun:
             self.feed(token)
@@ -80,7 +83,10 @@ class Round:
                 self._separate = True
                 # A message that the model writes in another's name (the user, a tool) is never taken for theirs.
                 self._foreign = author.role is not Role.ASSISTANT
-                if self._foreign:
+                if self.calls and (self._foreign or (recipient is None and _kind_of(channel) is FinalDelta)):
+                    self._foreign = self.is_over = True
+                    yield ProblemFound("what the model said after a call, without its result, was left out")
+                elif self._foreign:
                     yield ProblemFound(f"a message by the model in the name of {author.role.value} was left out")
                 elif recipient is None and _kind_of(channel) is FinalDelta:
                     self.answered = True

@@ -343,7 +343,8 @@ class Session:
         result = sampling.result(time.perf_counter() - began)
         if result.calls:
             said = prompt.conversation.extended(sampling.round.messages)
-            self._continuation = Continuation(said, (*prompt.ids, *sampling.ids))
+            ids = sampling.ids[: sampling.complete] if sampling.round.is_over else sampling.ids
+            self._continuation = Continuation(said, (*prompt.ids, *ids))
         yield RoundFinished(
             _FINISH_REASONS[result.ending], result.usage, result.timing, result.seed, _LIMITS.get(result.ending)
         )
@@ -368,8 +369,12 @@ class Session:
             events = sampling.take(token)
             if sampling.round.messages != messages:  # a complete message is never lost, whatever happens next
                 messages = sampling.round.messages
+                sampling.complete = len(sampling.ids)
                 self.go_on_with(transcript.extended(messages))
             yield from events
+            if sampling.round.is_over:
+                sampling.ending = "stop"
+                return
             for note in sampling.constraint.notes[notes:]:
                 notes += 1
                 yield Notice(note)
@@ -403,6 +408,8 @@ class _Sampling:
     constraint: TurnConstraint
     round: Round
     ending: _Ending = "cancelled"
+    complete: int = 0
+    """Number of the tokens up to the end of the latest complete message."""
 
     def __post_init__(self) -> None:
         self.ids: list[int] = []

@@ -19,6 +19,8 @@ from gptoss.harmony import Encoding, Message
 log = logging.getLogger(__name__)
 
 _FUNCTIONS = "functions."
+_MOST_SHOWN = 1 << 22
+"""Characters of one call's output that are events."""
 
 
 class Toolbox:
@@ -147,14 +149,18 @@ class Toolbox:
 
 
 def _outputs(call_id: str, running: Generator[str, None, ToolOutcome]) -> Generator[ToolEvent, None, ToolOutcome]:
-    """Yield a run's output as events, and return its result."""
+    """Yield a run's output as events, and return its result. What is endless is not shown without end."""
+    left = _MOST_SHOWN
     while True:
         try:
             text = next(running)
         except StopIteration as ending:
             outcome: ToolOutcome = ending.value
             return outcome
-        yield ToolOutput(call_id, text)
+        if left <= 0:
+            continue
+        shown, left = text[:left], left - len(text)
+        yield ToolOutput(call_id, shown if left > 0 else f"{shown}\n[What it writes further is not shown here.]\n")
 
 
 def _denied(approval: Approval) -> str:

@@ -288,3 +288,33 @@ def test_two_preambles_in_succession_end_the_turn(open_session) -> None:
     preamble = "<|channel|>commentary<|message|>I will look.<|return|>"
     session = open_session(preamble, preamble, tools=Tools("functions.f"))
     assert (ask(session)[-1].rounds, texts(session)[-1]) == (2, "I will look.")
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        "<|start|>functions.f to=assistant<|channel|>commentary<|message|>made up<|end|><|start|>assistant"
+        "<|channel|>final<|message|>It says: made up.<|return|>",
+        "<|start|>assistant<|channel|>final<|message|>It says: made up.<|return|>",
+        "<|start|>user<|message|>made up<|end|>",
+    ],
+)
+def test_what_is_said_after_a_call_without_its_result_is_left_out(open_session, encoding, further) -> None:
+    call = CALL_F.replace("<|call|>", "<|end|>")
+    session = open_session(call + further, ANSWER, tools=Tools("functions.f"))
+    turn = ask(session)
+    assert texts(session) == ["?", "{}", "1", "Done."]
+    assert "".join(event.text for event in turn if isinstance(event, events.FinalDelta)) == "Done."
+    problems = [event.description for event in turn if isinstance(event, events.ProblemFound)]
+    assert problems == ["what the model said after a call, without its result, was left out"]
+    first, second = (event for event in turn if isinstance(event, events.RoundStarted))
+    result = "<|start|>functions.f to=assistant<|channel|>commentary<|message|>1<|end|><|start|>assistant"
+    assert list(second.prompt) == [*first.prompt, *encoding.encode_with_special(call + result)]
+
+
+def test_several_calls_of_one_round_are_all_run(open_session) -> None:
+    call = CALL_F.replace("<|call|>", "<|end|><|start|>assistant")
+    tools = Tools("functions.f", "functions.g")
+    session = open_session(call + CALL_G, ANSWER, tools=tools)
+    assert ask(session)[-1].answered
+    assert texts(session) == ["?", "{}", "{}", "1", "2", "Done."]

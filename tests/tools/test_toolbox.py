@@ -26,6 +26,9 @@ class Call:
         yield "a"
         if self.argument == "fail":
             raise RuntimeError("broken pipe")
+        if self.argument == "much":
+            for _ in range(100):
+                yield "x" * 100_000
         if self.argument == "wait":
             assert self.ended.wait(10)
             return ToolOutcome("half")
@@ -166,3 +169,12 @@ def test_tool_that_has_changed_is_asked_about_whatever_allows_it() -> None:
     ):
         approval = Permission(rules, None).decide("1", "f", "{}", lambda: Preview("", "json", ""), is_changed=changed)
         assert (approval.by, approval.allowed) == expected
+
+
+def test_endless_output_is_not_shown_without_end() -> None:
+    toolbox = Toolbox([Echo("python")], Permission(Rules(allow=(Rule("python"),)), None))
+    events = list(toolbox.run(ToolCall("python", "much"), ()))
+    shown = "".join(event.text for event in events if isinstance(event, ToolOutput))
+    assert 4_000_000 < len(shown) < 4_500_000
+    assert shown.endswith("x\n[What it writes further is not shown here.]\n")
+    assert len(events) < 50
