@@ -112,7 +112,7 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     # A screen shows the reasoning once, where the form itself has it.
     carries_reasoning = options.form in (OutputForm.RAW, OutputForm.STREAM_JSON)
     is_told_twice = carries_reasoning and output.is_terminal and settings.reasoning is ReasoningView.AUTO
-    view = _rendering(output, messages, settings.reasoning) if is_rendered else None
+    view = _rendering(invocation, output, messages) if is_rendered else None
     has_aside = not is_told_twice and (view is None or not messages.is_terminal)
     aside = _aside(messages, settings.reasoning, status_line) if has_aside else None
     if view is None:
@@ -143,18 +143,21 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     return _status(ending, messages, settings)
 
 
-def _rendering(output: Output, messages: Output, view: ReasoningView) -> TurnView:
+def _rendering(invocation: Invocation, output: Output, messages: Output) -> TurnView:
     """Return the display of a turn at a terminal: the answer on standard output, all else on standard error.
 
     Where standard error is no terminal it has what it has without rendering, and the terminal the answer alone.
     """
     # Imported where there is a terminal: Rich and Markdown take longer to import than `gptoss list` may take in all.
+    from gptoss.cli.commands.showing_pictures import pictures_of
     from gptoss.cli.terminal.turn_view import TurnView
 
     if not messages.is_terminal:
         return TurnView(output, look=ReasoningView.HIDE, answer_alone=True)
+    view = invocation.settings.reasoning
     look = ReasoningView.SHOW if view is ReasoningView.AUTO else view
-    return TurnView(output, aside=messages, look=look, hints=[STOP_HINT])
+    pictures = pictures_of(invocation, output)
+    return TurnView(output, aside=messages, look=look, hints=[STOP_HINT], pictures=pictures)
 
 
 def _aside(messages: Output, view: ReasoningView, status_line: StatusLine) -> Aside | None:

@@ -20,6 +20,7 @@ from gptoss.cli.base.suspending import suspending
 from gptoss.cli.base.text import one_line, sanitize
 from gptoss.cli.commands.approving import TOOL_LIMITS, AskingPerson
 from gptoss.cli.commands.making_room import MakingRoom
+from gptoss.cli.commands.showing_pictures import pictures_of
 from gptoss.cli.commands.turns import play
 from gptoss.cli.conversations.log import SavedConversation
 from gptoss.cli.displays.citations import Citations, CitedDisplay
@@ -42,13 +43,11 @@ from gptoss.cli.startup.completions import model_names
 from gptoss.cli.startup.opening import check_effort, find, load, session_rules
 from gptoss.cli.startup.options import Invocation
 from gptoss.cli.startup.resuming import begin_opening
-from gptoss.cli.startup.tools import citations_of, decoding_mechanism, offered, tools_off, with_tool_instructions
+from gptoss.cli.startup.tools import citations_of, offered, tools_off, with_tool_instructions
 from gptoss.cli.terminal.activity import STOP_HINT, beating
 from gptoss.cli.terminal.attention import Attention, Title
-from gptoss.cli.terminal.decoding import SandboxedDecoder
 from gptoss.cli.terminal.notices import Notices
 from gptoss.cli.terminal.past_turn import show_question, show_turn
-from gptoss.cli.terminal.pictures import picture, protocol_of
 from gptoss.cli.terminal.status_behind import StatusBehind
 from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.cli.terminal.styled_text import plain, wrap
@@ -98,7 +97,7 @@ class Chat:
         self.environment = invocation.environment
         self.output, self.messages = self.environment.output(), self.environment.messages()
         self._notices = Notices(self.messages)
-        self._decoder = SandboxedDecoder(lambda: decoding_mechanism(invocation.settings))
+        self._pictures = pictures_of(invocation, self.output)
         self._stats = stats
         self._title = Title(self.output, wanted=invocation.settings.title)
         stdin = self.environment.stdin
@@ -515,11 +514,7 @@ class Chat:
                 f"; Ctrl-{ANSWER_NOW_KEY.upper()}: answer now",
                 f"; Ctrl-{FOLD_KEY.upper()}: fold",
             ]
-        protocol = protocol_of(self.environment.variables) if self._invocation.settings.pictures else None
-        pictures = None
-        if protocol is not None:
-            pictures = partial(picture, output=self.output, protocol=protocol, decode=self._decoder.decode)
-        view = TurnView(self.output, look=self.reasoning, hints=hints, pictures=pictures)
+        view = TurnView(self.output, look=self.reasoning, hints=hints, pictures=self._pictures)
         if opened is not None and opened.channel in (Channel.FINAL, None):
             view.resume_answer(opened.text)
         return view

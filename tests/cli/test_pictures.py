@@ -229,3 +229,27 @@ def test_decoder_runs_in_the_sandbox_and_in_no_other_place(monkeypatch, png, tmp
     ((name, command),) = started
     assert (name, command[0], command[2]) == (mechanism, Path(sys.executable).name, "picture_decoder.py")
     assert SandboxedDecoder(lambda: None).decode(png(5, 5).read_bytes(), 9, 9) is None
+
+
+def small_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
+def test_ask_shows_what_python_has_drawn(gptoss, tmp_path) -> None:
+    (tmp_path / "dot.png").write_bytes(small_png())
+    code = f"import shutil\n_ = shutil.copy({str(tmp_path / 'dot.png')!r}, 'plot.png')"
+    call = f"<|channel|>analysis to=python code<|message|>{code}<|call|>"
+    arguments = ("ask", "Hi", "--tool", "python", "--allow", "*", "--sandbox", "off")
+    for option, count in ((), 1), (("--no-pictures",), 0):
+        result = gptoss(
+            *arguments,
+            *option,
+            completions=[call, "<|channel|>final<|message|>Done.<|return|>"],
+            terminal="out err",
+            variables={"TERM": "xterm-kitty"},
+        )
+        assert (result.stdout + result.stderr).count("\x1b_Ga=T") == count
+        assert "plot.png" in result.stdout + result.stderr
