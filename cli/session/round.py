@@ -27,13 +27,13 @@ class Round:
         answered: whether a final message has begun.
         is_over: whether the model has gone on after a call as if it had the result; that is left out, and what it says
             further is of no use.
-        reasoning_tokens: tokens of what was said in the analysis channel.
+        reasoning_tokens: tokens of what was said in the analysis channel, calls apart.
     """
 
     def __init__(self, encoding: Encoding, begun: Iterable[int] = (), first_call: int = 1) -> None:
         self._first_call = first_call
         self._parser = StreamableParser(encoding, Role.ASSISTANT)
-        self._channel: str | None = None
+        self._reasons = False
         self._foreign = False
         self._spoken: set[type[Event]] = set()
         self._separate = False
@@ -49,9 +49,9 @@ class Round:
 
     def feed(self, token: int) -> list[Event]:
         """Take the next token; return its events."""
-        was_reasoning = self._channel == Channel.ANALYSIS
+        was_reasoning = self._reasons
         events = [event for delta in self._parser.process(token) for event in self._report(delta)]
-        self.reasoning_tokens += was_reasoning and self._channel == Channel.ANALYSIS
+        self.reasoning_tokens += was_reasoning and self._reasons
         return events
 
     def finish(self, *, cut: bool) -> list[Event]:
@@ -79,7 +79,7 @@ class Round:
     def _report(self, delta: harmony.Delta) -> Iterator[Event]:
         match delta:
             case harmony.MessageStarted(author=author, channel=channel, recipient=recipient):
-                self._channel = channel
+                self._reasons = channel == Channel.ANALYSIS and recipient is None
                 self._separate = True
                 # A message that the model writes in another's name (the user, a tool) is never taken for theirs.
                 self._foreign = author.role is not Role.ASSISTANT
@@ -93,7 +93,7 @@ class Round:
             case harmony.ContentDelta(channel=channel, recipient=None, text=text) if not self._foreign:
                 yield self._said(_kind_of(channel), text)
             case harmony.MessageFinished(message) if not self._foreign:
-                self._channel = None
+                self._reasons = False
                 self.messages += (message,)
                 if message.recipient is not None:
                     call = ToolCall(

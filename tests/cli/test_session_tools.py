@@ -318,3 +318,10 @@ def test_several_calls_of_one_round_are_all_run(open_session) -> None:
     session = open_session(call + CALL_G, ANSWER, tools=tools)
     assert ask(session)[-1].answered
     assert texts(session) == ["?", "{}", "{}", "1", "2", "Done."]
+
+
+def test_code_of_a_call_in_the_analysis_channel_is_no_reasoning(open_session, encoding) -> None:
+    thought = "<|channel|>analysis<|message|>I have to count.<|end|><|start|>assistant"
+    call = "<|channel|>analysis to=python code<|message|>print(len('a long text that is no reasoning'))<|call|>"
+    session = open_session(thought + call, ANSWER, tools=Tools("python"))
+    assert ask(session)[-1].usage.reasoning_tokens == len(encoding.encode("I have to count."))
