@@ -29,7 +29,7 @@ from gptoss.cli.session.session import Retained, Session
 from gptoss.cli.session.transcript import Transcript
 from gptoss.cli.startup.opening import new_settings, open_session
 from gptoss.cli.startup.options import Invocation
-from gptoss.cli.startup.tools import open_toolbox, temporary_files
+from gptoss.cli.startup.tools import citations_of, open_toolbox, temporary_files
 from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.harmony import Message
 
@@ -101,7 +101,10 @@ def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
                 toolbox.reset()
             # Prompts have their instructions in common; these are stored once.
             retained: Retained = "settings" if count == 1 and invocation.settings.save else "nothing"
-            status = _answer(session, item, sink, retained, logprobs=options.logprobs is not None)
+            encoding = session.encoding if options.logprobs is not None else None
+            cited = citations_of(lambda: session.transcript.conversation.messages, toolbox)
+            display = JsonObject(sink, logprobs_of=encoding, labels=item.labels, citations=cited)
+            status = _answer(session, item, sink, retained, display)
             status_line.clear()
             if status is ExitStatus.INTERRUPTED:
                 return status
@@ -109,9 +112,7 @@ def batch(invocation: Invocation, options: BatchOptions) -> ExitStatus:
     return worst
 
 
-def _answer(session: Session, item: Item, sink: Sink, retained: Retained, *, logprobs: bool) -> ExitStatus:
-    display = JsonObject(sink, logprobs_of=session.encoding if logprobs else None, labels=item.labels)
-
+def _answer(session: Session, item: Item, sink: Sink, retained: Retained, display: JsonObject) -> ExitStatus:
     def show(event: Event) -> None:
         # The result of a turn that was interrupted is not written: the next run answers the prompt as a whole.
         if not (isinstance(event, TurnFinished) and event.finish_reason == "interrupted"):

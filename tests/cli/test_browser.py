@@ -171,6 +171,15 @@ def test_research_over_hostile_pages_at_a_terminal(terminal) -> None:
         screen.wait_for(r"^    The turbine turns at 1500 rpm\.")
 
 
+def test_batch_has_the_citations_of_each_prompt(gptoss, folder, tmp_path) -> None:
+    batch = tmp_path / "batch.jsonl"
+    batch.write_text('"Hi"\n"Hi again"\n')
+    result = gptoss("ask", "--batch", str(batch), "--browser-dir", str(folder), completions=RESEARCH * 2, stdin=b"")
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [[each["valid"] for each in answer["citations"]] for answer in answers] == [[True, True, False]] * 2
+    assert [answer["citations"][0]["file_lines"] for answer in answers] == [[3, 3]] * 2
+
+
 def test_web_joined_with_other_tools_is_said(gptoss) -> None:
     result = gptoss("ask", "Hi", "--tool", "browser,files", completions=(final("x"),), stdin=b"")
     assert result.status == 0
