@@ -117,6 +117,14 @@ def test_broken_html_is_a_page(html: str) -> None:
     assert page.lines
 
 
+@pytest.mark.parametrize(
+    "part", ["<ul><li>x", "<blockquote>x", "<ol><li><pre>a\n", "<table><tr><td>x", "<a href=/x>x", "<b><i>"]
+)
+def test_deep_nesting_takes_no_more_text_than_the_page(part: str) -> None:
+    page = html_page(part * 20_000, URL)
+    assert len(page.text) < 200_000
+
+
 def test_own_lines_of_html_are_those_of_the_file() -> None:
     html = "<html><body>\n<p>first</p>\n\n<p>second\ngoes on</p>\n<ul>\n<li>item</li></ul></body></html>"
     page = html_page(html, URL)

@@ -150,7 +150,7 @@ class MarkdownWriter:
         self._line_break()
         kind, number = self._lists[-1] if self._lists else ("ul", 0)
         indent, parent = "", None
-        for name, _ in self._lists:
+        for name, _ in self._lists[:_DEEPEST]:
             indent += "   " if parent == "ol" else "  "
             parent = name
         self._write(indent)
@@ -180,7 +180,7 @@ class MarkdownWriter:
             return
         if self._starts_code and not data.startswith("\n"):
             data = "\n" + data
-        quote = ">" * self._quotes
+        quote = ">" * min(self._quotes, _DEEPEST)
         if self._quotes and not (is_forced and data.startswith(">")):
             quote += " "
         if self._is_code:
@@ -230,6 +230,9 @@ class MarkdownWriter:
                 if self.source_line is not None and part.strip():
                     self._own_line = self.source_line + (number + 1 if self._is_code else 0)
 
+
+_DEEPEST = 16
+"""Lists and quotations within each other that are shown by indentation; a hostile page has thousands."""
 
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _BLOCKS = frozenset(
