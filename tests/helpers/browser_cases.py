@@ -44,7 +44,8 @@ _HTML: dict[str, str] = {
         "<a href='javascript:x()'>Script</a> <a href='sub/page.html'>Sub<b> page</b></a> <a href='//cdn.example.net/f'>"
         "CDN</a> <a href='https://example.com:8080/p'>Port</a> <a href='/dagger'>A † sign</a> "
         "【brackets】 ◼ <img src='x.png' alt='A cat'> <img src='y.png'> <a href='/img'><img src='z.png'></a></p>"
-        "<p>x<sup>2</sup> and H<sub>2</sub>O</p></body></html>"
+        "<p>x<sup>2</sup> and H<sub>2</sub>O, a note<sup><a href='#note'>1</a></sup> on <abbr title='Not a "
+        "Number'>NaN</abbr>.</p></body></html>"
     ),
     "https://example.com/other": (
         "<html><head><title>Other page</title></head><body><p>Needle in a haystack. needle again.</p><p>"

@@ -69,6 +69,15 @@ def test_words_are_not_split_by_markup_within_them() -> None:
     assert text_of("<p>un<b>believ</b>able</p>") == "unbelievable"
 
 
+def test_blocks_begin_paragraphs_and_end_without_blanks() -> None:
+    found = text_of("<section>one</section><article>two</article><h2>Head</h2><p>text</p>")
+    assert found == "one\n\ntwo\n\n## Head\n\ntext"
+
+
+def test_dashes_stay_as_they_are() -> None:
+    assert text_of("<p>-- dashes</p>") == "-- dashes"
+
+
 def test_characters_beyond_the_basic_plane_stay() -> None:
     assert text_of("<p>a \N{GRINNING FACE} b</p>") == "a \N{GRINNING FACE} b"
 

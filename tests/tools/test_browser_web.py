@@ -178,6 +178,11 @@ def test_what_cannot_be_shown_is_said(library: WebLibrary, server: WebServer, pa
     assert says in found
 
 
+def test_source_of_a_page_is_its_source(library: WebLibrary, server: WebServer) -> None:
+    text = library.fetch(f"view-source:http://site.test:{server.port}/").text
+    assert "<title>Home</title>" in text
+
+
 @pytest.mark.parametrize("path", ["/huge", "/bomb"])
 def test_huge_pages_are_cut(library: WebLibrary, server: WebServer, path: str) -> None:
     text = fetch(library, server, path)

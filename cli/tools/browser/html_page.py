@@ -79,6 +79,7 @@ class _Walk:
         self._writer = MarkdownWriter()
         self._ids: dict[str, int] = {}
         self._images = 0
+        self._abbreviations: dict[str, str] = {}
 
     @property
     def addresses(self) -> list[str]:
@@ -110,7 +111,9 @@ class _Walk:
                 else:
                     writer.end(tag)
                 self._text(element.tail)
-        return writer.lines()
+        lines, own = writer.lines()
+        meanings = [f"  *[{short}]: {meaning}" for short, meaning in self._abbreviations.items()]
+        return lines + meanings, own + [None] * len(meanings)
 
     def _text(self, text: str | None) -> None:
         if text:
@@ -128,9 +131,15 @@ class _Walk:
             self._writer.text(f"[Image {self._images}: {name}]" if name else f"[Image {self._images}]")
             self._images += 1
             return True
-        if tag in _SCRIPT_MARKS and len(element) == 0 and _WORD.match(element.text or ""):
-            self._writer.text(_SCRIPT_MARKS[tag] % neutral(element.text))
-            return True
+        if tag in _SCRIPT_MARKS and all(each.tag == "a" and _is_place(each) for each in element.iterdescendants()):
+            text = self._seen_text(element).strip() if len(element) else element.text or ""
+            if _WORD.match(text):
+                self._writer.text(_SCRIPT_MARKS[tag] % neutral(text))
+                return True
+            return False
+        if tag == "abbr" and element.get("title"):
+            self._abbreviations[neutral_line("".join(element.itertext()))] = neutral_line(element.get("title"))
+            return False
         if tag == "math":
             self._writer.text(neutral_line(_formula(element)))
             return True
@@ -225,6 +234,11 @@ def _joined(base: str, href: str) -> str:
         return urljoin(base, href.strip())
     except ValueError:
         return ""
+
+
+def _is_place(element: Any) -> bool:
+    """Return whether a link leads to a place in its own page."""
+    return bool((element.get("href") or "#").startswith("#"))
 
 
 def _number(text: str | None) -> int:
