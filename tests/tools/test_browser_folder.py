@@ -9,7 +9,7 @@ import pytest
 
 from gptoss.cli.session.events import ToolCall
 from gptoss.cli.tools.browser.browsing import BrowsingError
-from gptoss.cli.tools.browser.folder.index import Counts
+from gptoss.cli.tools.browser.folder.index import Counts, _passages
 from gptoss.cli.tools.browser.folder.library import FolderLibrary
 from gptoss.cli.tools.browser.sources import citations_of, sources_of
 from gptoss.cli.tools.browser.tool import BrowserTool
@@ -278,7 +278,11 @@ def test_broken_files_do_not_keep_the_others(folder: Path, tmp_path: Path) -> No
     (folder / "deep.html").write_text("<div>" * 20_000 + "walrus")
     (folder / "noise.md").write_bytes(bytes(range(1, 256)) * 50)
     (folder / "line.txt").write_text("x" * 100_000 + " walrus")
+    (folder / "packed.js").write_text("var walrus;" * 10_000)
     library = FolderLibrary(folder, tmp_path / "cache")
     list(library.prepared())
-    assert "line.txt" in found(library, "walrus")
+    assert set(found(library, "walrus")) >= {"line.txt"}
+    assert "packed.js" not in found(library, "walrus")
+    assert library.search("walrus").passages[0] is not None
+    assert max(len(passage) for _, passage in _passages("\n\n" + "y" * 100_000)) <= 1500
     library.close()

@@ -34,6 +34,8 @@ _PASSAGE_CHARACTERS = 1500
 _MOST_FILES = 200_000
 _AT_ONCE = 200  # documents in one transaction, and between two reports
 _SKIPPED = frozenset(("node_modules", "__pycache__", "venv", "site-packages"))
+_MOST_LINE = 2000  # bytes of a line on average, in files that people write
+_PROSE = (".md", ".markdown", ".txt", ".html", ".htm", ".xhtml", ".rst", ".org", ".tex")
 _STALE_ROWS = 2000  # that are kept in any case
 _MOST_TERMS = 16
 _MOST_RANKED = 4000  # passages that one query ranks
@@ -208,7 +210,7 @@ class FolderIndex:
             if is_pdf(data):
                 with suppress(BrowsingError):
                     page = None if self._pdf is None else self._pdf.page(path, posixpath.basename(path), data)
-            elif not is_binary(data):
+            elif not is_binary(data) and not _is_generated(path, data):
                 page = document_page(path, data)
         row = (path, *state, None if page is None else page.title)
         file = database.execute("INSERT INTO files (path, size, time, title) VALUES (?, ?, ?, ?)", row).lastrowid
@@ -304,12 +306,26 @@ def _files(root: Path) -> Iterator[tuple[str, int, int]]:
                         yield "/".join(path), status.st_size, status.st_mtime_ns
 
 
+def _is_generated(path: str, data: bytes) -> bool:
+    """Return whether a file is one that programs make for programs: code or data in few lines, as a packed script."""
+    lines = data.count(b"\n") + 1
+    return len(data) > _MOST_LINE * lines and not path.lower().endswith(_PROSE)
+
+
 def _passages(text: str) -> Iterator[tuple[int, str]]:
     """Yield the passages of a page's text, each with its first line; the line of the address is left out."""
     lines = text.split("\n")
     begin, size = 2, 0
     for number in range(2, len(lines)):
-        size += len(lines[number]) + 1
+        length = len(lines[number])
+        if length > 4 * _PASSAGE_CHARACTERS:
+            if begin < number:
+                yield begin, "\n".join(lines[begin:number])
+            for place in range(0, length, _PASSAGE_CHARACTERS):
+                yield number, lines[number][place : place + _PASSAGE_CHARACTERS]
+            begin, size = number + 1, 0
+            continue
+        size += length + 1
         if size >= _PASSAGE_CHARACTERS:
             yield begin, "\n".join(lines[begin : number + 1])
             begin, size = number + 1, 0
@@ -339,6 +355,8 @@ def _summary(body: str, terms: Sequence[str]) -> tuple[int, str]:
     line = lines[best]
     places = [place for word in words if (place := lowered[best].find(word[:6])) >= 0]
     begin = max(0, min(places, default=0) - _SUMMARY // 3)
+    if begin:
+        begin = line.find(" ", begin, begin + _SUMMARY // 6) + 1 or begin
     part = line[begin : begin + _SUMMARY]
     following = best + 1
     while len(part) < _SUMMARY // 2 and following < len(lines):
