@@ -203,7 +203,8 @@ def test_wrong_usage_is_one_line(gptoss, arguments, variables, says) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_browser_test_says_which_providers_work(gptoss) -> None:
+def test_browser_test_says_which_providers_work(gptoss, monkeypatch) -> None:
+    monkeypatch.setattr("gptoss.cli.commands.browser.find_spec", lambda _name: None)
     with web_server() as server:
         server.answer = b"{}"
         variables = {"SEARXNG_URL": f"http://127.0.0.1:{server.port}/sub"}
