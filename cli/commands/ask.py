@@ -116,9 +116,11 @@ def _ask(invocation: Invocation, options: AskOptions, output: Output) -> ExitSta
     has_aside = not is_told_twice and (view is None or not messages.is_terminal)
     aside = _aside(messages, settings.reasoning, status_line) if has_aside else None
     if view is None:
-        main = _main_display(options, output, session, recorder, citations)
+        # Where the text is to be that of the model, or of a form, nothing is put into it.
+        is_exact = options.form is OutputForm.TEXT and (options.plain or invocation.answer_format is not None)
+        main = _main_display(options, output, session, recorder, None if is_exact else citations)
     else:
-        main = view if citations is None else CitedDisplay(view, citations, markdown=True)
+        main = view if citations is None else CitedDisplay(view, citations, markdown=True, links=output.has_links)
     display = Displays(
         [
             Warnings(messages, notices=view is None or not messages.is_terminal),

@@ -73,6 +73,16 @@ def test_terminal_has_numbers_and_the_sources_below(gptoss, folder) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "answer"), [(("--plain",), ANSWER), (("--schema", "a:str"), '{"a":"nine hours【1†L4】"}')]
+)
+def test_text_that_is_to_be_the_models_own_has_its_citations(gptoss, folder, arguments, answer) -> None:
+    turn = (*RESEARCH[:2], final(answer))
+    options = ("--browser-dir", str(folder), *arguments)
+    result = gptoss("ask", "Hi", *options, completions=turn, terminal="out", stdin=b"")
+    assert result.stdout == f"{answer}\n"
+
+
 def test_chat_at_a_terminal_shows_numbers_and_sources_and_never_a_part_of_a_citation(terminal, folder) -> None:
     screen = terminal("--browser-dir", str(folder), completions=RESEARCH, token_delay_s=0.01, rows=50)
     screen.wait_for_prompt()
