@@ -205,6 +205,11 @@ class Folders:
         return self.cache / "computed"
 
     @property
+    def documents(self) -> Path:
+        """Indexes of folders of documents."""
+        return self.cache / "documents"
+
+    @property
     def conversations(self) -> Path:
         """Logs of conversations."""
         return self.models.parent / "conversations"

@@ -1,4 +1,4 @@
-"""`gptoss browser test`: which providers of searches work here."""
+"""`gptoss browser`: which providers of searches work here, and the indexes of folders."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
+from gptoss.cli.base.errors import InputError
 from gptoss.cli.base.exit_status import ExitStatus
+from gptoss.cli.base.settings import Folders
+from gptoss.cli.base.sizes import show_bytes
 from gptoss.cli.base.text import one_line
 from gptoss.cli.startup.environment import Environment
 from gptoss.cli.startup.groups import command_group
+from gptoss.cli.startup.options import HomeOption
 
-app = command_group("Searches and pages for the tool browser.")
+app = command_group("Searches of the tool browser, and its indexes of folders.")
 
 _QUERY = "gpt-oss open-weight models"
 
@@ -61,3 +65,19 @@ def try_providers(
             says = f"works: {found} results" if found else one_line(problem or "works, but finds nothing")
             output.write(f"{name:<8} {says}\n")
     return ExitStatus.ANSWERED if works else ExitStatus.FAILED
+
+
+@app.command()
+def clear(context: typer.Context, home: HomeOption = None) -> ExitStatus:
+    """Remove the indexes of --browser-dir, which have the text of documents; the next search makes them anew."""
+    environment: Environment = context.obj
+    folder = Folders.locate(environment.variables, home).documents
+    freed = 0
+    try:
+        for path in sorted(folder.glob("*.sqlite*")):
+            freed += path.lstat().st_size
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"cannot remove {one_line(str(error.filename))}: {error.strerror}") from None
+    environment.output().write(f"freed {show_bytes(freed)}\n")
+    return ExitStatus.ANSWERED

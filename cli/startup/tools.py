@@ -122,7 +122,7 @@ def _browser(invocation: Invocation, _: Callable[[], Path]) -> Tool:
     folder = Path(invocation.settings.browser_dir).expanduser().resolve()
     if not folder.is_dir():
         raise UsageError(f"--browser-dir: {one_line(str(folder))} is no folder")
-    return BrowserTool(FolderLibrary(folder, invocation.folders.cache / "documents", _pdf_reader(invocation)))
+    return BrowserTool(FolderLibrary(folder, invocation.folders.documents, _pdf_reader(invocation)))
 
 
 def _web(invocation: Invocation) -> WebLibrary:

@@ -213,6 +213,16 @@ def test_wrong_usage_is_one_line(gptoss, arguments, variables, says) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_browser_clear_removes_the_indexes(gptoss, folder, tmp_path) -> None:
+    gptoss("ask", "Hi", "--browser-dir", str(folder), completions=RESEARCH, stdin=b"")
+    storage = tmp_path / "home/cache/documents"
+    assert list(storage.glob("*.sqlite"))
+    result = gptoss("browser", "clear")
+    assert (result.status, result.stdout[:6]) == (0, "freed ")
+    assert list(storage.iterdir()) == []
+    assert gptoss("browser", "clear").stdout.startswith("freed 0")
+
+
 def test_browser_test_says_which_providers_work(gptoss, monkeypatch) -> None:
     monkeypatch.setattr("gptoss.cli.commands.browser.find_spec", lambda _name: None)
     with web_server() as server:

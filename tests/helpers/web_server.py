@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/slow":
             self._drip()
         elif path == "/bomb":
-            self._send("text/html", gzip.compress(b"<p>" + b"a" * 60_000_000), "gzip")
+            self._send("text/html", gzip.compress(b"<p>" + b"a" * 20_000_000), "gzip")
         elif path == "/deflated":
             self._send("text/html", zlib.compress(b"<p>deflated</p>")[2:-4], "deflate")
         elif path == "/brotli":
