@@ -114,6 +114,14 @@ def test_conversation_that_goes_on_has_its_sources(gptoss, folder) -> None:
     assert found.stdout.strip()
 
 
+def test_brackets_that_are_no_citation_are_not_held_back() -> None:
+    stream = CitationStream(Citations(list), markdown=True)
+    assert stream.feed("【重要】と【注") == "【重要】と【注"
+    assert stream.feed("】 and 【12") == "】 and "
+    assert stream.feed("3†" + "long " * 20) == ""
+    assert stream.finish() == "【123†" + "long " * 20
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("is_markdown", [True, False])
 def test_citations_in_pieces_are_those_of_the_whole(size: int, is_markdown: bool) -> None:

@@ -95,6 +95,13 @@ def test_public_addresses(address: str) -> None:
     assert is_public(address)
 
 
+def test_allowed_host_may_be_an_address() -> None:
+    for allowed in ("[::1]:8080", "::1", "[::1]"):
+        assert CheckedBackend([allowed], lambda host, port: [host]).check("::1", 8080) == ["::1"]
+    with pytest.raises(AddressError):
+        CheckedBackend(["[::1]:8080"], lambda host, port: [host]).check("::1", 9090)
+
+
 def test_every_address_of_a_name_is_checked_and_so_is_the_port() -> None:
     backend = CheckedBackend(resolve=lambda host, port: ["1.1.1.1", "10.0.0.1"])
     with pytest.raises(AddressError, match="private network"):

@@ -18,6 +18,7 @@ CITATION = re.compile(r"【(\d{1,9})†L(\d{1,9})(?:\s?[-\N{EN DASH}]\s?L?(\d{1,
 """A citation as the models were trained to write it: a cursor, a line or lines."""
 
 _LOOSE = re.compile(r"【(\d{1,9})†[^【】†]{0,200}(?:†[^【】†]{0,200})?】")
+_BEGUN = re.compile(r"【(?:\d{0,9}|\d{1,9}†[^【】†]{0,200}(?:†[^【】†]{0,200})?)")
 _HEADING = re.compile(r"\[(\d{1,9})\] (.*)")
 _VIEW = re.compile(r"\*\*viewing lines \[(\d{1,9}) - (\d{1,9})\] of (\d{1,9})\*\*")
 _LINE = re.compile(r"L(\d{1,9}): (.*)")
@@ -126,9 +127,7 @@ def citations_of(text: str, sources: Mapping[int, Source], own_lines: OwnLines |
 def unfinished(text: str) -> int:
     """Return where a citation begins at the end of a text that streams and is not complete yet; else its length."""
     begin = text.rfind("【")
-    if begin < 0 or "】" in text[begin:] or "\n" in text[begin:] or len(text) - begin > 40:
-        return len(text)
-    return begin
+    return begin if begin >= 0 and _BEGUN.fullmatch(text, begin) else len(text)
 
 
 def _source(text: str, addresses: dict[str, str]) -> Source | None:

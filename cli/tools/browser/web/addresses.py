@@ -99,7 +99,8 @@ class CheckedBackend(httpcore2.NetworkBackend):
             AddressError: one of them is not public, or the port is not one of the web.
         """
         host = host.lower().rstrip(".")
-        is_allowed = host in self._allowed or f"{host}:{port}" in self._allowed
+        written = f"[{host}]" if ":" in host else host
+        is_allowed = not self._allowed.isdisjoint((host, written, f"{written}:{port}"))
         if not is_allowed and port not in PORTS:
             raise AddressError(f"port {port} is not allowed")
         addresses = self._resolve(host, port)
