@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from gptoss.cli.base.locking import says_no_locks
+
 _FIRST_LOOK_S = 0.2
 
 
@@ -29,7 +31,7 @@ def held_if_free(path: Path) -> Iterator[bool]:
 
 
 def _take(path: Path, stack: ExitStack) -> bool:
-    """Let `stack` hold the lock, if it is free; whether it was."""
+    """Let `stack` hold the lock, if it is free; whether it was. Where there are no locks, every one is free."""
     from filelock import Timeout
     from huggingface_hub.utils import WeakFileLock
 
@@ -38,4 +40,7 @@ def _take(path: Path, stack: ExitStack) -> bool:
         stack.enter_context(WeakFileLock(path, timeout=_FIRST_LOOK_S))
     except Timeout:
         return False
+    except OSError as error:
+        if not says_no_locks(error):
+            raise
     return True

@@ -349,6 +349,16 @@ def test_a_folder_that_cannot_be_written(gptoss, home) -> None:
         last_line(result)
 
 
+def test_a_file_system_without_locks(gptoss, hub, monkeypatch, caplog) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr("gptoss.cli.base.locking._reported", False)
+    assert gptoss("pull", "owner/made").status == 0
+    assert caplog.text.count("the file system has no locks") == 1
+
+
 def test_a_file_of_the_user_is_not_written_over(gptoss, hub, home) -> None:
     folder = home / "mine"
     folder.mkdir()
