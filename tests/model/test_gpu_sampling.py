@@ -105,7 +105,8 @@ def test_what_cannot_be_sampled_is_said(temperature):
     for poison in (torch.nan, torch.inf):
         logits = LOGITS.clone()
         logits[2000] = poison
-        with pytest.raises(SamplingError, match="not finite"):
-            sample(Sampler(params), logits)
+        for mask in (None, LogitMask.allowing([9, 1100], VOCABULARY)):  # which forbids the poisoned one
+            with pytest.raises(SamplingError, match="not finite"):
+                sample(Sampler(params), logits, mask)
     with pytest.raises(SamplingError, match="not finite"):
         sample(Sampler(params), torch.full((VOCABULARY,), -torch.inf))

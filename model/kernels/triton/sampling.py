@@ -163,8 +163,9 @@ def pick(
     drawn = block * BLOCK + tl.minimum(chosen, last_here)
     token = tl.where(tl.load(settings + 1) > 0, drawn, likeliest)
 
-    wrong = tl.where(best == float("-inf"), NONE_ALLOWED, 0)
-    wrong = tl.where((best != best) | (best == float("inf")), NO_NUMBERS, wrong)
+    # The normaliser is over all tokens: a NaN or infinity counts where the mask forbids it too, as on the CPU.
+    no_numbers = (best != best) | (best == float("inf")) | (normaliser != normaliser) | (normaliser == float("inf"))
+    wrong = tl.where(best == float("-inf"), NONE_ALLOWED, tl.where(no_numbers, NO_NUMBERS, 0))
     tl.store(result, token.to(tl.float64))
     tl.store(result + 1, (tl.load(logits + token) - normaliser).to(tl.float64))
     tl.store(result + 2, wrong.to(tl.float64))
