@@ -81,7 +81,7 @@ class GgufModel:
     def notes(self, sources: Mapping[str, TensorSource], infos: Mapping[str, TensorInfo]) -> tuple[str, ...]:
         """Return lines on how the file is used."""
         notes = []
-        as_they_are = FLOAT | {MXFP4, MXFP4_NEIGHBOURS}
+        as_they_are = FLOAT | {MXFP4, MXFP4_NEIGHBOURS, "Q8_0"}
         converted = {
             canonical: infos[source.name].dtype
             for canonical, source in sources.items()

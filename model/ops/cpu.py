@@ -1,10 +1,10 @@
 """The CPU backend: C++ kernels for AVX-512, AVX2 and any other machine, chosen at run time.
 
 Experts in MXFP4 are read from the mapped checkpoint, safetensors or GGUF. Dense layers are used as they are ("bf16",
-computed in float32) or packed at load as 8-bit integers with one bfloat16 scale per 32 columns of a row ("int8").
-Products with MXFP4 or 8-bit weights take activations as 16-bit integers with one float32 scale per 32. What the kernels
-do not cover (other types or layouts of weights, head sizes that are no multiple of 16) falls back to the reference
-backend; for weights a warning says so. Not differentiable.
+computed in float32) or packed at load as 8-bit integers with one bfloat16 scale per 32 columns of a row ("int8"), where
+the integers of Q8_0 are kept. Products with MXFP4 or 8-bit weights take activations as 16-bit integers with one float32
+scale per 32. What the kernels do not cover (other types or layouts of weights, head sizes that are no multiple of 16)
+falls back to the reference backend; for weights a warning says so. Not differentiable.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from gptoss.model.ops.options import Dense
 from gptoss.model.ops.reference import ReferenceOps, activation_bytes
 from gptoss.model.storage.expert_pager import ExpertPager
 from gptoss.model.storage.made_weights import MadeWeights
+from gptoss.model.tensors.int8_panels import is_packed_from_q8_0, pack_q8_0
 from gptoss.model.tensors.joined_mxfp4 import JoinedMxfp4
 from gptoss.model.tensors.mxfp4 import Mxfp4Tensor
 from gptoss.model.tensors.weights import Experts, LayerWeights, Linear, QuantizedLinear, Weights
@@ -136,7 +139,7 @@ class CpuOps(ReferenceOps):
         if weights.embedding.device.type != "cpu":
             raise DeviceError(f"the backend {self.name!r} runs on the CPU, but the weights are on another device")
         dense = [weights.unembedding, *(x for layer in weights.layers for x in (layer.q, layer.k, layer.v, layer.o))]
-        dense = list(map(_in_bfloat16, dense))
+        dense = [layer if self.dense == "int8" and _is_q8_0(layer) else _in_bfloat16(layer) for layer in dense]
         bound = _bind_int8(self._kernels, dense, made) if self.dense == "int8" else list(map(_bind_bf16, dense))
         unembedding, *projections = bound
         prepared = replace(
@@ -160,9 +163,9 @@ class CpuOps(ReferenceOps):
 
     def linears(self, x: Tensor, layers: Sequence[Linear]) -> list[Tensor]:
         """Return all layers in one parallel region, so that the threads are woken once."""
-        kernels = [layer.kernel for layer in layers if isinstance(layer, BoundLinear) and layer.kernel is not None]
+        kernels = [layer.kernel for layer in layers if _is_bound(layer) and layer.kernel is not None]
         if len(kernels) < len(layers):
-            return [super(CpuOps, self).linear(x, layer) for layer in layers]
+            return [self.linear(x, each) if _is_bound(each) else super(CpuOps, self).linear(x, each) for each in layers]
         x = _floats(x)
         outs = [x.new_empty(*x.shape[:-1], layer.weight.shape[0]) for layer in layers]
         tokens = x.numel() // x.shape[-1]
@@ -273,24 +276,46 @@ def _bind_int8(kernels: _cpu.Kernels, layers: Sequence[Linear], made: MadeWeight
 
     Layers that the kernels cannot read are returned as they are.
     """
-    known = [layer for layer in layers if _is_known(layer)]
-    sizes = [_cpu.int8_bytes(*layer.weight.shape) for layer in known]
+    known = [layer for layer in layers if _is_q8_0(layer) or _is_known(layer)]
+    sizes = [_cpu.int8_bytes(*_shape(layer)) for layer in known]
     if made is None or made.data.numel() != sum(sizes):
         made = MadeWeights(sum(sizes))
-    weights = [layer.weight for layer in known]
-    if made.is_filled and not all(map(kernels.is_packed_from, weights, made.parts(sizes))):
+    if made.is_filled and not all(map(partial(_is_packed_from, kernels), known, made.parts(sizes))):
         made.discard()
     parts = made.parts(sizes)
     if not made.is_filled:
-        for weight, packed in zip(weights, parts, strict=True):
-            kernels.pack_int8(weight, packed)
+        for layer, packed in zip(known, parts, strict=True):
+            if isinstance(layer, QuantizedLinear):
+                pack_q8_0(layer.blocks, packed)
+            else:
+                kernels.pack_int8(layer.weight, packed)
         made.is_filled = True
     bound = {id(layer): _bind_packed(layer, packed) for layer, packed in zip(known, parts, strict=True)}
     return [bound.get(id(layer), layer) for layer in layers]
 
 
+def _is_bound(layer: Linear) -> TypeGuard[BoundLinear]:
+    return isinstance(layer, BoundLinear) and layer.kernel is not None
+
+
+def _is_packed_from(kernels: _cpu.Kernels, layer: Linear, packed: Tensor) -> bool:
+    if isinstance(layer, QuantizedLinear):
+        return is_packed_from_q8_0(layer.blocks, packed)
+    return kernels.is_packed_from(layer.weight, packed)
+
+
+def _is_q8_0(layer: Linear) -> bool:
+    """Whether the integers of a layer can be used as they are."""
+    return isinstance(layer, QuantizedLinear) and layer.kind == "Q8_0" and _is_vector(layer.bias)
+
+
+def _shape(layer: Linear) -> tuple[int, int]:
+    rows, columns = layer.blocks.shape if isinstance(layer, QuantizedLinear) else layer.weight.shape
+    return rows, columns
+
+
 def _bind_packed(layer: Linear, packed: Tensor) -> Linear:
-    rows, columns = layer.weight.shape
+    rows, columns = _shape(layer)
     kernel = _cpu.dense_int8(packed, rows, columns, layer.bias)
     return BoundLinear(layer.weight, layer.bias, kernel, low_rank=layer.low_rank)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -10,18 +11,22 @@ import pytest
 import torch
 from gguf_files import NANO, Kind, joined_blocks, quantized, write_gguf
 from loaded import loaded_transformer
-from random_parts import generator, packed, relative_error
+from random_parts import generator, normal, packed, relative_error
 
 from gptoss.cli.startup.encodings import load_encoding
 from gptoss.harmony import Encoding, VocabularyError, o200k
 from gptoss.harmony.tokenizer_json import byte_alphabet
+from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.checkpoints.checkpoint import Checkpoint
 from gptoss.model.checkpoints.describe import describe
 from gptoss.model.checkpoints.tensor_names import Layout
 from gptoss.model.checkpoints.verify import verify
 from gptoss.model.errors import CheckpointError, ConfigError, UnsupportedModelError
+from gptoss.model.ops.reference import ReferenceOps
 from gptoss.model.tensors.blocks import READABLE, Blocks
+from gptoss.model.tensors.int8_panels import is_packed_from_q8_0, pack_q8_0
 from gptoss.model.tensors.joined_mxfp4 import JoinedMxfp4
+from gptoss.model.tensors.weights import Linear
 
 IDS = [5, 80, 3, 17, 44, 2, 2, 61, 30]
 KINDS = [kind for kind in Kind if kind.name in READABLE]
@@ -104,6 +109,66 @@ def test_quantised_dense_layers(folder, tmp_path, kind):
     assert relative_error(loaded_transformer(path, "cpu")(IDS), loaded_transformer(same)(IDS)) < 0.2
 
 
+class TestQ80:
+    """Its integers are those of the CPU's 8-bit layers."""
+
+    @pytest.fixture(autouse=True)
+    def _built(self):
+        pytest.importorskip("gptoss.model.ops.cpu", reason="built without a compiler", exc_type=ImportError)
+
+    @pytest.mark.parametrize("rows", [1, 31, 32, 33, 70, 2100])
+    def test_panels_are_those_of_the_kernels(self, rows):
+        """Weights that eight bits and a bfloat16 scale hold exactly."""
+        from gptoss.model.kernels import _cpu
+
+        integers = torch.randint(-127, 128, (rows, 3, 32), generator=generator(1))
+        integers[..., 5] = 127
+        scales = 2.0 ** torch.randint(-9, 3, (rows, 3, 1), generator=generator(2))
+        raw = torch.cat((scales.half().view(torch.uint8), integers.to(torch.int8).view(torch.uint8)), -1)
+        matrix = Blocks("Q8_0", raw)
+        size = _cpu.int8_bytes(rows, 96)
+        expected, packed = (aligned(torch.empty(size + 64, dtype=torch.uint8))[:size] for _ in range(2))
+        _cpu.Kernels("portable", 1).pack_int8((integers * scales).view(rows, 96).bfloat16(), expected)
+        pack_q8_0(matrix, packed)
+        assert torch.equal(packed, expected)
+        assert is_packed_from_q8_0(matrix, packed)
+        raw[-1, 2, 7] ^= 1
+        assert not is_packed_from_q8_0(matrix, packed)
+
+    def test_products_differ_by_the_scales_rounding_alone(self, folder, tmp_path):
+        path = write_gguf(tmp_path / "x.gguf", folder, vocabulary=False, dense=Kind.Q8_0)
+        same = write_gguf(tmp_path / "same.gguf", folder, dense=Kind.F32, vocabulary=False, dequantize=path)
+        model, repacked = (loaded_transformer(each, "cpu", dense="int8") for each in (path, same))
+        assert model.weights.unembedding.weight.dtype == torch.uint8  # as it is mapped
+        x = normal(3, 256)
+        expected = loaded_transformer(path).ops.linear(x, loaded_transformer(path).weights.unembedding)
+        error = relative_error(model.ops.linear(x, model.weights.unembedding), expected)
+        assert error < 2e-3
+        weights = repacked.weights.unembedding.weight.bfloat16()
+        from gptoss.model.ops.cpu import _bind_int8
+
+        (packed,) = _bind_int8(repacked.ops._kernels, [Linear(weights)], None)
+        assert error < relative_error(repacked.ops.linear(x, packed), expected)
+
+    def test_beside_a_layer_that_takes_the_slow_path(self, folder, tmp_path):
+        path = write_gguf(tmp_path / "x.gguf", folder, vocabulary=False, dense=Kind.Q8_0)
+        model = loaded_transformer(path)
+        layer = model.weights.layers[0]
+        odd = replace(layer.k, weight=torch.randn(layer.k.blocks.shape, generator=generator(1)))
+        weights = replace(
+            model.weights, layers=(replace(layer, k=Linear(odd.weight, odd.bias)), *model.weights.layers[1:])
+        )
+        from gptoss.model.ops.cpu import CpuOps
+
+        slow, fast = (Transformer(model.config, weights, ops) for ops in (ReferenceOps(), CpuOps("int8")))
+        assert relative_error(fast(IDS), slow(IDS)) < 0.05
+
+
+def aligned(data: torch.Tensor) -> torch.Tensor:
+    """The data from a multiple of 64 bytes on."""
+    return data[-data.data_ptr() % 64 :]
+
+
 def test_a_folder_and_a_split_model(folder, expected, tmp_path):
     first = write_gguf(tmp_path / "split" / "x.gguf", folder, vocabulary=False, split_tensors=12)
     parts = sorted(first.parent.glob("*.gguf"))
@@ -154,10 +219,7 @@ def test_description(tmp_path):
     whole = describe(Checkpoint.open(NANO))
     assert description.parts["experts"].nbytes == whole.parts["experts"].nbytes
     assert description.parts["unembedding"].nbytes == whole.parts["unembedding"].nbytes * 34 // 64
-    assert description.notes == (
-        "layers in Q8_0 are converted while they are loaded, to 1 MB of bfloat16",
-        "the chat template in the file is not used: gptoss writes the harmony format itself",
-    )
+    assert description.notes == ("the chat template in the file is not used: gptoss writes the harmony format itself",)
 
 
 def test_what_is_converted_is_said(folder, tmp_path):

@@ -97,14 +97,13 @@ class Product {
              float* to) {
         if (!m.parts) {
             k_.mxfp4_rows(m.block(expert, first), m.scale(expert, first), rows, m.groups, arranged, x_scales, to);
-        } else if (m.parts == 1) {
-            k_.joined_rows(m.joined_row(0, expert, first), rows, m.groups, arranged, x_scales, to);
         } else {
-            float apart[2][kPanelRows / 2];
-            for (int part = 0; part < 2; part++)
-                k_.joined_rows(m.joined_row(part, expert, first / 2), rows / 2, m.groups, arranged, x_scales,
-                               apart[part]);
-            for (int r = 0; r < rows; r++) to[r] = apart[r % 2][r / 2];
+            const uint8_t* parts[2];
+            for (int p = 0; p < m.parts; p++) parts[p] = m.joined_row(p, expert, first / m.parts);
+            float apart[kPanelRows];
+            const int rows_of_part = rows / m.parts;
+            k_.joined_rows(parts, m.parts, rows_of_part, m.groups, arranged, x_scales, apart);
+            for (int r = 0; r < rows; r++) to[r] = apart[r % m.parts * rows_of_part + r / m.parts];
         }
     }
 

@@ -91,9 +91,9 @@ struct KernelTable {
     // `x_scales` are padded.
     void (*mxfp4_rows)(const uint8_t* blocks, const uint8_t* scales, int rows, int groups, const int8_t* arranged,
                        const float* x_scales, float* out);
-    // The same for joined weights (rows, groups, 17).
-    void (*joined_rows)(const uint8_t* joined, int rows, int groups, const int8_t* arranged, const float* x_scales,
-                        float* out);
+    // The same for `count` joined weights of `rows` rows each, parts[p] (rows, groups, 17): out (count, rows).
+    void (*joined_rows)(const uint8_t* const* parts, int count, int rows, int groups, const int8_t* arranged,
+                        const float* x_scales, float* out);
     // out[r] = row r of one 8-bit panel times x: weights (groups, 8, 32, 4), scales (groups, 32), q (groups * 32,),
     // x_scales (groups,), out (32,).
     void (*int8_panel)(const int8_t* weights, const uint16_t* scales, int groups, const int16_t* q,

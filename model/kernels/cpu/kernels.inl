@@ -104,6 +104,10 @@ void mxfp4_rows(const uint8_t* blocks, const uint8_t* scales, int rows, int grou
                            arranged, x_scales, out + r);
 }
 
+// Joined blocks are prefetched so many bytes apart. A step may have more than a cache line: the rest of a chunk is
+// prefetched beside its steps.
+constexpr int kStepJoined = kStepBlocks * kJoinedBytes, kJoinedAhead = kStepJoined < 64 ? kStepJoined : 64;
+
 // Adds step n of a chunk of W joined blocks to acc[r], as `mxfp4_step` does.
 template <int n, int R, bool whole>
 inline void joined_step(F* acc, const uint8_t* row, size_t row_bytes, const int8_t* arranged, const F* factors,
@@ -113,18 +117,18 @@ inline void joined_step(F* acc, const uint8_t* row, size_t row_bytes, const int8
     row += n * kStepBlocks * kJoinedBytes;
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++, row += row_bytes) {
-        __builtin_prefetch(next + (n * R + r) * kStepBlocks * kJoinedBytes, 0, 0);
+        __builtin_prefetch(next + (n * R + r) * kJoinedAhead, 0, 0);
         const I dot = whole || count >= kStepBlocks ? joined_dot<true>(row, 0, x) : joined_dot<false>(row, count, x);
         acc[r] = acc[r] + to_float(dot) * step_scales<n>(factors[r]);
     }
 }
 
 template <int R>
-inline void joined_some_rows(const uint8_t* joined, int groups, const int8_t* arranged, const float* x_scales,
-                             float* out) {
+inline void joined_some_rows(const uint8_t* joined, size_t ahead, int groups, const int8_t* arranged,
+                             const float* x_scales, float* out) {
     F acc[R] = {}, factors[R];
     const size_t row_bytes = size_t(groups) * kJoinedBytes;
-    const uint8_t* next = joined + 2 * R * row_bytes;
+    const uint8_t* next = joined + ahead;
     for (int g = 0; g < groups; g += W) {
         const int count = groups - g < W ? groups - g : W;
         const F x_factor = load(x_scales + g);
@@ -132,6 +136,8 @@ inline void joined_some_rows(const uint8_t* joined, int groups, const int8_t* ar
         const uint8_t* row = joined + size_t(g) * kJoinedBytes;
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) factors[r] = joined_scales(row + r * row_bytes, count) * x_factor;
+        for (int rest = 4 * R * kJoinedAhead; rest < 4 * R * kStepJoined; rest += kJoinedAhead)
+            __builtin_prefetch(next + rest, 0, 0);
         if (count == W) {
             joined_step<0, R, true>(acc, row, row_bytes, x, factors, 0, next);
             joined_step<1, R, true>(acc, row, row_bytes, x, factors, 0, next);
@@ -143,18 +149,24 @@ inline void joined_some_rows(const uint8_t* joined, int groups, const int8_t* ar
             joined_step<2, R, false>(acc, row, row_bytes, x, factors, count - 2 * kStepBlocks, next);
             joined_step<3, R, false>(acc, row, row_bytes, x, factors, count - 3 * kStepBlocks, next);
         }
-        next += 4 * R * kStepBlocks * kJoinedBytes;
+        next += 4 * R * kStepJoined;
     }
     for (int r = 0; r < R; r++) out[r] = 0.5f * sum(acc[r]); // the codes were decoded to twice their values
 }
 
-void joined_rows(const uint8_t* joined, int rows, int groups, const int8_t* arranged, const float* x_scales,
-                 float* out) {
+void joined_rows(const uint8_t* const* parts, int count, int rows, int groups, const int8_t* arranged,
+                 const float* x_scales, float* out) {
     constexpr int R = 4;
     const size_t row_bytes = size_t(groups) * kJoinedBytes;
+    // The parts by turns: one after the other, what was prefetched of one is evicted while the other is read.
+    const size_t ahead = 2 * R * row_bytes;
     int r = 0;
-    for (; r + R <= rows; r += R) joined_some_rows<R>(joined + r * row_bytes, groups, arranged, x_scales, out + r);
-    for (; r < rows; r++) joined_some_rows<1>(joined + r * row_bytes, groups, arranged, x_scales, out + r);
+    for (; r + R <= rows; r += R)
+        for (int p = 0; p < count; p++)
+            joined_some_rows<R>(parts[p] + r * row_bytes, ahead, groups, arranged, x_scales, out + p * rows + r);
+    for (; r < rows; r++)
+        for (int p = 0; p < count; p++)
+            joined_some_rows<1>(parts[p] + r * row_bytes, ahead, groups, arranged, x_scales, out + p * rows + r);
 }
 
 // From four int8 per 32-bit lane in the order 0 2 1 3: columns 0 and 1, or 2 and 3, as pairs of int16.

@@ -240,12 +240,13 @@ template <bool whole> inline __m512i load_joined(const uint8_t* p, int count) {
     return whole ? load_as<__m512i>(p) : _mm512_maskz_loadu_epi8((uint64_t(1) << kJoinedBytes * count) - 1, p);
 }
 template <bool whole> inline I joined_dot(const uint8_t* p, int count, const StepActivations& x) {
-    // Four blocks have 68 bytes: the last four come from a second vector. Indices from 64 on mean that one.
+    // Four blocks have 68 bytes: indices from 64 on mean the second vector, which has the last four.
     const __m512i places = _mm512_set_epi8(
-        127, 126, 125, 124, 63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40,
+        67, 66, 65, 64, 63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40,
         39, 38, 37, 36, 35, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 16, 15, 14, 13, 12, 11, 10,
         9, 8, 7, 6, 5, 4, 3, 2, 1);
-    const __m512i first = load_joined<whole>(p, count), last = whole ? load_as<__m512i>(p + 4) : first;
+    const __m512i first = load_joined<whole>(p, count);
+    const __m512i last = whole ? _mm512_castsi128_si512(_mm_cvtsi32_si128(load_as<int32_t>(p + 64))) : first;
     return step_dot(_mm512_permutex2var_epi8(first, places, last), x);
 }
 inline F joined_scales(const uint8_t* p, int count) {
