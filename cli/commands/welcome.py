@@ -69,7 +69,7 @@ def _next_lines(models: list[InstalledModel], machine: Machine) -> list[str]:
     here = [model for model in models if model.is_complete]
     names = ", ".join(one_line(model.name) + (" (built in)" if model.place is Place.BUILT_IN else "") for model in here)
     lines = [f"Here already: {names or 'no model'}"]
-    begun = next((model for model in models if not model.is_complete), None)
+    begun = next((model for model in models if not model.is_complete and model.owner is None), None)
     real = [model.name for model in here if model.place is not Place.BUILT_IN]
     built_in = next((model.name for model in here if model.place is Place.BUILT_IN), None)
     default = next(spec for spec in CATALOG if spec.name == DEFAULT_MODEL)

@@ -128,7 +128,7 @@ def find(invocation: Invocation, model: str) -> None:
             environment.find_model(model, invocation.folders)
     except ModelNotFoundError:
         with echo(environment.stdin, on=True):
-            if not offer_pull(environment, model):
+            if not offer_pull(environment, model, invocation.folders.others):
                 raise
 
 
@@ -159,7 +159,7 @@ def load(
         loaded = _load(invocation, model, status_line, before_weights)
     except ModelNotFoundError:
         with echo(environment.stdin, on=True):
-            if not offers_pull or not offer_pull(environment, model):
+            if not offers_pull or not offer_pull(environment, model, invocation.folders.others):
                 raise
         loaded = _load(invocation, model, status_line, before_weights)
     if loaded.folder is not None and not is_built_in(loaded.folder):

@@ -10,14 +10,17 @@ from gptoss.cli.base.text import one_line
 from gptoss.cli.line.confirm import confirm
 from gptoss.cli.startup.environment import Environment
 from gptoss.model.checkpoints.catalog import BUILT_IN_MODEL, HubReference, default_hub_cache, hub_reference
+from gptoss.model.checkpoints.other_stores import OtherStores, told_foreign
 from gptoss.model.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from gptoss.cli.hub.pull import Pulled
 
 
-def offer_pull(environment: Environment, model: str) -> bool:
+def offer_pull(environment: Environment, model: str, others: OtherStores) -> bool:
     """Ask whether to pull a model that is not there, and do it; False where there is no person to ask.
+
+    Names first what other programs have in `others`.
 
     Raises:
         ModelNotFoundError: the answer was no.
@@ -26,6 +29,9 @@ def offer_pull(environment: Environment, model: str) -> bool:
     reference, messages = hub_reference(model), environment.messages()
     if reference is None or not messages.is_terminal or environment.stdin is None or not environment.stdin.isatty():
         return False
+    there = told_foreign(others)
+    if there is not None:
+        messages.write(f"{one_line(there)} (-m NAME)\n")
     size = "" if reference.size is None else f" ({reference.size})"
     question = f"{model}{size} is not on this machine. Pull {reference.repository} now? [y/N] "
     if not confirm(environment.stdin, messages, question):

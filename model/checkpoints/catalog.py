@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptoss.model.checkpoints.gguf_place import gguf_in_folder
-from gptoss.model.checkpoints.other_stores import NO_STORES, OtherStores, find_foreign, owner_of
+from gptoss.model.checkpoints.other_stores import (
+    NO_STORES,
+    OtherStores,
+    find_foreign,
+    foreign_models,
+    owner_of,
+    told_foreign,
+)
 from gptoss.model.checkpoints.wrong_folder import looks_like_checkpoint
 from gptoss.model.errors import ModelNotFoundError, quote
 
@@ -164,7 +171,7 @@ def locate(model: str, models_folder: Path | None, hub_cache: Path, others: Othe
         if listed is not None:
             return listed
     if reference is None:
-        raise _unknown(model)
+        raise _unknown(model, others)
     own_name = model.partition(":")[0]
     names = tuple(dict.fromkeys((own_name, reference.repository))) if reference.revision is None else ()
     own = [] if models_folder is None else [models_folder / name for name in names]
@@ -180,9 +187,10 @@ def locate(model: str, models_folder: Path | None, hub_cache: Path, others: Othe
         return begun  # not a whole checkpoint: opening it says what is missing
     size = "" if reference.size is None else f" ({reference.size})"
     looked = "" if models_folder is None else f"{quote(models_folder / model)} and in "
+    there = told_foreign(others)
     raise ModelNotFoundError(
         f"{model}{size} is not on this machine: `gptoss pull {model}` fetches it, -m FOLDER names a folder that has it "
-        f"(looked in {looked}the hub's cache {quote(hub_cache)})"
+        f"(looked in {looked}the hub's cache {quote(hub_cache)}){'' if there is None else f'; {there}'}"
     )
 
 
@@ -251,9 +259,10 @@ def hub_snapshots(hub_cache: Path, reference: HubReference) -> Iterator[Path]:
         return
 
 
-def _unknown(model: str) -> ModelNotFoundError:
+def _unknown(model: str, others: OtherStores) -> ModelNotFoundError:
     names = [spec.name for spec in CATALOG]
-    near = nearest_name(model)
+    same = (each.name for each in foreign_models(others) if each.name.partition(":")[2] == model)
+    near = next(same, None) or nearest_name(model)
     guess = "" if near is None else f"did you mean {near}? "
     return ModelNotFoundError(
         f"there is no model and no folder {quote(model)}: {guess}name one of {', '.join(names)}, a hub repository "

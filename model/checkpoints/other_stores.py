@@ -136,6 +136,15 @@ def foreign_models(stores: OtherStores) -> list[ForeignModel]:
     return sorted(found.values(), key=lambda model: (model.owner, model.name))
 
 
+def told_foreign(stores: OtherStores) -> str | None:
+    """Return a line on the whole models of other programs, to run in place of one that is missing; None: none."""
+    names = [model.name for model in foreign_models(stores) if model.is_complete]
+    if not names:
+        return None
+    listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"of other programs {'is' if len(names) == 1 else 'are'} here: {listed}"
+
+
 def _foreign(name: str, owner: Owner, path: Path, store: Path, nbytes: int | None) -> ForeignModel | None:
     """Return a model if its file is one of gpt-oss; `nbytes` are those that it should have, if that is known."""
     if read_architecture(path) not in ARCHITECTURES:

@@ -118,6 +118,17 @@ def test_models_of_other_programs(gptoss, home, nano) -> None:
     assert gptoss("ask", "-m", "lmstudio:me/other", "Hi").status == 3
 
 
+def test_they_are_named_before_a_pull_is_offered(gptoss, home, nano) -> None:
+    store = home / ".lmstudio" / "models" / "me" / "tuned"
+    store.mkdir(parents=True)
+    (store / "x.gguf").write_bytes(nano)
+    asked = gptoss("ask", "-m", "owner/made", "Hi", typed="n\n")
+    assert asked.status == 3
+    assert "of other programs is here: lmstudio:me/tuned (-m NAME)" in asked.stderr
+    assert "Pull owner/made now?" in asked.stderr
+    assert "gptoss chat -m lmstudio:me/tuned" in gptoss().stdout
+
+
 def test_the_program_finds_them_before_it_imports_torch(home, nano) -> None:
     store = home / ".lmstudio" / "models" / "me" / "tuned"
     store.mkdir(parents=True)

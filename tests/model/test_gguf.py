@@ -409,6 +409,8 @@ class TestVocabulary:
             encoding(words)
 
 
+_ALPHABET = byte_alphabet()
+
+
 def word_of(data: bytes) -> str:
-    alphabet = byte_alphabet()
-    return "".join(alphabet[byte] for byte in data)
+    return "".join(_ALPHABET[byte] for byte in data)

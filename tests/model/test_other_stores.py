@@ -132,6 +132,16 @@ def test_what_is_not_there(stores, name):
     assert str(error.value).isprintable()
 
 
+def test_what_is_here_is_said_where_a_model_is_missing(stores, tmp_path):
+    with pytest.raises(ModelNotFoundError) as error:
+        locate("20b", None, tmp_path, stores)
+    assert str(error.value).endswith(f"; of other programs are here: {', '.join(NAMES[:3])} and 4 more")
+    with pytest.raises(ModelNotFoundError, match=r"did you mean ollama:gpt-oss:20b\?"):
+        locate("gpt-oss:20b", None, tmp_path, stores)
+    with pytest.raises(ModelNotFoundError, match=r"did you mean 20b\?"):
+        locate("gpt-oss:20b", None, tmp_path)
+
+
 def test_names_of_other_kinds():
     for name in ("20b", "gpt-oss:20b", "ollama", "ollama:", "owner/name", "/ollama:x"):
         assert owner_of(name) is None
