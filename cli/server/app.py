@@ -25,6 +25,7 @@ from gptoss.cli.server.gate import Gate
 from gptoss.cli.server.metrics import CONTENT_TYPE
 from gptoss.cli.server.responses import Responses
 from gptoss.cli.server.served import Served
+from gptoss.cli.server.tokenizing import Tokenize
 from gptoss.cli.server.work import Answer
 
 _HUNG_UP = 499
@@ -82,6 +83,7 @@ class Application:
             "/v1/completions": Completions.read,
             "/v1/chat/completions": Chat.read,
             "/v1/responses": Responses.read,
+            "/tokenize": Tokenize.read,
         }
         routes = [
             Route("/health", self._health),

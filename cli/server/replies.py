@@ -158,7 +158,7 @@ class Reply:
                 overflow=DropOldest() if asked.drop_oldest else None,
                 tool_choice=asked.tools.choice,
                 # A call that must come comes in the end, whatever the model would rather do.
-                think_budget=self._served.max_context // 8 if asked.tools.choice.must_call else None,
+                think_budget=self._served.max_context // 32 if asked.tools.choice.must_call else None,
             ),
         )
         stops = StopStrings(asked.stop)

@@ -124,6 +124,14 @@ def test_a_seed_repeats_and_each_choice_has_its_own(post) -> None:
     assert post(**asked, seed=free["seed"])["choices"][0]["token_ids"] == free["token_ids"]
 
 
+def test_a_text_as_token_ids(nano, server) -> None:
+    text = "12 + 30 <|end|>"
+    with server.client() as client:
+        answer = client.post("/tokenize", json={"model": "nano", "prompt": text, "add_special_tokens": False}).json()
+        assert answer == {"count": len(answer["tokens"]), "max_model_len": 4096, "tokens": nano.encoding.encode(text)}
+        assert client.post("/tokenize", json={"messages": []}).status_code == 400
+
+
 def test_several_prompts(nano, post) -> None:
     texts = ["1 + 1 is", "2 + 2 is"]
     answer = post(prompt=texts, max_tokens=8, n=2, return_token_ids=True)
