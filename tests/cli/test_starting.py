@@ -96,6 +96,19 @@ def test_what_was_typed_is_kept_when_loading_fails(terminal, gate, waits) -> Non
     again.wait_for("> precious words")
 
 
+def test_what_an_editor_has_is_kept_when_loading_fails(terminal, gate, tmp_path) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text(f'#!/bin/sh\ntouch {gate}\nsleep 0.5\nsed -i s/draft/edited/ "$1"\n')
+    editor.chmod(0o755)
+    variables = {"EDITOR": str(editor), "VISUAL": ""}
+    screen = terminal(completions=[], load_until=str(gate), load_error=MISSING, variables=variables)
+    screen.wait_for_prompt()
+    screen.type("a draft\x18\x05")
+    assert screen.ended() == 3
+    assert "> a edited" in screen.lines_at_end()
+    assert "a edited" in (tmp_path / "home" / "state" / "history").read_text()
+
+
 def test_a_model_that_cannot_be_used_is_told_at_an_empty_line_too(terminal) -> None:
     screen = terminal(completions=[], load_error=MISSING)
     assert screen.ended() == 3
