@@ -179,7 +179,7 @@ def test_help_fits_a_screen(terminal) -> None:
     screen.wait_for_prompt()
     assert "> /help" in lines
     assert screen.history() == screen.lines()
-    assert [line.split()[0] for line in lines if line.startswith(" ")] == ["/sessions"]
+    assert len([line for line in lines if line.startswith(" ")]) == 1, "the rarer commands take two rows"
 
 
 def test_a_slash_opens_a_menu_of_the_commands(terminal) -> None:
