@@ -177,6 +177,11 @@ class Settings:
     tool_time: float = 1800.0
     kernels: Kernels = Kernels()
 
+    @property
+    def adapter_folders(self) -> tuple[Path, ...]:
+        """The folders of the adapters; `none` alone leaves out those of the config file."""
+        return () if self.adapters == ("none",) else tuple(Path(each).expanduser() for each in self.adapters)
+
 
 KEYS = tuple(field.name for field in fields(Settings) if field.name != "kernels")
 """Settings with a key in the config file and a flag."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,7 +65,7 @@ def show(
     if ctx is not None and ctx > longest:
         raise UsageError(f"--ctx {ctx}: this model can hold {longest:,} tokens")
     description = describe(checkpoint)
-    adapters = [Adapter.open(Path(each).expanduser(), checkpoint.config) for each in settings.adapters]
+    adapters = [Adapter.open(each, checkpoint.config) for each in settings.adapter_folders]
     tokenizer = load_encoding(folder, checkpoint.config.vocab_size).name
     here = _how_it_would_run(checkpoint, settings)
     output = environment.output()

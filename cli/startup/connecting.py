@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gptoss.cli.base.errors import UsageError
 from gptoss.cli.base.settings import Settings
 from gptoss.cli.startup.encodings import load_encoding
 from gptoss.cli.startup.environment import LoadRequest
@@ -32,8 +33,11 @@ def connect(request: LoadRequest, remote: Remote) -> LoadedModel:
         ModelNotFoundError: it has no such model.
         ContextFullError: it cannot hold as many tokens as are asked for.
         InputError: the key cannot be used.
+        UsageError: adapters are asked for.
         VocabularyError: the tokenizer cannot be used.
     """
+    if request.settings.adapter_folders:
+        raise UsageError("--adapter: adapters are added to models on this machine, not to one on a server")
     _report_unused(request)
     transport = Transport(remote.address, read_key(remote, request.folders, request.remote_key))
     model = find_model(transport, remote.address.model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from gptoss.cli.base.settings import Quantize, Settings
 from gptoss.cli.base.sizes import show_bytes
@@ -75,7 +74,7 @@ def load_options(settings: Settings, disk_cache: DiskCache | None = None) -> Loa
         gpu_dense=None if kernels.gpu_dense is None else kernels.gpu_dense.value,
         cpu_experts=settings.cpu_experts,
         host_bytes=available_memory(),
-        adapters=tuple(Path(adapter).expanduser() for adapter in settings.adapters),
+        adapters=settings.adapter_folders,
         quantize="mxfp4" if settings.quantize is Quantize.MXFP4 else None,
         max_context=settings.ctx,
         context_bytes=int(settings.context_gb * 1e9),

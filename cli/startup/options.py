@@ -165,7 +165,8 @@ _SETTINGS: dict[str, Any] = {
         typer.Option(
             "--adapter",
             metavar="DIR",
-            help="Add a LoRA adapter, a folder as PEFT saves one; on the CPU. May be repeated.",
+            help="Add a LoRA adapter, a folder as PEFT saves one; on the CPU. May be repeated; none leaves out those "
+            "of the config file.",
         ),
     ],
     "save": Annotated[bool | None, typer.Option("--save/--no-save", help="Save the conversation. [default: save]")],

@@ -7,7 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gptoss.cli.base.errors import UsageError
+from gptoss.cli.base.settings import Folders, Settings
+from gptoss.cli.startup.connecting import connect
+from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.lazy_loading import load_model
+from gptoss.cli.startup.remotes import Remote
 
 SEED = ("-n", "12", "--temperature", "0", "--no-save", "--no-cache", "--device", "cpu", "--raw")
 
@@ -73,3 +78,14 @@ def test_the_config_file(gptoss, adapter, tmp_path):
     config.write_text(f'adapters = ["{adapter}"]\n')
     result = gptoss("show", "nano", "--home", str(config.parent), load=load_model)
     assert "LoRA of rank 4" in result.stdout, result.stderr
+    left_out = gptoss("show", "nano", "--adapter", "none", "--home", str(config.parent), load=load_model)
+    assert left_out.status == 0
+    assert "LoRA" not in left_out.stdout
+
+
+def test_a_model_on_a_server_takes_none(tmp_path):
+    """An answer without the adapter would be that of another model."""
+    settings = Settings(model="http://127.0.0.1:9", adapters=(str(tmp_path),))
+    request = LoadRequest(settings.model, Folders.locate({}, tmp_path), settings)
+    with pytest.raises(UsageError, match="--adapter: adapters are added to models on this machine"):
+        connect(request, Remote(settings.model))
