@@ -18,6 +18,7 @@ from gptoss.cli.startup.environment import LoadRequest
 from gptoss.cli.startup.lazy_loading import import_torch
 from gptoss.cli.startup.machine import available_memory
 from gptoss.cli.startup.options import Invocation
+from gptoss.cli.startup.remotes import find_remote
 from gptoss.cli.terminal.status_line import StatusLine
 from gptoss.cli.terminal.ticker import Ticker
 from gptoss.model.errors import ContextFullError, ModelNotFoundError
@@ -87,13 +88,20 @@ def bench(
         Synthetic | None,
         typer.Option(help="Use random weights in this model's shapes; needs no download."),
     ] = None,
+    parallel: Annotated[
+        int | None, typer.Option(min=1, max=1000, metavar="N", help="On a server: also N answers at once.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> ExitStatus:
     """Measure how fast a model runs on this machine.
 
     Prefill is the reading of a prompt, decoding the writing of an answer; between the tokens a plain loop reads memory,
-    which bounds decoding. Takes about a minute.
+    which bounds decoding. Takes about a minute. Of a model on a server: the time to the first token, and the speed.
     """
+    if synthetic is None and find_remote(invocation.settings.model, invocation.folders) is not None:
+        return _bench_server(invocation, prompt_tokens, gen_tokens, repetitions, parallel or 0, as_json=as_json)
+    if parallel is not None:
+        raise UsageError("--parallel is for models on a server (-m URL)")
     import_torch()
     from gptoss.model.measure.benchmark import Plan
 
@@ -115,6 +123,22 @@ def bench(
         output.write(output.safe(json.dumps(_as_json(run), ensure_ascii=False)) + "\n")
     else:
         output.write("".join(f"{label:{_LABEL_WIDTH}} {one_line(value)}\n" for label, value in _as_text(run)))
+    return ExitStatus.ANSWERED
+
+
+def _bench_server(
+    invocation: Invocation, prompt_tokens: int, gen_tokens: int, repetitions: int, parallel: int, *, as_json: bool
+) -> ExitStatus:
+    from gptoss.cli.commands.bench_server import measure_server
+
+    environment = invocation.environment
+    status_line = StatusLine(environment.messages())
+    try:
+        run = measure_server(invocation, status_line, prompt_tokens, max(2, gen_tokens), repetitions, parallel)
+    finally:
+        status_line.clear()
+    output = environment.output()
+    output.write(output.safe(run.as_json() + "\n" if as_json else run.as_text()))
     return ExitStatus.ANSWERED
 
 

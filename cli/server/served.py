@@ -20,6 +20,7 @@ from gptoss.cli.server.stored_responses import StoredResponses
 from gptoss.cli.session.events import Usage
 from gptoss.cli.session.options import SessionModel
 from gptoss.model.errors import quote
+from gptoss.model.remote.engine import RemoteEngine
 
 _CHARACTERS_A_TOKEN = 16
 _PREFIXES = ("openai/", "gpt-oss-", "gpt-oss:")
@@ -60,7 +61,8 @@ class Served:
     @property
     def name(self) -> str:
         """The name that answers have."""
-        return self.model.name
+        engine = self.model.engine
+        return engine.model.name if isinstance(engine, RemoteEngine) else self.model.name
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -166,3 +166,21 @@ def test_no_torch_is_imported(server, tmp_path) -> None:
     answer, imported = ended.stdout.rstrip().rsplit("\n", 1)
     assert json.loads(answer)["sum"] in (432, 7)
     assert imported == "False"
+
+
+def test_bench_measures_a_server(gptoss_run, server) -> None:
+    sizes = ("--prompt-tokens", "20", "--gen-tokens", "6", "-r", "2")
+    result = gptoss_run("bench", "-m", server.url, *sizes, "--parallel", "3", "--json")
+    assert (result.status, result.stderr) == (0, "")
+    told = json.loads(result.stdout)
+    assert (told["prompt_tokens"], told["gen_tokens"], told["parallel"]) == (20, 6, 3)
+    assert len(told["first_token_s"]) == 2
+    assert min(*told["first_token_s"], told["decode_tokens_per_s"], told["throughput_tokens_per_s"]) > 0
+    beginnings = [tuple(sent["prompt"][:4]) for sent in server.requests]
+    assert len(set(beginnings)) == len(server.requests) == 6
+    text = gptoss_run("bench", "-m", server.url, *sizes).stdout
+    assert [line.split()[0] for line in text.splitlines()] == ["model", "first", "decode"]
+    assert gptoss_run("bench", "-m", server.url, "--prompt-tokens", "9000").status == 2
+    assert "--parallel is for models on a server" in gptoss_run("bench", "-m", "nano", "--parallel", "2").stderr
+    server.mistakes.extend([None, None, Mistake(after=2, cut=True)])
+    assert gptoss_run("bench", "-m", server.url, *sizes).status == 3
