@@ -13,6 +13,7 @@ from typing import TextIO
 
 from gptoss.cli.base.errors import OutputClosed, OutputError
 from gptoss.cli.base.interrupts import Terminated
+from gptoss.cli.base.links import shows_links, takes_links
 from gptoss.cli.base.switches import ACCESSIBLE_VARIABLE, is_on
 from gptoss.cli.base.text import Sanitizer, in_rows, sanitize
 
@@ -44,8 +45,8 @@ class Output:
         self.is_accessible = self.is_terminal and _asks_for_access(variables)
         self.is_dumb = not self.obeys_sequences or self.is_accessible
         self.has_styles = self.is_terminal and not self.is_dumb and not variables.get("NO_COLOR")
-        # The console of Linux writes the addresses of links out.
-        self.has_links = self.has_styles and variables.get("TERM") != "linux"
+        self.has_links = self.has_styles and takes_links(variables)
+        self.is_known_for_links = self.has_links and shows_links(variables)
         encoding = getattr(stream, "encoding", None) if self.is_terminal else None
         self._encoding: str = encoding or "utf-8"
         self.line = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" if self.is_unicode else "-"

@@ -256,7 +256,7 @@ class Chat:
             width = self.messages.columns - 1
             if width - hang < _NARROWEST:
                 hang = 0
-            rows = wrap([Segment(text[hang:].expandtabs(4))], width - hang)
+            rows = wrap([Segment(text[hang:].expandtabs(4))], width - hang, whole_words=True)
             text = text[:hang] + f"\n{' ' * hang}".join(plain(row.line) for row in rows)
         self.messages.write(self.messages.styled(text, "dim") + "\n")
 

@@ -11,6 +11,7 @@ from itertools import takewhile
 from rich.color import ColorSystem
 from rich.segment import Segment
 
+from gptoss.cli.base.links import linked
 from gptoss.cli.base.output import Output
 from gptoss.cli.base.text import sanitize
 from gptoss.cli.terminal.styled_text import Line, fold, line_width, plain, skip
@@ -147,9 +148,15 @@ class LiveRegion:
 
     def _paint(self, segment: Segment) -> str:
         text = self._output.as_shown(sanitize(segment.text)).translate(_SPACES)
-        if segment.style is None or not self._output.has_styles:
+        style = segment.style
+        if style is None:
             return text
-        return segment.style.render(text, color_system=ColorSystem.STANDARD)
+        target = style.link if self._output.has_links else None
+        if self._output.has_styles:
+            text = (style if style.link is None else style.update_link(None)).render(
+                text, color_system=ColorSystem.STANDARD
+            )
+        return text if target is None else linked(text, target)
 
 
 _SPACES = {ord("\n"): " ", ord("\t"): " "}

@@ -60,7 +60,7 @@ class Blocks:
     starts: list[int]
 
 
-def read_blocks(source: str, markdown: MarkdownIt, *, marks: bool, unicode: bool = True) -> Blocks:
+def read_blocks(source: str, markdown: MarkdownIt, *, marks: bool, unicode: bool = True, links: bool = False) -> Blocks:
     """Parse a source.
 
     Args:
@@ -68,8 +68,9 @@ def read_blocks(source: str, markdown: MarkdownIt, *, marks: bool, unicode: bool
         markdown: the parser.
         marks: whether to keep the signs of emphasis and code, where styles cannot be shown.
         unicode: whether the terminal has every character.
+        links: whether addresses are links.
     """
-    reader = _Reader(source.split("\n"), marks, unicode)
+    reader = _Reader(source.split("\n"), marks, unicode, links)
     for token in markdown.parse(source):
         reader.take(token)
     return Blocks(reader.leaves, reader.starts)
@@ -88,10 +89,11 @@ class _Container:
 class _Reader:
     """Turns the parser's tokens into leaves."""
 
-    def __init__(self, lines: list[str], marks: bool, unicode: bool) -> None:
+    def __init__(self, lines: list[str], marks: bool, unicode: bool, links: bool) -> None:
         self._lines = lines
         self._unicode = unicode
         self._marks = marks
+        self._links = links
         self._containers: list[_Container] = []
         self._bullets = 0
         self._heading = 0
@@ -144,7 +146,7 @@ class _Reader:
                 self._take_inline(token, line)
 
     def _take_inline(self, token: Token, line: int) -> None:
-        text = inline_text(token.children or [], marks=self._marks)
+        text = inline_text(token.children or [], marks=self._marks, links=self._links)
         if self._table is not None:
             self._table.cells[-1].append(text)
         elif self._heading:

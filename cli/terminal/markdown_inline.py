@@ -18,19 +18,23 @@ from gptoss.cli.terminal.styled_text import Line, plain
 _STYLES = {"strong": theme.STRONG, "em": theme.EMPHASIS, "s": theme.DELETED, "link": theme.LINK}
 # What could still become markup when more comes. A bracket that is closed and not followed by `(` cannot.
 _UNDECIDED = re.compile(r"[*_~`<\\&!|]|\[(?![^\[\]]*\][^(])")
+# An address in the midst of a text, without the signs that a sentence has behind it.
+_ADDRESS = re.compile(r"(https?://[!-~]*[A-Za-z0-9/#=&_~+%$@-])")
 _DELIMITERS = ("*", "_", "~", "`", "$", "\\")
 
 
-def inline_text(tokens: Sequence[Token], *, marks: bool) -> Line:
+def inline_text(tokens: Sequence[Token], *, marks: bool, links: bool = False) -> Line:
     """Return the text of inline tokens.
 
     Args:
         tokens: of the parser.
         marks: whether to keep the signs of emphasis and code.
+        links: whether addresses are links; numbers of citations always are.
     """
     line: Line = []
     styles: list[Style] = []
-    links: list[tuple[str | None, int]] = []
+    begins: list[tuple[str | None, int]] = []
+    followed: list[str] = []
 
     def add(text: str, style: Style | None = None) -> None:
         style = Style.combine([*styles, *([style] if style else [])]) if styles or style else None
@@ -42,13 +46,17 @@ def inline_text(tokens: Sequence[Token], *, marks: bool) -> Line:
         if token.type == "link_open":
             target = str(token.attrs.get("href", ""))
             is_citation = token.attrs.get("title") == LINK_TITLE
-            links.append((None if is_citation else target, len(plain(line))))
-            styles.append(theme.LINK + Style(link=sanitize(target)) if is_citation else theme.LINK)
+            followed.append(target if links or is_citation else "")
+            begins.append((None if is_citation else target, len(plain(line))))
+            styles.append(theme.LINK + _link_to(followed[-1]))
         elif token.type == "link_close":
             styles.pop()
-            shown, begin = links.pop()
+            target = followed.pop()
+            shown, begin = begins.pop()
             if shown is not None and plain(line)[begin:] not in (shown, shown.removeprefix("mailto:")):
-                add(f" ({shown})", theme.DIM)
+                add(" (", theme.DIM)
+                add(shown, theme.DIM + _link_to(target))
+                add(")", theme.DIM)
         elif name in _STYLES:
             if marks and token.nesting < 0:
                 add(token.markup)
@@ -66,9 +74,16 @@ def inline_text(tokens: Sequence[Token], *, marks: bool) -> Line:
             add(f"[{token.content or 'image'}] ({token.attrs.get('src', '')})", theme.DIM)
         elif token.type in ("softbreak", "hardbreak"):
             add("\n")
+        elif links and not begins and "://" in token.content:
+            for number, piece in enumerate(_ADDRESS.split(token.content)):
+                add(piece, _link_to(piece) if number % 2 else None)
         else:
             add(token.content)
     return line
+
+
+def _link_to(target: str) -> Style:
+    return Style(link=sanitize(target)) if target else Style()
 
 
 def settled_length(source: str, text: Line) -> int:

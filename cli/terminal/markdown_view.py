@@ -11,7 +11,7 @@ from rich.style import Style
 
 from gptoss.cli.terminal import theme
 from gptoss.cli.terminal.code_highlight import highlight
-from gptoss.cli.terminal.markdown_blocks import Leaf, is_certain, read_blocks
+from gptoss.cli.terminal.markdown_blocks import Blocks, Leaf, is_certain, read_blocks
 from gptoss.cli.terminal.markdown_parser import parser
 from gptoss.cli.terminal.markdown_table import ROWS_OF_WIDTHS, TableLayout
 from gptoss.cli.terminal.styled_text import Line, line_width, skip, take, wrap
@@ -28,11 +28,13 @@ class MarkdownView:
     Args:
         marks: keep the signs of emphasis and code, for a terminal without styles.
         unicode: whether the terminal has every character.
+        links: whether addresses are links.
     """
 
-    def __init__(self, *, marks: bool = False, unicode: bool = True) -> None:
+    def __init__(self, *, marks: bool = False, unicode: bool = True, links: bool = False) -> None:
         self._markdown = parser()
         self._marks = marks
+        self._links = links
         self._line = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" if unicode else "-"
         self._unicode = unicode
         self._source = ""
@@ -50,7 +52,7 @@ class MarkdownView:
 
     def rows(self, width: int) -> tuple[list[Line], list[Line]]:
         """Return the rows finished since the last call, and the rows that may still change."""
-        blocks = read_blocks(self._source, self._markdown, marks=self._marks, unicode=self._unicode)
+        blocks = self._blocks()
         leaves = blocks.leaves
         if not leaves:
             return [], []
@@ -75,13 +77,14 @@ class MarkdownView:
     def finish(self, width: int) -> list[Line]:
         """Return the remaining rows; then another text can begin."""
         done: list[Line] = []
-        for leaf in read_blocks(self._source, self._markdown, marks=self._marks, unicode=self._unicode).leaves[
-            self._finished :
-        ]:
+        for leaf in self._blocks().leaves[self._finished :]:
             done += self._rest_of(leaf, width)
             self._given, self._begun = 0, True
         self._source, self._finished, self._given, self._begun = "", 0, 0, False
         return done
+
+    def _blocks(self) -> Blocks:
+        return read_blocks(self._source, self._markdown, marks=self._marks, unicode=self._unicode, links=self._links)
 
     def _forget(self, leaves: list[Leaf], starts: list[int]) -> None:
         """Cut off the outermost blocks and the rows of a table that are finished, with what they take to parse."""
@@ -110,7 +113,7 @@ class MarkdownView:
             width = min(width, _PROSE_WIDTH) - line_width([Segment(leaf.rest)])
             # Where a row ends depends on the word behind it, which has to have come to stay as well.
             settled = take(leaf.text, _settled_length(leaf, self._source))
-            kept = wrap(skip(settled, self._given), width)[:-1]
+            kept = wrap(skip(settled, self._given), width, whole_words=True)[:-1]
             if not kept:
                 return []
             done = self._prefixed(leaf, [row.line for row in kept], at_start=self._given == 0)
@@ -161,14 +164,14 @@ class MarkdownView:
         at_start = self._given == 0
         match leaf.kind:
             case "text":
-                rows = [row.line for row in wrap(skip(leaf.text, self._given), prose)]
+                rows = [row.line for row in wrap(skip(leaf.text, self._given), prose, whole_words=True)]
                 if at_start and not rows:
                     rows = [[]]
                 return self._prefixed(leaf, rows, at_start=at_start)
             case "heading":
                 style = theme.HEADINGS[min(leaf.level, len(theme.HEADINGS)) - 1]
                 text = [Segment(s.text, style if s.style is None else s.style + style) for s in leaf.text]
-                return self._prefixed(leaf, [row.line for row in wrap(text, prose)], at_start=True)
+                return self._prefixed(leaf, [row.line for row in wrap(text, prose, whole_words=True)], at_start=True)
             case "code":
                 rows = self._code_rows(leaf, self._given, len(leaf.lines))
                 return [*rows, self._rule(leaf.rest)] if ended else rows

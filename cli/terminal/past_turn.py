@@ -42,12 +42,8 @@ def show_turn(output: Output, turn: PastTurn, cited: Callable[[str], str] | None
 def show_question(output: Output, text: str) -> None:
     """Write a message of the person as the input line leaves it."""
     region = LiveRegion(output)
-    rows = [
-        row.line
-        for row in wrap(
-            [Segment(output.as_shown(sanitize(text)).expandtabs(4), theme.PERSON)], region.width - len(MARK)
-        )
-    ]
+    shown = [Segment(output.as_shown(sanitize(text)).expandtabs(4), theme.PERSON)]
+    rows = [row.line for row in wrap(shown, region.width - len(MARK), whole_words=True)]
     marks = [Segment(MARK, theme.PERSON_MARK), *[Segment(" " * len(MARK))] * len(rows)]
     region.update([[mark, *row] for mark, row in zip(marks, rows or [[]], strict=False)], [])
 

@@ -15,6 +15,8 @@ from rich.style import Style
 Line: TypeAlias = list[Segment]
 """Pieces of text with their styles; `\\n` is a line break where the text is still to be wrapped."""
 
+# Characters of a word that is left whole: more than addresses and paths have.
+_LONGEST_WORD = 4096
 _EMOJI_PRESENTATION = "\N{VARIATION SELECTOR-16}"
 # Where East Asian text must not be broken (after JIS X 4051, "kinsoku"): not before the one, not after the other.
 _STICKS_TO_PREVIOUS = ("Pe", "Pf", "Po", "Lm")
@@ -106,8 +108,14 @@ def fold(line: Line, width: int) -> list[Line]:
     return pieces
 
 
-def wrap(text: Line, width: int) -> list[Row]:
+def wrap(text: Line, width: int, *, whole_words: bool = False) -> list[Row]:
     """Break text into rows of at most `width` cells.
+
+    Args:
+        text: the text.
+        width: cells of a row.
+        whole_words: leave a word that is longer than that (an address, a path) whole, in a row that is wider: the
+            terminal breaks it, and knows that it is one word when it is copied or followed.
 
     Rows are filled one after the other, so the rows of what stands behind one row's end are the rows that follow it:
     a text that grows at its end changes only its last row.
@@ -115,13 +123,13 @@ def wrap(text: Line, width: int) -> list[Row]:
     characters = [(character, segment.style) for segment in text for character in segment.text]
     rows, begin = [], 0
     while begin < len(characters):
-        end, following = _break(characters, begin, max(1, width))
+        end, following = _break(characters, begin, max(1, width), _LONGEST_WORD if whole_words else 0)
         rows.append(Row(_joined(characters[begin:end]), following))
         begin = following
     return rows
 
 
-def _break(characters: list[tuple[str, Style | None]], begin: int, width: int) -> tuple[int, int]:
+def _break(characters: list[tuple[str, Style | None]], begin: int, width: int, longest_word: int) -> tuple[int, int]:
     """Return where the row that begins at `begin` ends, and where the next one begins."""
     cells = 0
     place: tuple[int, int] | None = None
@@ -141,7 +149,7 @@ def _break(characters: list[tuple[str, Style | None]], begin: int, width: int) -
         else:
             if index > begin and _may_part(previous, character):
                 place = (index, index)
-            if cells + size > width and index > begin:
+            if cells + size > width and index > begin and (place or index - begin >= longest_word):
                 return place or (index, index)
         cells += size
         previous = character

@@ -57,7 +57,7 @@ class ThinkingView:
         taken = f"{counted(self.tokens, 'token')}, {duration(self.seconds)}"
         if self._look is ReasoningView.HIDE:
             return [], [self._rule(f"thinking: {taken}", width, self._hints)]
-        rows = wrap(self._text, min(width, _PROSE_WIDTH))
+        rows = wrap(self._text, min(width, _PROSE_WIDTH), whole_words=self._look is ReasoningView.SHOW)
         if self._look is ReasoningView.FOLD:
             window = [row.line for row in rows[-_WINDOW_ROWS:]]
             if len(rows) > 2 * _WINDOW_ROWS:  # what has scrolled out of the window need not be wrapped again

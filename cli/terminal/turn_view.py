@@ -109,7 +109,11 @@ class TurnView(Display):
         """When the turn began; None while it is not known to go on."""
         self._reasoning = ThinkingView(look=look, line=output.line, hints=hints)
         self._hint = hints[0] if hints else ""
-        markdown = {"marks": not output.has_styles, "unicode": output.is_unicode}
+        markdown = {
+            "marks": not output.has_styles,
+            "unicode": output.is_unicode,
+            "links": output.is_known_for_links,
+        }
         self._views: dict[type[Event], View] = {
             ReasoningDelta: self._reasoning,
             CommentaryDelta: MarkdownView(**markdown),
@@ -338,8 +342,8 @@ class TurnView(Display):
         return first_rows(text, self._region.width, theme.DIM)
 
     def _note(self, text: str) -> None:
-        rows = [row.line for row in wrap([Segment(one_line(text), theme.WARNING)], self._region.width)]
-        self._region.update(rows, [])
+        rows = wrap([Segment(one_line(text), theme.WARNING)], self._region.width, whole_words=True)
+        self._region.update([row.line for row in rows], [])
 
 
 _PREAMBLE = "\N{LEFT ONE QUARTER BLOCK} "

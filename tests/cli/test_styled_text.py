@@ -40,6 +40,21 @@ def test_no_row_is_too_wide_and_nothing_is_lost(text, width) -> None:
     assert "".join("".join(plain(row.line).split()) for row in shown) == "".join(text.split())
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("see /a/long/path here", ["see", "/a/long/path", "here"]),
+        ("/a/long/path and", ["/a/long/path", "and"]),
+        ("/a/long/path", ["/a/long/path"]),
+        ("/a/long/path\nx", ["/a/long/path", "x"]),
+        ("中a/long/path中", ["中", "a/long/path", "中"]),
+        ("x" * 5000, ["x" * 4096, "x" * 904]),
+    ],
+)
+def test_words_that_are_longer_than_a_row_are_left_whole(text, expected) -> None:
+    assert [plain(row.line) for row in wrap([Segment(text)], 8, whole_words=True)] == expected
+
+
 @given(TEXTS, st.integers(2, 12))
 def test_rows_behind_a_row_are_those_of_the_text_behind_it(text, width) -> None:
     shown = wrap([Segment(text)], width)

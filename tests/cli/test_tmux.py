@@ -129,3 +129,15 @@ def test_ask_renders_the_answer_and_leaves_no_row_behind(tmux, script, reply) ->
         "\u2022 one",
         "\u2022 two",
     ]
+
+
+def test_addresses_and_paths_are_left_whole_to_the_terminal(tmux, script, reply) -> None:
+    address, path = f"https://example.org/{'a-long-way/' * 8}", f"/usr/{'share/some-where/' * 6}file.txt"
+    answer = f"It is at {address} on the web,\n\n- and `{path}` here.\n\n> {address}"
+    completion = reply(answer, f"Where was {address} again?")
+    pane = tmux(script("ask", "-m", "nano", "Hi", completions=[completion], token_delay_s=0.002), 40, 30)
+    pane.wait(lambda lines: " ".join(lines).count("example") == 3 and "Ctrl-C" not in lines[-1])
+    lines = pane.lines(joined=True)
+    assert [line.count(address) for line in lines if "example" in line] == [1, 1, 1]
+    assert any(path in line for line in lines)
+    assert "on the web," in lines  # the next row goes on between words
