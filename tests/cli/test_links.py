@@ -78,11 +78,11 @@ def shown(source: str) -> str:
 def test_links_and_bare_addresses_can_be_followed(source) -> None:
     text = shown(source)
     begin = linked("", TARGET).removesuffix(END)
-    shown = re.sub(r"\x1b\[[\d;]*m", "", text)
-    assert f"{begin}{TARGET}{END}" in shown
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert f"{begin}{TARGET}{END}" in plain
     assert text.count(BEGIN) == 2 * text.count(END)
     if "proof" in source:
-        assert f"{begin}the proof{END}" in shown
+        assert f"{begin}the proof{END}" in plain
 
 
 def test_targets_of_a_model_end_no_sequence() -> None:
