@@ -120,11 +120,7 @@ class LiveRegion:
         while excess > 0 and count < len(self._rows):
             excess -= self._span(self._rows[count])
             count += 1
-        if not count:
-            return
-        if self._hides:
-            self._scrolled = []  # rows that are to stand before them have still to come
-        else:
+        if not self._hides:  # else rows that are to stand before them have still to come
             self._scrolled += [plain(row) for row in self._rows[:count]]
         self._rows = self._rows[count:]
 
