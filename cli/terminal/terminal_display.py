@@ -85,8 +85,10 @@ class Aside(Display):
             # A row that is not ended, and an answer that may stand on the same screen, are not written over.
             if self._activity.since is None or self._section is not None or self._running or self._answers:
                 return
-            quiet = _ACCESSIBLE_QUIET_S if self._output.is_accessible else QUIET_S
-            if self._clock() - self._changed >= quiet:
+            since, quiet = self._changed, QUIET_S
+            if self._output.is_accessible:  # a line that stays, for what itself takes long
+                since, quiet = max(since, self._activity.since), _ACCESSIBLE_QUIET_S
+            if self._clock() - since >= quiet:
                 self._status.show(self._activity.text(self._output.columns - 1, STOP_HINT))
 
     def suspend(self) -> None:

@@ -1,5 +1,7 @@
 """The output for screen readers: nothing is written over, and words say who speaks."""
 
+import re
+
 import pytest
 
 
@@ -64,3 +66,12 @@ def test_what_is_neither_on_nor_off(gptoss) -> None:
     result = gptoss("ask", "-m", "nano", "a", variables={"GPTOSS_ACCESSIBLE": "maybe"})
     assert result.status == 2
     assert "GPTOSS_ACCESSIBLE" in result.stderr
+
+
+def test_silence_is_said_in_one_line_for_what_takes_long(tmux, script, reply) -> None:
+    options = {"completions": [reply("Done.", "First.")], "prefill_delay_s": 1.5}
+    pane = tmux(script("ask", "-m", "nano", "Hi", **options), GPTOSS_ACCESSIBLE="1")
+    lines = pane.wait_for("Done")
+    assert [re.sub(r"\d+", "N", line) for line in lines] == [
+        *("loading nano", "reading N tokens", "Thinking:", "First.", "Thought for N.N s, N tokens.", "Answer:", "Done.")
+    ]
