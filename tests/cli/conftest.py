@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -207,6 +208,8 @@ def terminal(
 @pytest.fixture
 def tmux(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Start a program in a pane of a real tmux; see tmux.py."""
+    if shutil.which("tmux") is None:
+        pytest.skip("there is no tmux")
     panes: list[Any] = []
     home = {"GPTOSS_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 

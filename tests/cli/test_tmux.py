@@ -3,13 +3,11 @@
 import os
 import re
 import shlex
-import shutil
 import sys
 import time
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
 
 # Shows an answer in pieces, from the screen's first cell on; the arguments are the text and seconds between pieces.
 SHOWING = """
