@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-
 # Shows an answer in pieces, from the screen's first cell on; the arguments are the text and seconds between pieces.
 SHOWING = """
 import os, sys, time
