@@ -163,7 +163,9 @@ def test_synthetic_weights_have_the_shapes_of_the_config(small):
     tensors = [weights.embedding, weights.norm]
     for layer in weights.layers:
         tensors += [layer.attention_norm, layer.mlp_norm, layer.sinks]
-        tensors += [t for linear in (layer.q, layer.k, layer.v, layer.o, layer.router) for t in vars(linear).values()]
+        tensors += [
+            t for linear in (layer.q, layer.k, layer.v, layer.o, layer.router) for t in (linear.weight, linear.bias)
+        ]
         up, down = layer.experts.gate_up, layer.experts.down
         tensors += [up.blocks, up.scales, layer.experts.gate_up_bias, down.blocks, down.scales, layer.experts.down_bias]
         assert (up.shape, down.shape) == ((32, 64, 64), (32, 64, 32))
