@@ -104,6 +104,9 @@ class SchemaCache:
 
 
 _TOO_DEEP = "recursion limit exceeded"  # llguidance's limit is lower than Python's
+_MAX_DEPTH = 300
+"""Levels of schemas, references followed. llguidance recurses along references without a limit of its own, and ends the
+process where the stack is used up: at some thousand levels with 8 MiB."""
 
 
 class _Refused(Exception):  # noqa: N818 - becomes an error or a note
@@ -149,6 +152,8 @@ def _to_json(schema: Mapping[str, Any]) -> str:
 
 def _compile_text(text: str) -> Grammar:
     schema = json.loads(text)
+    if _depth(schema) > _MAX_DEPTH:
+        raise _Refused(f"nested too deeply: more than {_MAX_DEPTH} levels, references followed")
     text, source, reason = _compile(schema)
     if reason.startswith(_TOO_DEEP):
         raise _Refused("nested too deeply")
@@ -242,6 +247,33 @@ def _all_parts(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if isinstance(part, Mapping):
             yield place, part
             waiting += _children(place, {key: value for key, value in part.items() if key != "$ref"}, schema)
+
+
+def _depth(schema: Any) -> int:
+    """Return the length of the longest path from a schema to the schemas in it, references followed but no circles."""
+    depths: dict[int, int] = {}
+    entered = {id(schema)}
+    path = [(schema, _parts_of(schema, schema), [0])]
+    while path:
+        part, left, deepest = path[-1]
+        if not left:
+            path.pop()
+            depths[id(part)] = 1 + deepest[0]
+            if path:
+                path[-1][2][0] = max(path[-1][2][0], depths[id(part)])
+            continue
+        child = left.pop()
+        if id(child) in depths:
+            deepest[0] = max(deepest[0], depths[id(child)])
+        elif id(child) not in entered:
+            entered.add(id(child))
+            path.append((child, _parts_of(child, schema), [0]))
+    return depths[id(schema)]
+
+
+def _parts_of(part: Any, root: Any) -> list[Any]:
+    place = "" if part is root else "/"
+    return [child for _, child in _children(place, part, root) if isinstance(child, Mapping)]
 
 
 def _counts_names(part: Mapping[str, Any]) -> bool:

@@ -169,3 +169,21 @@ def test_nothing_is_built_for_a_turn_without_grammars(nano, monkeypatch):
         turn.next()
         assert not turn.accept(token)
     assert turn.accept(nano.special("<|return|>"))
+
+
+@pytest.mark.parametrize("link", [lambda ref: ref, lambda ref: {"type": "array", "items": ref}])
+def test_a_chain_of_references_that_would_use_up_the_stack_is_refused(nano, link):
+    """llguidance follows it recursively, and the process would end with a signal."""
+    levels = 3000
+    chain = {f"d{n}": link({"$ref": f"#/$defs/d{n + 1}"}) for n in range(levels)} | {f"d{levels}": {"type": "null"}}
+    schema = {"$ref": "#/$defs/d0", "$defs": chain}
+    with pytest.raises(schemas.SchemaError, match="nested too deeply: more than 300 levels, references followed"):
+        schemas.schema_grammar(schema)
+    turn = ConstraintFactory(nano).turn(conversation_with(f=schema))
+    assert json.loads(call(turn, nano, "f")) is not None
+    assert "any JSON object is allowed" in turn.notes[0]
+
+
+def test_references_in_a_circle_are_not_deep(nano):
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/a"}, "other": {"$ref": "#/$defs/b"}}}
+    schemas.schema_grammar({"$ref": "#/$defs/a", "$defs": {"a": node, "b": node}})
