@@ -32,6 +32,14 @@ Which = Annotated[
         metavar="ID|NAME", help="An id, the beginning of one, or a name.", autocompletion=completions.conversations
     ),
 ]
+WhichOrLatest = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="ID|NAME",
+        help="An id, the beginning of one, or a name. [default: the latest]",
+        autocompletion=completions.conversations,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 _SHOWN_CHARACTERS = 60
@@ -59,14 +67,7 @@ def list_(context: typer.Context, as_json: JsonOption = False, home: HomeOption 
 @app.command()
 def show(
     context: typer.Context,
-    which: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="ID|NAME",
-            help="An id, the beginning of one, or a name. [default: the latest]",
-            autocompletion=completions.conversations,
-        ),
-    ] = None,
+    which: WhichOrLatest = None,
     home: HomeOption = None,
 ) -> ExitStatus:
     """Show a conversation as Markdown, with the reasoning as quotations."""
@@ -79,14 +80,7 @@ def show(
 @app.command()
 def files(
     context: typer.Context,
-    which: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="ID|NAME",
-            help="An id, the beginning of one, or a name. [default: the latest]",
-            autocompletion=completions.conversations,
-        ),
-    ] = None,
+    which: WhichOrLatest = None,
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> ExitStatus:
