@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from gptoss.model.errors import SamplingError
+from gptoss.model.errors import ContextFullError, ModelError, SamplingError
 
 if TYPE_CHECKING:
     from gptoss.model.constraint import Constraint
@@ -246,3 +246,19 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model's memory. The engine cannot be used afterwards; closing it again does nothing."""
         ...
+
+
+def require_prompt(ids: Sequence[int], vocab_size: int, max_context: int) -> None:
+    """Check the prompt of a request, for engines.
+
+    Raises:
+        ContextFullError: it leaves no room for a token.
+        ModelError: an id is not in the vocabulary, or there are none.
+    """
+    if not ids:
+        raise ModelError("the prompt is empty: at least one token is needed")
+    if min(ids) < 0 or max(ids) >= vocab_size:
+        wrong = next(i for i in ids if not 0 <= i < vocab_size)
+        raise ModelError(f"token id {wrong} is not in the model's vocabulary of {vocab_size}")
+    if len(ids) >= max_context:
+        raise ContextFullError(f"the prompt's {len(ids):,} tokens leave no room in a context of {max_context:,}")

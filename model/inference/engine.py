@@ -11,12 +11,12 @@ from torch import Tensor
 
 from gptoss.model.architecture.transformer import Transformer
 from gptoss.model.config import GenerationDefaults
-from gptoss.model.errors import CheckpointError, ContextFullError, ModelError
+from gptoss.model.errors import CheckpointError, ModelError
 from gptoss.model.inference.context import Context, StoredPrefixes, require_context
 from gptoss.model.inference.contexts import ContextPool
 from gptoss.model.inference.generation import GenerationRun, LocalGeneration
 from gptoss.model.inference.turns import Turns, Waiter
-from gptoss.model.interface import ContextUsage, EngineInfo, Progress, Request, SamplingParams
+from gptoss.model.interface import ContextUsage, EngineInfo, Progress, Request, SamplingParams, require_prompt
 from gptoss.model.storage.disk_cache import CheckpointFiles
 from gptoss.model.storage.integrity import Integrity
 from gptoss.model.storage.mapping import MappedFile
@@ -107,16 +107,7 @@ class LocalEngine:
         """
         self._repair()
         self._integrity.require()
-        ids, vocab_size = request.ids, self.transformer.config.vocab_size
-        if not ids:
-            raise ModelError("the prompt is empty: at least one token is needed")
-        if min(ids) < 0 or max(ids) >= vocab_size:
-            wrong = next(i for i in ids if not 0 <= i < vocab_size)
-            raise ModelError(f"token id {wrong} is not in the model's vocabulary of {vocab_size}")
-        if len(ids) >= self.info.max_context:
-            raise ContextFullError(
-                f"the prompt's {len(ids):,} tokens leave no room in a context of {self.info.max_context:,}"
-            )
+        require_prompt(request.ids, self.transformer.config.vocab_size, self.info.max_context)
         stop = frozenset() if request.ignore_stop else request.stop | self.info.stop_tokens
         params = request.params or self.info.defaults
         return LocalGeneration(GenerationRun(request, params, stop, self._pool, self._turns, self._integrity, progress))

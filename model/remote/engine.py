@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gptoss.model.errors import ContextFullError, ModelError
-from gptoss.model.interface import Capabilities, ContextUsage, EngineInfo, Progress, Request
+from gptoss.model.errors import ModelError
+from gptoss.model.interface import Capabilities, ContextUsage, EngineInfo, Progress, Request, require_prompt
 from gptoss.model.remote.completions import MAX_TOP_LOGPROBS, ServedModel
 from gptoss.model.remote.generation import RemoteGeneration, Server
 from gptoss.model.remote.transport import Transport
@@ -56,16 +56,8 @@ class RemoteEngine:
         """
         if self._server is None:
             raise ModelError("the engine was closed: connect again")
-        ids, params = request.ids, request.params or self.info.defaults
-        if not ids:
-            raise ModelError("the prompt is empty: at least one token is needed")
-        if min(ids) < 0 or max(ids) >= self.vocab_size:
-            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
-            raise ModelError(f"token id {wrong} is not in the model's vocabulary of {self.vocab_size}")
-        if len(ids) >= self.info.max_context:
-            raise ContextFullError(
-                f"the prompt's {len(ids):,} tokens leave no room in a context of {self.info.max_context:,}"
-            )
+        params = request.params or self.info.defaults
+        require_prompt(request.ids, self.vocab_size, self.info.max_context)
         if params.top_logprobs > MAX_TOP_LOGPROBS:
             raise ModelError(f"a server gives at most {MAX_TOP_LOGPROBS} likeliest tokens, not {params.top_logprobs}")
         stop = frozenset() if request.ignore_stop else request.stop | self.info.stop_tokens
