@@ -8,8 +8,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from threaded_server import ThreadedServer
 
 from gptoss.model.interface import Engine, Request, SamplingParams
 
@@ -36,7 +38,7 @@ class Mistake:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class CompletionsServer:
+class CompletionsServer(ThreadedServer):
     """The server; a context manager.
 
     Attributes:
@@ -58,26 +60,8 @@ class CompletionsServer:
         self.mistakes: deque[Mistake | None] = deque()
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.closing = threading.Event()
         self.freed = threading.Event()
-        handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = False
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> CompletionsServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(_Handler, waits=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

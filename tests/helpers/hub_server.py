@@ -16,8 +16,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
+
+from threaded_server import ThreadedServer
 
 _CHUNK = 1 << 14
 
@@ -79,7 +81,7 @@ class Repository:
         return {"rfilename": name, "size": size, "blobId": key}
 
 
-class HubServer:
+class HubServer(ThreadedServer):
     """The server; a context manager."""
 
     def __init__(self) -> None:
@@ -92,31 +94,13 @@ class HubServer:
         self.bytes_per_s: float | None = None
         self.leaked_tokens = 0
         """Requests to the other host that had the user's token."""
-        self.closing = threading.Event()
         self._lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> HubServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(_Handler)
 
     @property
     def cdn_url(self) -> str:
         """Another host, as the real one has: to it the client must not give its token."""
-        return f"http://localhost:{self._server.server_address[1]}"
+        return f"http://localhost:{self.port}"
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
         end = time.monotonic() + timeout_s
@@ -146,7 +130,7 @@ class HubServer:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = 0
-    hub: HubServer
+    owner: HubServer
 
     def setup(self) -> None:
         super().setup()
@@ -167,21 +151,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._route(unquote(urlsplit(self.path).path))
 
     def _route(self, path: str) -> None:
-        self.hub.log(self.command, path, self.headers.get("Range"))
+        self.owner.log(self.command, path, self.headers.get("Range"))
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             return self._list(match[1], match[2] or "main", path)
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._resolve(match[1], match[2], match[3], path)
         if match := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
-            self.hub.leaked_tokens += "Authorization" in self.headers
-            fault = self.hub.fault(path)
+            self.owner.leaked_tokens += "Authorization" in self.headers
+            fault = self.owner.fault(path)
             if fault is not None:
                 return self._fail(fault)
-            return self._body(self.hub.repositories[match[1]], match[2], {})
+            return self._body(self.owner.repositories[match[1]], match[2], {})
         return self._status(404)
 
     def _list(self, name: str, revision: str, path: str) -> None:
-        fault = self.hub.fault(path)
+        fault = self.owner.fault(path)
         if fault is not None:
             return self._fail(fault)
         repository = self._repository(name)
@@ -207,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _resolve(self, name: str, revision: str, file: str, path: str) -> None:
-        fault = self.hub.fault(path)
+        fault = self.owner.fault(path)
         if fault is not None:
             return self._fail(fault)
         repository = self._repository(name)
@@ -222,14 +206,14 @@ class _Handler(BaseHTTPRequestHandler):
         linked = {"X-Linked-Size": str(len(repository.files[file])), "X-Linked-ETag": f'"{repository.key(file)}"'}
         for key, value in (headers | linked).items():
             self.send_header(key, value)
-        self.send_header("Location", f"{self.hub.cdn_url}/cdn/{name}/{file}?signature=1")
+        self.send_header("Location", f"{self.owner.cdn_url}/cdn/{name}/{file}?signature=1")
         self.send_header("Content-Length", "0")
         self.end_headers()
         return None
 
     def _repository(self, name: str) -> Repository | None:
         """The repository, or None after an answer that says why not."""
-        repository = self.hub.repositories.get(name)
+        repository = self.owner.repositories.get(name)
         if repository is None:
             self._status(401, "RepoNotFound")
         elif repository.token is not None and self.headers.get("Authorization") != f"Bearer {repository.token}":
@@ -239,12 +223,12 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _body(self, repository: Repository, name: str, headers: dict[str, str]) -> None:
-        fault = (self.hub.fault(name, body=True) if self.command == "GET" else None) or Fault(name)
+        fault = (self.owner.fault(name, body=True) if self.command == "GET" else None) or Fault(name)
         content, start = repository.files[name], 0
         if fault.corrupt:
             content = content[:-1] + bytes([content[-1] ^ 1])
         range_ = re.fullmatch(r"bytes=([0-9]+)-", self.headers.get("Range", ""))
-        if range_ and self.hub.ranges:
+        if range_ and self.owner.ranges:
             start = int(range_[1])
             if start >= len(content):
                 return self._status(416)
@@ -268,14 +252,14 @@ class _Handler(BaseHTTPRequestHandler):
         for at in range(0, end, _CHUNK):
             chunk = body[at : min(at + _CHUNK, end)]
             self.wfile.write(chunk)
-            self.hub.count(name, len(chunk))
-            if self.hub.bytes_per_s:
-                time.sleep(len(chunk) / self.hub.bytes_per_s)
+            self.owner.count(name, len(chunk))
+            if self.owner.bytes_per_s:
+                time.sleep(len(chunk) / self.owner.bytes_per_s)
         if fault.cut_after is not None and end < len(body):
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
         elif fault.stall_after is not None and end < len(body):
-            self.hub.closing.wait(60)
+            self.owner.closing.wait(60)
             self.close_connection = True
 
     def _fail(self, fault: Fault) -> None:
