@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import openai
 import pytest
 from requested import load_request
 from serving_in_thread import Running, serve
@@ -36,6 +37,13 @@ def server(nano: SessionModel) -> Iterator[Running]:
     """One on nano."""
     with serve(nano) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> Iterator[openai.OpenAI]:
+    """The official client, of the one on nano."""
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

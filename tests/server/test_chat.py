@@ -30,12 +30,6 @@ ANSWER = "<|channel|>final<|message|>It is 4.<|return|>"
 
 
 @pytest.fixture(scope="module")
-def client(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def chat(client):
     def ask(**body: Any) -> Any:
         return client.chat.completions.create(**({"model": "nano", "messages": ASK} | body))

@@ -15,12 +15,6 @@ PROMPT = "347 + 85 is"
 
 
 @pytest.fixture(scope="module")
-def client(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def post(server):
     with server.client() as client:
 

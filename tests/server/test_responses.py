@@ -29,12 +29,6 @@ SAID = f"<|channel|>commentary<|message|>I add.<|end|><|start|>assistant{REASONE
 ANSWER = "<|channel|>final<|message|>It is 4.<|return|>"
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as made:
-        yield made
-
-
 @pytest.fixture
 def scripted_client(start):
     """A server that says this, as an openai client, and its prompts."""
